@@ -1,0 +1,63 @@
+"""Pytest plugin under which timm's `tests/test_models.py` tests the models that `--model` names, and no others.
+
+timm parametrises its tests at import, by `timm.list_models`, with lists of name patterns that say what a timm model can
+do. Names of another package are in none of these lists, so here the patterns are answered by looking at the models.
+"""
+
+import pytest
+import timm
+import torch
+
+import backbones  # noqa: F401  registers the models with timm
+
+# timm's list of models whose features are not a map holds this pattern; no other of its lists does
+NOT_A_MAP = "vit_*"
+
+# Tests that timm runs on a few names of its own, though what they promise holds for any model of any input size.
+FOR_ANY_MODEL = {"test_features_only_grad_checkpointing_backward", "test_prune_intermediate_layers_params_used"}
+
+
+def pytest_addoption(parser):
+    """Add `--model`, to be given once for each model."""
+    parser.addoption("--model", action="append", default=[], help="name of a registered model to test")
+
+
+def pytest_configure(config):
+    """Let timm's test modules, which are imported later, list the chosen models."""
+    timm_list_models = timm.list_models
+    names = config.getoption("model")
+
+    def list_models(filter="", module="", pretrained=False, exclude_filters="", **kwargs):
+        chosen = names
+        if pretrained:
+            return []  # these would be downloaded
+        if NOT_A_MAP in filter:
+            filter, chosen = "", [name for name in names if not features_are_a_map(name)]
+        if NOT_A_MAP in exclude_filters:
+            chosen = [name for name in names if features_are_a_map(name)]
+        return [tag for tag in timm_list_models(filter, **kwargs) if tag.partition(".")[0] in chosen]
+
+    timm.list_models = list_models
+
+
+def features_are_a_map(name: str) -> bool:
+    """Whether `forward_features` gives (B, C, H, W) or (B, H, W, C), and not tokens (B, N, C)."""
+    model = timm.create_model(name, device="meta").eval()
+    return model.forward_features(torch.empty(1, *model.default_cfg["input_size"], device="meta")).ndim == 4
+
+
+def pytest_pycollect_makeitem(collector, name, obj):
+    """Give the tests that fit any model our names in the place of timm's."""
+    if name in FOR_ANY_MODEL:
+        obj.pytestmark = [pytest.mark.parametrize("model_name", collector.config.getoption("model"))]
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out what timm tests on its own models only."""
+    names = config.getoption("model")
+    ours, others = [], []
+    for item in items:
+        tag = getattr(item, "callspec", None) and item.callspec.params.get("model_name")
+        (ours if str(tag).partition(".")[0] in names else others).append(item)
+    config.hook.pytest_deselected(items=others)
+    items[:] = ours
