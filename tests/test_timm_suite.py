@@ -4,9 +4,11 @@ They need the network once: the archive of the installed version is fetched by p
 """
 
 import os
+import re
 import subprocess
 import sys
 import tarfile
+import tempfile
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -36,26 +38,26 @@ TOKEN_MODEL = {"test_model_default_cfgs_non_std"}
 
 
 @pytest.fixture(scope="session")
-def timm_source(pytestconfig, tmp_path_factory) -> Path:
-    """A folder with `tests/` of the installed timm and the `pyproject.toml` that configures pytest for them."""
-    folder = pytestconfig.cache.mkdir(f"timm-{timm.__version__}")
-    if not (folder / "tests").exists():
-        download = tmp_path_factory.mktemp("timm")
-        command = [sys.executable, "-m", "pip", "download", f"timm=={timm.__version__}", "--no-deps"]
-        command += ["--no-binary=timm", "--dest", str(download), "--retries=0", "--timeout=15", "--no-input"]
-        pip = subprocess.run(command, capture_output=True, text=True)
-        if pip.returncode:
-            reason = (pip.stderr.strip().splitlines() or ["pip said nothing"])[-1]
-            pytest.skip(f"the source distribution of timm {timm.__version__} could not be fetched: {reason}")
-        with tarfile.open(next(download.glob("timm-*.tar.gz"))) as archive:
-            archive.extractall(download, filter="data")
-        source = next(path for path in download.glob("timm-*") if path.is_dir())
-        (source / "pyproject.toml").replace(folder / "pyproject.toml")
-        try:
-            (source / "tests").rename(folder / "tests")  # whole or not at all
-        except OSError:
-            if not (folder / "tests").exists():  # another worker was quicker
-                raise
+def timm_source(pytestconfig) -> Path:
+    """A folder with `tests/` of the installed timm and their settings; skips where pip cannot fetch the source."""
+    folder = pytestconfig.cache.mkdir("timm") / f"timm-{timm.__version__}"
+    if not folder.exists():
+        with tempfile.TemporaryDirectory(dir=folder.parent) as download:
+            command = [sys.executable, "-m", "pip", "download", f"timm=={timm.__version__}", "--no-binary=timm"]
+            command += ["--no-deps", "--no-input", "--retries=0", "--timeout=15", "--dest", download]
+            pip = subprocess.run(command, capture_output=True, text=True)
+            if pip.returncode:
+                reason = (pip.stderr.strip().splitlines() or ["pip said nothing"])[-1]
+                pytest.skip(f"the source distribution of timm {timm.__version__} cannot be fetched: {reason}")
+            with tarfile.open(next(Path(download).glob("*.tar.gz"))) as archive:
+                wanted = re.compile(r"[^/]+/(tests/.*|pyproject\.toml)")  # not timm/: the installed one is tested
+                members = [member for member in archive if wanted.fullmatch(member.name)]
+                archive.extractall(download, members, filter="data")
+            try:
+                Path(download, folder.name).rename(folder)  # appears whole, or another process was quicker
+            except OSError:
+                if not folder.exists():
+                    raise
     return folder
 
 
