@@ -1,0 +1,12 @@
+"""Frequency-and-attention vision backbones for timm. Importing this package registers them.
+
+import timm, backbones
+model = timm.create_model("spectformer_s")
+"""
+
+from . import gfnet, spectformer
+from .registry import list_models
+
+__version__ = "0.1.0"
+
+__all__ = ["gfnet", "list_models", "spectformer"]

@@ -1,0 +1,486 @@
+"""The contract of a model: what timm and dense prediction expect of a backbone, written once.
+
+Two trunks: `Isotropic`, blocks at one resolution, and `Pyramid`, stages at strides 4, 8, 16 and 32. Both work on maps
+(B, H, W, C), channels last, of any size. A family gives a stem, blocks and a head; all else is here.
+"""
+
+import math
+import re
+from typing import Any, Dict, List, Optional, Sequence, Set, Tuple, Union
+
+import torch
+import torch.nn as nn
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.layers import SelectAdaptivePool2d, get_device_dtype, to_2tuple, trunc_normal_
+from timm.models import checkpoint, named_apply
+from timm.models._features import feature_take_indices
+from timm.models._input import update_model_input_size
+
+from .layers import PositionEmbedding, SpectralGating, check_image_size, resample_grid, resample_spectrum
+
+POOLS = ("avg", "max", "avgmax", "")
+
+
+class Backbone(nn.Module):
+    """Base of both trunks.
+
+    A family's constructor sets `patch_embed` (images to a map), `pos_embed` and `pos_drop` (or nn.Identity), the list of
+    blocks or stages, `norm`, `least_size`, `feature_info`, and calls `_init_head` and `init_weights` at its end.
+    """
+
+    output_fmt = "NHWC"
+    feature_dim = -1
+    trunk: str  # name of the list whose members end in a feature map each
+    pools: Tuple[str, ...] = POOLS
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.grad_checkpointing = False
+        self.least_size = 1
+
+    # Head ------------------------------------------------------------------------------------------------------------
+
+    def _init_head(
+        self, num_features: int, num_classes: int, global_pool: str, drop_rate: float, device, dtype
+    ) -> None:
+        self.num_classes = num_classes
+        self.num_features = self.head_hidden_size = num_features
+        self.drop_rate = drop_rate
+        self.head_drop = nn.Dropout(drop_rate)
+        self._set_pool(global_pool, device, dtype)
+        self.head = self._linear_head(num_classes, device, dtype)
+
+    def _set_pool(self, global_pool: str, device, dtype) -> None:
+        if global_pool not in self.pools:
+            allowed = ", ".join(repr(pool) for pool in self.pools)
+            raise ValueError(f"global_pool must be one of {allowed}, got {global_pool!r}")
+        self.global_pool = global_pool
+        self.pool = (
+            SelectAdaptivePool2d(pool_type=global_pool, flatten=True, input_fmt="NHWC")
+            if global_pool
+            else nn.Identity()
+        )
+
+    def _linear_head(self, num_classes: int, device, dtype) -> nn.Module:
+        if num_classes <= 0:
+            return nn.Identity()
+        return nn.Linear(self.head_hidden_size, num_classes, device=device, dtype=dtype)
+
+    @torch.jit.ignore
+    def get_classifier(self) -> Union[nn.Module, Tuple[nn.Module, ...]]:
+        """The classifier, nn.Identity where there is none."""
+        return self.head
+
+    @torch.jit.ignore
+    def reset_classifier(self, num_classes: int, global_pool: Optional[str] = None) -> None:
+        """Replace the classifier by a new one.
+
+        Args:
+            num_classes: Number of classes, 0 for none.
+            global_pool: New pooling, None to keep it, "" for an unpooled output.
+        """
+        dd = get_device_dtype(self)
+        if global_pool is not None and global_pool != self.global_pool:
+            self._set_pool(global_pool, **dd)
+        self.num_classes = num_classes
+        self.head = self._linear_head(num_classes, **dd)
+        self._init_new(self.head)
+        self.train(self.training)
+
+    def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
+        """Pool and classify features (B, H, W, C).
+
+        Args:
+            x: What `forward_features` gives.
+            pre_logits: Return what the classifier would get, (B, C).
+
+        Returns:
+            (B, num_classes), or (B, C) without a classifier; (B, H, W, ...) without pooling.
+        """
+        x = self.head_drop(self.pool(x))
+        return x if pre_logits else self.head(x)
+
+    # Trunk -----------------------------------------------------------------------------------------------------------
+
+    def forward_stem(self, x: torch.Tensor) -> torch.Tensor:
+        """Images (B, in_chans, H, W) to the first map of tokens (B, H', W', C')."""
+        x = self.patch_embed(check_image_size(x, self.least_size))
+        return self.pos_drop(self.pos_embed(x))
+
+    def forward_features(self, x: torch.Tensor) -> torch.Tensor:
+        """Images (B, in_chans, H, W) to the last map (B, H', W', num_features), not pooled."""
+        raise NotImplementedError
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.forward_features(x)
+        return self.forward_head(x)
+
+    def _units(self) -> nn.ModuleList:
+        return getattr(self, self.trunk)
+
+    def _run_unit(self, unit: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        return unit(x)
+
+    def _norm_tap(self, x: torch.Tensor, index: int) -> torch.Tensor:
+        return self.norm(x)
+
+    def _end_features(self, x: torch.Tensor) -> torch.Tensor:
+        """What `forward_features` does behind the trunk."""
+        return self.norm(x)
+
+    @torch.jit.ignore
+    def forward_intermediates(
+        self,
+        x: torch.Tensor,
+        indices: Optional[Union[int, List[int]]] = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> Union[List[torch.Tensor], Tuple[torch.Tensor, List[torch.Tensor]]]:
+        """The features and the maps at the ends of blocks (isotropic) or stages (pyramid).
+
+        Args:
+            x: Images (B, in_chans, H, W).
+            indices: The last n if an int, all if None, else their indices.
+            norm: Apply the final norm to the maps that have its width.
+            stop_early: Compute no further than the last map asked for.
+            output_fmt: Layout of the maps, "NCHW", "NHWC" or "NLC".
+            intermediates_only: Return the maps alone.
+
+        Returns:
+            The maps, or what `forward_features` gives and the maps.
+
+        Raises:
+            ValueError: `output_fmt` is none of the three.
+        """
+        if output_fmt not in ("NCHW", "NHWC", "NLC"):
+            raise ValueError(f"output_fmt must be NCHW, NHWC or NLC, got {output_fmt!r}")
+        units = self._units()
+        take_indices, max_index = feature_take_indices(len(units), indices)
+        stop = max_index + 1 if stop_early else len(units)
+
+        x = self.forward_stem(x)
+        intermediates = []
+        for i, unit in enumerate(units[:stop]):
+            x = self._run_unit(unit, x)
+            if i in take_indices:
+                intermediates.append(self._format(self._norm_tap(x, i) if norm else x, output_fmt))
+        if intermediates_only:
+            return intermediates
+        if stop == len(units):
+            x = self._end_features(x)
+        return x, intermediates
+
+    @staticmethod
+    def _format(x: torch.Tensor, output_fmt: str) -> torch.Tensor:
+        if output_fmt == "NCHW":
+            return x.permute(0, 3, 1, 2).contiguous()
+        return x.flatten(1, 2) if output_fmt == "NLC" else x
+
+    @torch.jit.ignore
+    def prune_intermediate_layers(
+        self,
+        indices: Union[int, List[int]] = 1,
+        prune_norm: bool = False,
+        prune_head: bool = True,
+    ) -> List[int]:
+        """Drop what the given maps do not need.
+
+        Args:
+            indices: The last n maps if an int, else their indices.
+            prune_norm: Drop the final norm.
+            prune_head: Drop pooling and classifier. They also go when the last block or stage does.
+
+        Returns:
+            The indices of the maps.
+        """
+        units = self._units()
+        take_indices, max_index = feature_take_indices(len(units), indices)
+        ends_early = max_index < len(units) - 1
+        setattr(self, self.trunk, units[: max_index + 1])
+        if ends_early:
+            self.num_features = self.head_hidden_size = self.feature_info[max_index]["num_chs"]
+        if prune_norm or (ends_early and self.trunk == "stages"):
+            self.norm = nn.Identity()
+        if prune_head or ends_early:
+            self.reset_classifier(0, "")
+        return take_indices
+
+    @torch.jit.ignore
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Store only the inputs of blocks in training and compute the rest again in the backward pass."""
+        self.grad_checkpointing = enable
+
+    # Sizes -----------------------------------------------------------------------------------------------------------
+
+    def _grids(self, img_size: Tuple[int, int]) -> List[Tuple[int, int]]:
+        """Token grid of each block or stage for images of `img_size` pixels."""
+        raise NotImplementedError
+
+    def _check_img_size(self, img_size: Union[int, Tuple[int, int]]) -> Tuple[int, int]:
+        img_size = to_2tuple(img_size)
+        if min(img_size) < self.least_size:
+            raise ValueError(f"img_size must be at least {self.least_size} pixels a side, got {img_size}")
+        return img_size
+
+    @torch.jit.ignore
+    def set_input_size(self, img_size: Optional[Union[int, Tuple[int, int]]] = None) -> None:
+        """Make images of another size the model's own: position embeddings and filters are resampled for good.
+
+        Other sizes work without it. They are resampled in every forward pass, and training then still learns the
+        tables of the old size.
+
+        Args:
+            img_size: Height and width of the images in pixels, None to change nothing.
+
+        Raises:
+            ValueError: The size is smaller than the model's least size.
+        """
+        if img_size is None:
+            return
+        img_size = self._check_img_size(img_size)
+        grids = self._grids(img_size)
+        if isinstance(self.pos_embed, PositionEmbedding):
+            self.pos_embed.set_grid_size(grids[0])
+        for unit, grid_size in zip(self._units(), grids):
+            for module in unit.modules():
+                if hasattr(module, "set_grid_size"):
+                    module.set_grid_size(grid_size)
+        update_model_input_size(self, img_size)
+
+    # Training --------------------------------------------------------------------------------------------------------
+
+    @torch.jit.ignore
+    def init_weights(self) -> None:
+        """Draw all weights anew, also after construction on the meta device and `to_empty`."""
+        named_apply(self._init_module, self)
+
+    def _init_module(self, module: nn.Module, name: str = "") -> None:
+        if isinstance(module, nn.Linear):
+            trunc_normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+
+    def _init_new(self, module: nn.Module) -> None:
+        named_apply(self._init_module, module, include_root=True)
+
+    @torch.jit.ignore
+    def no_weight_decay(self) -> Set[str]:
+        """Names of parameters that weight decay should leave alone, beside norms and biases."""
+        return {"pos_embed.weight"} if isinstance(self.pos_embed, PositionEmbedding) else set()
+
+    @torch.jit.ignore
+    def group_matcher(self, coarse: bool = False) -> Dict[str, Any]:
+        """Regular expressions that sort parameters into layers, for layer-wise learning-rate decay."""
+        raise NotImplementedError
+
+
+class Isotropic(Backbone):
+    """Blocks at one resolution. Every block ends in a map of the same width and stride."""
+
+    trunk = "blocks"
+
+    def _init_feature_info(self, dim: int, depth: int, stride: int) -> None:
+        self.embed_dim = dim
+        self.stride = self.least_size = stride
+        self.feature_info = [dict(num_chs=dim, reduction=stride, module=f"blocks.{i}") for i in range(depth)]
+
+    def _grids(self, img_size: Tuple[int, int]) -> List[Tuple[int, int]]:
+        grid = (-(-img_size[0] // self.stride), -(-img_size[1] // self.stride))
+        return [grid] * len(self.feature_info)
+
+    def _run_unit(self, unit: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        if self.grad_checkpointing:
+            return checkpoint(unit, x)
+        return unit(x)
+
+    def forward_features(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.forward_stem(x)
+        for block in self.blocks:
+            if self.grad_checkpointing and not torch.jit.is_scripting():
+                x = checkpoint(block, x)
+            else:
+                x = block(x)
+        return self.norm(x)
+
+    @torch.jit.ignore
+    def group_matcher(self, coarse: bool = False) -> Dict[str, Any]:
+        """Regular expressions that sort parameters into layers: stem, then a layer for each block."""
+        return dict(
+            stem=r"^patch_embed|^pos_embed",
+            blocks=[(r"^blocks\.(\d+)", None), (r"^norm", (99999,))],
+        )
+
+
+class Stage(nn.Module):
+    """A stage of a pyramid, (B, H, W, C) -> (B, H / s, W / s, C').
+
+    Args:
+        downsample: From the previous stage's map to this one's, nn.Identity in the first stage.
+        blocks: Blocks of this stage.
+        norm: Norm at the end of the stage, nn.Identity for none.
+    """
+
+    def __init__(self, downsample: nn.Module, blocks: Sequence[nn.Module], norm: Optional[nn.Module] = None) -> None:
+        super().__init__()
+        self.grad_checkpointing = False
+        self.downsample = downsample
+        self.blocks = nn.ModuleList(blocks)
+        self.norm = norm if norm is not None else nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.downsample(x)
+        for block in self.blocks:
+            if self.grad_checkpointing and not torch.jit.is_scripting():
+                x = checkpoint(block, x)
+            else:
+                x = block(x)
+        return self.norm(x)
+
+
+class Pyramid(Backbone):
+    """Stages at strides 4, 8, 16 and 32. Every stage ends in a map."""
+
+    trunk = "stages"
+
+    def _init_feature_info(self, dims: Sequence[int], strides: Sequence[int] = (4, 8, 16, 32)) -> None:
+        self.least_size = strides[0]
+        self.feature_info = [
+            dict(num_chs=dim, reduction=stride, module=f"stages.{i}")
+            for i, (dim, stride) in enumerate(zip(dims, strides))
+        ]
+
+    def _grids(self, img_size: Tuple[int, int]) -> List[Tuple[int, int]]:
+        strides = [
+            info["reduction"] for info in self.feature_info
+        ]  # rounding up by 4 and then by 2 is rounding up by 8
+        return [(-(-img_size[0] // stride), -(-img_size[1] // stride)) for stride in strides]
+
+    def _norm_tap(self, x: torch.Tensor, index: int) -> torch.Tensor:
+        return self.norm(x) if index == len(self.feature_info) - 1 else x
+
+    def forward_features(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.forward_stem(x)
+        for stage in self.stages:
+            x = stage(x)
+        return self._end_features(x)
+
+    @torch.jit.ignore
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Store only the inputs of blocks in training and compute the rest again in the backward pass."""
+        super().set_grad_checkpointing(enable)
+        for stage in self.stages:
+            stage.grad_checkpointing = enable
+
+    @torch.jit.ignore
+    def group_matcher(self, coarse: bool = False) -> Dict[str, Any]:
+        """Regular expressions that sort parameters into layers: stem, then a layer for each block (stage if coarse)."""
+        blocks = [
+            (r"^stages\.(\d+)\.downsample", (0,)),
+            (r"^stages\.(\d+)\.blocks\.(\d+)", None),
+            (r"^stages\.(\d+)\.norm", (99999,)),
+            (r"^norm", (99999,)),
+        ]
+        return dict(stem=r"^patch_embed|^pos_embed", blocks=r"^stages\.(\d+)" if coarse else blocks)
+
+
+# Checkpoints -------------------------------------------------------------------------------------------------------------
+
+
+def unwrap_state_dict(checkpoint_dict: Dict[str, Any]) -> Dict[str, torch.Tensor]:
+    """The state dict in a checkpoint file, whichever of the usual wrappers it has, without a `module.` prefix."""
+    for key in ("model", "state_dict", "model", "state_dict"):
+        if isinstance(checkpoint_dict.get(key), dict):
+            checkpoint_dict = checkpoint_dict[key]
+    return {name.removeprefix("module."): value for name, value in checkpoint_dict.items()}
+
+
+def rename(state_dict: Dict[str, torch.Tensor], patterns: Sequence[Tuple[str, Any]]) -> Dict[str, torch.Tensor]:
+    """Apply pairs of a regular expression and its replacement, one after the other, to the names of a state dict."""
+    renamed = {}
+    for name, value in state_dict.items():
+        for pattern, replacement in patterns:
+            name = re.sub(pattern, replacement, name)
+        renamed[name] = value
+    return renamed
+
+
+def resample_grid_tensors(state_dict: Dict[str, torch.Tensor], model: Backbone) -> Dict[str, torch.Tensor]:
+    """Resample position embeddings and spectral filters of a checkpoint to the token grids of `model`.
+
+    As the official fine-tuning scripts do: position embeddings bicubically with align_corners false, filters
+    bicubically with align_corners true.
+
+    Args:
+        state_dict: Tensors by the names of `model`.
+        model: The model that will load them.
+    """
+    for name, module in model.named_modules():
+        key = f"{name}.complex_weight"
+        if isinstance(module, SpectralGating) and key in state_dict:
+            weight = state_dict[key]
+            if weight.shape[:2] != module.complex_weight.shape[:2]:
+                state_dict[key] = resample_spectrum(weight, list(module.grid_size))
+    key = "pos_embed.weight"
+    if isinstance(model.pos_embed, PositionEmbedding) and key in state_dict:
+        table = state_dict[key]
+        grid = _source_grid(state_dict, table.shape[1], model.pos_embed.grid_size)
+        table = resample_grid(table.reshape(*grid, -1), list(model.pos_embed.grid_size))
+        state_dict[key] = table.flatten(0, 1).unsqueeze(0)
+    return state_dict
+
+
+def _source_grid(state_dict: Dict[str, torch.Tensor], num_tokens: int, grid_size: Tuple[int, int]) -> Tuple[int, int]:
+    """The grid a position embedding of `num_tokens` was trained for: a filter's, the model's own, or a square."""
+    heights = [weight.shape[0] for name, weight in state_dict.items() if name.endswith("complex_weight")]
+    if heights and num_tokens % max(heights) == 0:
+        return max(heights), num_tokens // max(heights)
+    if num_tokens == grid_size[0] * grid_size[1]:
+        return grid_size
+    side = math.isqrt(num_tokens)
+    if side * side != num_tokens:
+        raise ValueError(f"cannot tell the token grid of a position embedding of {num_tokens} tokens: not a square")
+    return side, side
+
+
+def check_fits(state_dict: Dict[str, torch.Tensor], model: Backbone) -> Dict[str, torch.Tensor]:
+    """Return `state_dict`, or raise ValueError if most of it belongs to another model.
+
+    A few tensors may differ: another number of classes or input channels is adapted by timm.
+    """
+    own = model.state_dict()
+    wrong = [name for name, value in own.items() if name not in state_dict or state_dict[name].shape != value.shape]
+    if len(wrong) <= len(own) // 2:
+        return state_dict
+    name = wrong[0]
+    expected = f"{name!r} of shape {tuple(own[name].shape)}"
+    found = (
+        f"of shape {tuple(state_dict[name].shape)}"
+        if name in state_dict
+        else f"missing among {sorted(state_dict)[:3]} ..."
+    )
+    architecture = (getattr(model, "pretrained_cfg", None) or {}).get("architecture") or type(model).__name__
+    raise ValueError(
+        f"the checkpoint is not one of {architecture}: {len(wrong)} of its {len(own)} tensors are missing or of another "
+        f"shape, expected {expected}, which is {found}"
+    )
+
+
+def cfg(**kwargs: Any) -> Dict[str, Any]:
+    """A pretrained cfg of timm with the values that most models here share."""
+    return {
+        "url": "",
+        "num_classes": 1000,
+        "input_size": (3, 224, 224),
+        "pool_size": (7, 7),
+        "crop_pct": 0.9,
+        "interpolation": "bicubic",
+        "mean": IMAGENET_DEFAULT_MEAN,
+        "std": IMAGENET_DEFAULT_STD,
+        "first_conv": "patch_embed.proj",
+        "classifier": "head",
+        **kwargs,
+    }

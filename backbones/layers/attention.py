@@ -1,0 +1,89 @@
+"""Multi-head attention on torch's fused scaled_dot_product_attention."""
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+
+def check_heads(dim: int, num_heads: int) -> int:
+    """The width of a head, or ValueError if `num_heads` does not divide `dim`."""
+    if num_heads < 1 or dim % num_heads:
+        raise ValueError(f"num_heads must be a divisor of the {dim} channels, got {num_heads}")
+    return dim // num_heads
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over all positions (arXiv 1706.03762, section 3.2.2).
+
+    (B, ..., C) -> (B, ..., C): a sequence (B, N, C) or a map (B, H, W, C). The weights are never stored; the scale is
+    1 / sqrt(head width). Query, key and value come from one projection, in this order.
+
+    Args:
+        dim: Channels C.
+        num_heads: Number of heads, a divisor of `dim`.
+        qkv_bias: Whether the projection to query, key and value has a bias.
+        attn_drop: Dropout on the attention weights.
+        proj_drop: Dropout after the output projection.
+
+    Raises:
+        ValueError: `num_heads` does not divide `dim`.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int = 8,
+        qkv_bias: bool = True,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+        device=None,
+        dtype=None,
+    ) -> None:
+        super().__init__()
+        dd = {"device": device, "dtype": dtype}
+        self.num_heads = num_heads
+        self.head_dim = check_heads(dim, num_heads)
+        self.attn_drop = attn_drop
+        self.qkv = nn.Linear(dim, dim * 3, bias=qkv_bias, **dd)
+        self.proj = nn.Linear(dim, dim, **dd)
+        self.proj_drop = nn.Dropout(proj_drop)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        shape = x.shape
+        x = x.reshape(shape[0], -1, shape[-1])  # B N C
+        qkv = self.qkv(x).reshape(x.shape[0], x.shape[1], 3, self.num_heads, self.head_dim)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # B heads N head_dim
+        x = F.scaled_dot_product_attention(q, k, v, dropout_p=self.attn_drop if self.training else 0.0)
+        x = x.transpose(1, 2).reshape(shape)
+        return self.proj_drop(self.proj(x))
+
+
+class ClassAttention(nn.Module):
+    """Attention in which only the class token asks (CaiT, arXiv 2103.17239, section 4.1).
+
+    (B, 1 + N, C), the class token first -> its update (B, 1, C).
+
+    Args:
+        dim: Channels C.
+        num_heads: Number of heads, a divisor of `dim`.
+
+    Raises:
+        ValueError: `num_heads` does not divide `dim`.
+    """
+
+    def __init__(self, dim: int, num_heads: int = 8, device=None, dtype=None) -> None:
+        super().__init__()
+        dd = {"device": device, "dtype": dtype}
+        self.num_heads = num_heads
+        self.head_dim = check_heads(dim, num_heads)
+        self.q = nn.Linear(dim, dim, **dd)
+        self.kv = nn.Linear(dim, dim * 2, **dd)
+        self.proj = nn.Linear(dim, dim, **dd)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        batch, length, dim = x.shape
+        q = self.q(x[:, :1]).reshape(batch, 1, self.num_heads, self.head_dim).transpose(1, 2)
+        kv = self.kv(x).reshape(batch, length, 2, self.num_heads, self.head_dim)
+        k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)  # B heads 1+N head_dim
+        x = F.scaled_dot_product_attention(q, k, v)
+        return self.proj(x.transpose(1, 2).reshape(batch, 1, dim))

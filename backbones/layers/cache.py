@@ -1,0 +1,72 @@
+"""Tensors that depend on parameters and a grid alone, kept while neither changes."""
+
+from collections import OrderedDict
+from typing import Callable, Hashable, NamedTuple
+
+import torch
+
+
+class _Entry(NamedTuple):
+    source: torch.Tensor  # shares the memory of the parameter and so keeps its address from being given away
+    version: int
+    value: torch.Tensor
+
+
+class EvalCache:
+    """Keeps what a layer derives from a parameter, such as its filter resampled to a grid.
+
+    A value is kept only where no gradient has to reach the parameter, and is used only while the parameter is the same
+    memory at the same version. Writes that autograd does not see (`parameter.data.copy_`) leave the version as it is:
+    therefore layers also clear their cache whenever `train()` or `eval()` is called. Under compilation, export or
+    tracing nothing is kept, because the value would become a constant of the graph.
+
+    Args:
+        max_entries: How many values, of different grids, are kept at most.
+    """
+
+    def __init__(self, max_entries: int = 4) -> None:
+        self.max_entries = max_entries
+        self._entries: "OrderedDict[Hashable, _Entry]" = OrderedDict()
+
+    def __getstate__(self) -> dict:
+        return {"max_entries": self.max_entries}  # a copy of the layer starts empty
+
+    def __setstate__(self, state: dict) -> None:
+        self.__init__(**state)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._entries.clear()
+
+    def get(self, key: Hashable, source: torch.Tensor, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """The value of `compute()`, from memory where it is still right.
+
+        Args:
+            key: What the value depends on beside the parameter: grid, dtype, form.
+            source: The parameter it is derived from.
+            compute: Computes the value.
+        """
+        if not self._may_keep(source):
+            return compute()
+        entry = self._entries.get(key)
+        if entry is not None and entry.source.data_ptr() == source.data_ptr() and entry.version == source._version:
+            return entry.value
+        # Outside inference mode, so that the value can later take part in a forward pass with gradients.
+        with torch.inference_mode(False), torch.no_grad():
+            entry = _Entry(source.detach(), source._version, compute())
+        self._entries[key] = entry
+        while len(self._entries) > self.max_entries:
+            self._entries.popitem(last=False)
+        return entry.value
+
+    @staticmethod
+    def _may_keep(source: torch.Tensor) -> bool:
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return False
+        if torch.is_grad_enabled() and source.requires_grad:
+            return False
+        # Fake and other tensor subclasses belong to a tracer; inference tensors have no version.
+        return type(source) in (torch.Tensor, torch.nn.Parameter) and not source.is_inference()

@@ -1,0 +1,109 @@
+"""The two-dimensional DFT of real maps as matrix products with real numbers only.
+
+A map of (H, W) real values has a half spectrum of (H, W // 2 + 1) complex ones. Both directions are separable: along W
+a real DFT, along H a complex one. Written on real and imaginary parts each is one product with a constant matrix. The
+channels stay innermost throughout, so nothing is transposed:
+
+    (B H, W, C)  -> (B H, 2 F, C)     rows:    [cos; -sin]                      F = W // 2 + 1
+    (B, H 2, F C) -> (B, 2 H, F C)    columns: [[cos, sin], [-sin, cos]], H and the two parts in one axis
+
+Everything is orthonormal, as torch.fft with norm="ortho".
+"""
+
+import functools
+import math
+from typing import List, Tuple
+
+import torch
+
+
+def cos_sin(rows: int, n: int, dtype: torch.dtype, device: torch.device) -> Tuple[torch.Tensor, torch.Tensor]:
+    """cos and sin of 2 pi k j / n for k < rows, j < n, each (rows, n)."""
+    k = torch.arange(rows, device=device)
+    j = torch.arange(n, device=device)
+    # Whole turns are taken off as integers: the angle keeps its precision for any n.
+    angle = (k[:, None] * j[None, :] % n).to(dtype) * (2 * math.pi / n)
+    return angle.cos(), angle.sin()
+
+
+def dft_matrices(height: int, width: int, dtype: torch.dtype, device: torch.device) -> List[torch.Tensor]:
+    """The four matrices of the transform and its inverse on a grid of `height` x `width`.
+
+    Returns:
+        Rows (2 F, W), columns (2 H, 2 H), inverse columns (2 H, 2 H) and inverse rows (W, 2 F).
+    """
+    half = width // 2 + 1
+    scale = 1 / math.sqrt(height * width)
+    cos, sin = cos_sin(half, width, dtype, device)
+    rows = torch.cat([cos, -sin]) * scale  # 2F W
+    # Every frequency but 0 and W / 2 stands for itself and for its conjugate.
+    count = torch.full((half, 1), 2.0, dtype=dtype, device=device)
+    count[0] = 1.0
+    if width % 2 == 0:
+        count[half - 1] = 1.0
+    inverse_rows = (torch.cat([cos * count, -sin * count]) * scale).t().contiguous()  # W 2F
+
+    cos, sin = cos_sin(height, height, dtype, device)
+    columns = torch.cat([torch.stack([cos, sin], 2), torch.stack([-sin, cos], 2)])  # 2H H 2
+    inverse_columns = torch.stack([torch.cat([cos, -sin], 1), torch.cat([sin, cos], 1)], 1)  # H 2 2H
+    return [rows, columns.flatten(1), inverse_columns.flatten(0, 1), inverse_rows]
+
+
+@functools.lru_cache(maxsize=64)
+def _kept_matrices(height: int, width: int, dtype: torch.dtype, device: torch.device) -> List[torch.Tensor]:
+    with torch.inference_mode(False), torch.no_grad():  # they also serve forward passes with gradients
+        matrices = dft_matrices(height, width, torch.float64, torch.device("cpu"))
+        return [matrix.to(device=device, dtype=dtype) for matrix in matrices]
+
+
+def matrices_for(x: torch.Tensor, height: int, width: int) -> List[torch.Tensor]:
+    """`dft_matrices` in the dtype and on the device of `x`, computed once a process where nothing is being traced."""
+    if not torch.jit.is_scripting() and not torch.compiler.is_compiling() and type(x) is torch.Tensor:
+        return _kept_matrices(height, width, x.dtype, x.device)
+    return dft_matrices(height, width, x.dtype, x.device)
+
+
+def rdft2(x: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """Half spectrum of a real map, (B, H, W, C) -> (B, 2, H, F C), real part first."""
+    batch, height, width, dim = x.shape
+    x = torch.matmul(rows, x.reshape(batch * height, width, dim))  # BH 2F C
+    x = torch.matmul(columns, x.reshape(batch, height * 2, -1))  # B 2H FC
+    return x.reshape(batch, 2, height, -1)
+
+
+def irdft2(x: torch.Tensor, dim: int, inverse_columns: torch.Tensor, inverse_rows: torch.Tensor) -> torch.Tensor:
+    """Real map of a half spectrum, (B, 2, H, F C) -> (B, H, W, C).
+
+    The imaginary parts of frequencies 0 and W / 2 along W, which a real map does not have, are ignored.
+    """
+    batch, _, height, _ = x.shape
+    x = torch.matmul(inverse_columns, x.reshape(batch, 2 * height, -1))  # B H2 FC
+    x = torch.matmul(inverse_rows, x.reshape(batch * height, -1, dim))  # BH W C
+    return x.reshape(batch, height, -1, dim)
+
+
+def hermitian_columns(spectrum: torch.Tensor, width: int) -> torch.Tensor:
+    """Replace columns 0 and W / 2 of a half spectrum by their Hermitian part, (..., H, F, C, 2) -> the same.
+
+    The inverse of a half spectrum is defined only where these columns satisfy z[k] = conj z[-k]; what a library does
+    with others differs between CPU and CUDA. The Hermitian part is what torch computes on the CPU. Multiplying a
+    filter with the spectrum of a real map commutes with it, so it is enough to apply this to the filter.
+
+    Args:
+        spectrum: Half spectrum, its last axis (real, imaginary).
+        width: W of the map, which the half spectrum does not tell.
+    """
+    last = spectrum.shape[-3] - 1 if width % 2 == 0 else 0
+    inner = spectrum[..., 1:last, :, :] if width % 2 == 0 else spectrum[..., 1:, :, :]
+    parts = [_hermitian_part(spectrum[..., 0:1, :, :]), inner]
+    if last > 0:
+        parts.append(_hermitian_part(spectrum[..., last:, :, :]))
+    return torch.cat(parts, dim=-3)
+
+
+def _hermitian_part(column: torch.Tensor) -> torch.Tensor:
+    """(z[k] + conj z[-k]) / 2 along the axis H of (..., H, 1, C, 2)."""
+    mirrored = column.flip(-4).roll(1, -4)
+    real = column[..., 0] + mirrored[..., 0]
+    imag = column[..., 1] - mirrored[..., 1]
+    return torch.stack([real, imag], dim=-1) * 0.5

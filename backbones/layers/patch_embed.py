@@ -1,0 +1,173 @@
+"""From images to maps of tokens, and from one stage's map to the next. All take (B, C, H, W) or (B, H, W, C) as said
+and give (B, H', W', C'), tokens in rows and columns, channels last."""
+
+from typing import Optional, Tuple, Type
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from timm.models import register_notrace_function
+
+
+@register_notrace_function  # a tracer has no sizes to compare
+def check_image_size(x: torch.Tensor, least: int) -> torch.Tensor:
+    """Return the images `x` (B, C, H, W), or raise ValueError if a side is shorter than `least` pixels."""
+    if x.shape[-2] < least or x.shape[-1] < least:
+        raise ValueError(
+            f"the image of {x.shape[-2]}x{x.shape[-1]} pixels is too small, the least size is {least}x{least}"
+        )
+    return x
+
+
+@register_notrace_function
+def pad_to_multiple(x: torch.Tensor, multiple: int) -> torch.Tensor:
+    """Zeros at the bottom and the right of (B, C, H, W), so that `multiple` divides both sides."""
+    bottom, right = -x.shape[-2] % multiple, -x.shape[-1] % multiple
+    if bottom == 0 and right == 0:
+        return x
+    return F.pad(x, [0, right, 0, bottom])
+
+
+def token_grid(height: int, width: int, stride: int) -> Tuple[int, int]:
+    """The map that a layer of `stride` makes of `height` x `width`: sides are rounded up."""
+    return -(-height // stride), -(-width // stride)
+
+
+class PatchEmbed(nn.Module):
+    """Cuts an image into patches and projects each (ViT, arXiv 2010.11929, equation 1).
+
+    (B, C, H, W) -> (B, H', W', embed_dim), a token for every patch, sides rounded up: an image that patches do not
+    fill is padded with zeros at its bottom and right.
+
+    Args:
+        patch_size: Side of a patch in pixels.
+        in_chans: Channels of the image.
+        embed_dim: Channels of a token.
+        norm_layer: Norm over the channels of a token, None for none.
+    """
+
+    def __init__(
+        self,
+        patch_size: int = 16,
+        in_chans: int = 3,
+        embed_dim: int = 768,
+        norm_layer: Optional[Type[nn.Module]] = None,
+        device=None,
+        dtype=None,
+    ) -> None:
+        super().__init__()
+        dd = {"device": device, "dtype": dtype}
+        self.stride = patch_size
+        self.proj = nn.Conv2d(in_chans, embed_dim, kernel_size=patch_size, stride=patch_size, **dd)
+        self.norm = norm_layer(embed_dim, **dd) if norm_layer is not None else nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.proj(pad_to_multiple(x, self.stride))  # B C H' W'
+        return self.norm(x.permute(0, 2, 3, 1))  # B H' W' C
+
+
+class ConvStem(nn.Module):
+    """A convolutional stem: 3x3 convolutions of stride 2 with batch norm, then a projection of each position (Early
+    convolutions, arXiv 2106.14881, section 3).
+
+    (B, C, H, W) -> (B, H', W', embed_dim), H' = H / patch_size rounded up. Every convolution halves the map and
+    doubles the channels, the last has embed_dim; with a patch size of 1 there is one convolution, of stride 1.
+
+    Args:
+        patch_size: Stride of the whole stem in pixels, a power of two.
+        in_chans: Channels of the image.
+        embed_dim: Channels of a token.
+        act_layer: Activation.
+
+    Raises:
+        ValueError: `patch_size` is not a power of two, or `embed_dim` has too few channels to be halved.
+    """
+
+    def __init__(
+        self,
+        patch_size: int = 16,
+        in_chans: int = 3,
+        embed_dim: int = 768,
+        act_layer: Type[nn.Module] = nn.ReLU,
+        device=None,
+        dtype=None,
+    ) -> None:
+        super().__init__()
+        dd = {"device": device, "dtype": dtype}
+        if patch_size < 1 or patch_size & (patch_size - 1):
+            raise ValueError(f"the patch size of a convolutional stem must be a power of two, got {patch_size}")
+        depth = max(1, patch_size.bit_length() - 1)
+        if embed_dim % 2 ** (depth - 1):
+            raise ValueError(
+                f"embed_dim must be a multiple of {2 ** (depth - 1)} for {depth} convolutions, got {embed_dim}"
+            )
+        self.stride = patch_size
+        layers = []
+        for i in range(depth):
+            out_chans = embed_dim // 2 ** (depth - 1 - i)
+            stride = 1 if patch_size == 1 else 2
+            layers += [
+                nn.Conv2d(in_chans, out_chans, 3, stride=stride, padding=1, bias=False, **dd),
+                nn.BatchNorm2d(out_chans, **dd),
+                act_layer(),
+            ]
+            in_chans = out_chans
+        self.conv = nn.Sequential(*layers)
+        self.proj = nn.Conv2d(embed_dim, embed_dim, 1, **dd)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.proj(self.conv(x)).permute(0, 2, 3, 1)  # B H' W' C
+
+
+class OverlapPatchEmbed(nn.Module):
+    """Overlapping patches of a map: a 3x3 convolution of stride 2, then a norm (PVT v2, arXiv 2106.13797, section 3.1).
+
+    (B, C, H, W) -> (B, H', W', out_dim), H' = H / 2 rounded up.
+
+    Args:
+        dim: Channels of the map.
+        out_dim: Channels of a token.
+        norm_layer: Norm over the channels of a token.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        out_dim: int,
+        norm_layer: Type[nn.Module] = nn.LayerNorm,
+        device=None,
+        dtype=None,
+    ) -> None:
+        super().__init__()
+        dd = {"device": device, "dtype": dtype}
+        self.proj = nn.Conv2d(dim, out_dim, kernel_size=3, stride=2, padding=1, **dd)
+        self.norm = norm_layer(out_dim, **dd)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.proj(x).permute(0, 2, 3, 1))  # B H' W' C
+
+
+class OverlapMerging(OverlapPatchEmbed):
+    """OverlapPatchEmbed between two stages, (B, H, W, dim) -> (B, H / 2, W / 2, out_dim), sides rounded up."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.proj(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))  # B H' W' C
+
+
+class PatchMerging(nn.Module):
+    """Merges 2x2 tokens between two stages by a 2x2 convolution of stride 2, without a norm (GFNet,
+    arXiv 2107.00645, section 3.3).
+
+    (B, H, W, dim) -> (B, H / 2, W / 2, out_dim), sides rounded up: an odd map is padded with zeros.
+
+    Args:
+        dim: Channels before.
+        out_dim: Channels after.
+    """
+
+    def __init__(self, dim: int, out_dim: int, device=None, dtype=None) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(dim, out_dim, kernel_size=2, stride=2, device=device, dtype=dtype)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.proj(pad_to_multiple(x.permute(0, 3, 1, 2), 2)).permute(0, 2, 3, 1)  # B H' W' C

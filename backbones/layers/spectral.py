@@ -1,0 +1,159 @@
+"""The spectral gate: a learned filter in the two-dimensional frequency domain."""
+
+from typing import Literal, Tuple
+
+import torch
+import torch.nn as nn
+from timm.layers import to_2tuple
+from timm.models import register_notrace_module
+
+from .cache import EvalCache
+from .dft import hermitian_columns, irdft2, matrices_for, rdft2
+from .position import resample_spectrum
+from .precision import compute_dtype, full_precision
+
+SpectralMethod = Literal["auto", "fft", "matmul"]
+SPECTRAL_METHODS = ("auto", "fft", "matmul")
+
+
+def check_spectral_method(method: str) -> str:
+    """Return `method`, or raise ValueError if it is none of SPECTRAL_METHODS."""
+    if method not in SPECTRAL_METHODS:
+        raise ValueError(f"spectral method {method!r} is unknown, expected one of {', '.join(SPECTRAL_METHODS)}")
+    return method
+
+
+def prefers_matmul(height: int, width: int) -> bool:
+    """Whether the DFT by matrix products is faster than the FFT on a grid of `height` x `width`.
+
+    The products cost 2 (W + 2 H) multiply-adds for each value, the FFT is bound by memory and costs about the same for
+    any grid. tools/benchmark_spectral.py measures both; on x86 CPUs they meet a little above 28 x 28.
+    """
+    return width + 2 * height <= 96
+
+
+def exporting() -> bool:
+    """Whether the model is being exported, to torch.export or ONNX, where complex numbers are in the way."""
+    return torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export()
+
+
+@register_notrace_module  # grid, dtype and mode decide how it computes
+class SpectralGating(nn.Module):
+    """Multiplies the spectrum of a map by a learned complex filter (SpectFormer, arXiv 2304.06446, section 3;
+    GFNet's global filter, arXiv 2107.00645, equation 4).
+
+    (B, H, W, C) -> (B, H, W, C), any H and W. The orthonormal real DFT over H and W is multiplied by the filter, one
+    for each channel, and transformed back: a circular convolution as large as the map. It runs in float32, in float64
+    for a float64 input, also under autocast; the result has the dtype of the input.
+
+    The filter is not constrained to be the spectrum of a real kernel. Its columns at frequencies 0 and W / 2 are made
+    so before it is used, see `hermitian_columns`. On another grid than its own it is resampled bilinearly, see
+    `resample_spectrum`. In evaluation the filter is prepared once for each grid.
+
+    Args:
+        dim: Channels C.
+        grid_size: Token grid (H, W) the filter is stored for.
+        method: "fft" computes with torch.fft; "matmul" with products of real matrices, which needs no complex numbers
+            and exports to ONNX; "auto" takes the faster one for the grid, and matmul in export.
+
+    Raises:
+        ValueError: `method` is unknown, the grid is empty, or the channels of the input are not `dim`.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        grid_size: Tuple[int, int] = (14, 14),
+        method: SpectralMethod = "auto",
+        device=None,
+        dtype=None,
+    ) -> None:
+        super().__init__()
+        self.dim = dim
+        self.grid_size = to_2tuple(grid_size)
+        if min(self.grid_size) < 1:
+            raise ValueError(f"grid_size must be at least (1, 1), got {self.grid_size}")
+        self.method = check_spectral_method(method)
+        height, width = self.grid_size
+        weight = torch.empty(height, width // 2 + 1, dim, 2, device=device, dtype=dtype)
+        self.complex_weight = nn.Parameter(weight)  # real and imaginary part, so that any float dtype can hold it
+        self._cache = EvalCache()
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.complex_weight, std=0.02)
+
+    def train(self, mode: bool = True) -> "SpectralGating":
+        self._cache.clear()
+        return super().train(mode)
+
+    @torch.jit.ignore
+    def set_grid_size(self, grid_size: Tuple[int, int]) -> None:
+        """Resample the stored filter to another token grid (H, W) for good, as fine-tuning does."""
+        weight = resample_spectrum(self.complex_weight.detach(), list(grid_size), mode="bicubic")
+        self.complex_weight = nn.Parameter(weight, requires_grad=self.complex_weight.requires_grad)
+        self.grid_size = to_2tuple(grid_size)
+
+    def uses_matmul(self, height: int, width: int) -> bool:
+        """Whether a map of `height` x `width` is transformed by matrix products here and now."""
+        if self.method == "auto":
+            if not torch.jit.is_scripting() and exporting():
+                return True
+            return prefers_matmul(height, width)
+        return self.method == "matmul"
+
+    def filter(self, height: int, width: int, dtype: torch.dtype) -> torch.Tensor:
+        """The filter for a map of `height` x `width`: resampled, and the spectrum of a real kernel.
+
+        Returns:
+            (H, W // 2 + 1, C, 2) real.
+        """
+        weight = resample_spectrum(self.complex_weight.to(dtype), [height, width], mode="bilinear")
+        return hermitian_columns(weight, width)
+
+    def _prepared(self, height: int, width: int, dtype: torch.dtype, matmul: bool) -> torch.Tensor:
+        """The filter in the form that `forward` multiplies with, (H, F, C) complex or (2, 2, H, F C) real."""
+        weight = self.filter(height, width, dtype)
+        if not matmul:
+            return torch.view_as_complex(weight)
+        real, imag = weight.reshape(height, -1, 2).unbind(-1)  # H FC
+        return torch.stack([torch.stack([real, real]), torch.stack([-imag, imag])])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        height, width, dim = x.shape[1], x.shape[2], x.shape[3]
+        if dim != self.dim:
+            raise ValueError(f"expected a map of {self.dim} channels (B, H, W, C), got one of {dim}")
+        if torch.jit.is_scripting():
+            matmul = self.uses_matmul(height, width)
+            dtype = compute_dtype(x.dtype)
+            x = self._apply_filter(x.to(dtype), self._prepared(height, width, dtype, matmul), matmul).to(x.dtype)
+        else:
+            x = self._forward(x)
+        return x
+
+    @torch.jit.unused
+    def _forward(self, x: torch.Tensor) -> torch.Tensor:
+        height, width = x.shape[1], x.shape[2]
+        matmul = self.uses_matmul(height, width)
+        dtype = compute_dtype(x.dtype)
+        with full_precision(x.device):
+            weight = self._cache.get(
+                (height, width, dtype, matmul),
+                self.complex_weight,
+                lambda: self._prepared(height, width, dtype, matmul),
+            )
+            return self._apply_filter(x.to(dtype), weight, matmul).to(x.dtype)
+
+    def _apply_filter(self, x: torch.Tensor, weight: torch.Tensor, matmul: bool) -> torch.Tensor:
+        height, width = x.shape[1], x.shape[2]
+        if not matmul:
+            x = torch.fft.rfft2(x, dim=(1, 2), norm="ortho") * weight
+            return torch.fft.irfft2(x, s=[height, width], dim=(1, 2), norm="ortho")
+        rows, columns, inverse_columns, inverse_rows = matrices_for(x, height, width)
+        x = rdft2(x, rows, columns)  # B 2 H FC
+        # (a + ib)(c + id) = (a, b) * (c, c) + (b, a) * (-d, d)
+        x = torch.addcmul(x * weight[0], x.flip(1), weight[1])
+        return irdft2(x, self.dim, inverse_columns, inverse_rows)
+
+    def extra_repr(self) -> str:
+        return f"{self.dim}, grid_size={self.grid_size}, method={self.method}"

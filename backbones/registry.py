@@ -1,0 +1,61 @@
+"""Registration of a family's table of variants with timm."""
+
+import sys
+from typing import Any, Callable, Dict, List, Type
+
+import torch
+from timm.models import build_model_with_cfg, is_model, register_model
+
+from .backbone import Backbone
+
+_names: List[str] = []
+
+
+def register_variants(
+    module_name: str,
+    model_cls: Type[Backbone],
+    variants: Dict[str, Dict[str, Any]],
+    checkpoint_filter_fn: Callable[[Dict[str, torch.Tensor], torch.nn.Module], Dict[str, torch.Tensor]],
+) -> None:
+    """Give timm an entry function for each variant, in a family's module that also holds its `default_cfgs`.
+
+    Args:
+        module_name: The family's `__name__`.
+        model_cls: Class of the models.
+        variants: Constructor arguments by model name; the caller of `create_model` may override each.
+        checkpoint_filter_fn: Converts official checkpoints.
+
+    Raises:
+        ValueError: timm has a model of that name, whose meaning must not change.
+    """
+    for name, model_args in variants.items():
+        if is_model(name) and name not in _names:
+            raise ValueError(f"timm already has a model {name!r}, names must not shadow timm's")
+        entry = _entry_function(module_name, name, model_cls, model_args, checkpoint_filter_fn)
+        setattr(sys.modules[module_name], name, register_model(entry))
+        if name not in _names:
+            _names.append(name)
+
+
+def _entry_function(module_name, name, model_cls, model_args, checkpoint_filter_fn) -> Callable[..., torch.nn.Module]:
+    out_indices = (0, 1, 2, 3) if model_cls.trunk == "stages" else 3  # every stage, or the last three blocks
+
+    def entry(pretrained: bool = False, **kwargs: Any) -> torch.nn.Module:
+        return build_model_with_cfg(
+            model_cls,
+            name,
+            pretrained,
+            pretrained_filter_fn=checkpoint_filter_fn,
+            feature_cfg=dict(out_indices=out_indices, feature_cls="getter"),
+            **dict(model_args, **kwargs),
+        )
+
+    entry.__name__ = entry.__qualname__ = name
+    entry.__module__ = module_name
+    entry.__doc__ = f"{model_cls.__name__} {name}; `kwargs` override the arguments of the class."
+    return entry
+
+
+def list_models() -> List[str]:
+    """Names of all models of this library, to be created with `timm.create_model`."""
+    return sorted(_names)
