@@ -1,0 +1,115 @@
+"""Any timm model as something mmengine's runner can train."""
+
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Tuple, Union
+
+from mmengine.dist import all_reduce_dict
+from mmengine.model import BaseModel
+from mmengine.registry import MODELS
+from timm.data import Mixup
+from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
+from torch import Tensor, nn
+
+from .zoo import create_model
+
+
+@MODELS.register_module()
+class TimmClassifier(BaseModel):
+    """A timm model with the loss it is trained by.
+
+    Args:
+        name: Any name of `timm.create_model`; this library's names once `backbones` is imported.
+        num_classes: Width of the head; `classification.config.complete` takes it from the data where it is None.
+        in_chans: Channels of the pictures.
+        img_size: Side of the pictures in pixels, handed to models that are built for one size; None is the model's own.
+        pretrained: True for the weights that timm knows, or the path of a checkpoint: one of this library's or an
+            official one.
+        kwargs: Further arguments of `timm.create_model`, such as `drop_path_rate`.
+        mixup: Arguments of `timm.data.Mixup`, without classes and smoothing; None mixes nothing.
+        label_smoothing: Share of the target given to all classes alike, 0 to 1.
+        data_preprocessor: See `mmengine.model.BaseModel`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        num_classes: int,
+        in_chans: int = 3,
+        img_size: Optional[int] = None,
+        pretrained: Union[bool, str, Path] = False,
+        kwargs: Optional[Dict[str, Any]] = None,
+        mixup: Optional[Dict[str, Any]] = None,
+        label_smoothing: float = 0.0,
+        data_preprocessor: Optional[dict] = None,
+    ) -> None:
+        super().__init__(data_preprocessor)
+        self.num_classes = num_classes
+        self.spec = {  # what `create_model` needs to build this model again, in plain types
+            "name": name,
+            "num_classes": num_classes,
+            "in_chans": in_chans,
+            "img_size": img_size,
+            "kwargs": _plain(kwargs or {}),
+        }
+        self.model = create_model(**self.spec, pretrained=pretrained)
+        self.mixup = None
+        if mixup:
+            self.mixup = Mixup(**mixup, num_classes=num_classes, label_smoothing=label_smoothing)
+            self.loss: nn.Module = SoftTargetCrossEntropy()
+        elif label_smoothing:
+            self.loss = LabelSmoothingCrossEntropy(label_smoothing)
+        else:
+            self.loss = nn.CrossEntropyLoss()
+
+    def init_weights(self) -> None:
+        """Does nothing: timm has initialised or loaded the weights, and mmengine would initialise them anew."""
+
+    def forward(
+        self,
+        inputs: Tensor,
+        labels: Optional[Tensor] = None,
+        indices: Optional[Tensor] = None,
+        mode: str = "tensor",
+    ) -> Union[Tensor, Dict[str, Tensor], List[Dict[str, Any]]]:
+        """Runs the model as mmengine asks for it.
+
+        Args:
+            inputs: Normalised pictures (B, C, H, W).
+            labels: Classes (B,).
+            indices: Positions in the data set (B,).
+            mode: "tensor" for logits (B, classes), "loss" for a dict with `loss`, "predict" for a dict a sample with
+                `index`, `label` and float32 `logits`.
+        """
+        if mode == "loss":
+            return self._losses(inputs, labels)
+        logits = self.model(inputs)
+        if mode == "tensor":
+            return logits
+        rows = logits.float().cpu()
+        return [
+            {"index": int(index), "label": int(label), "logits": row}
+            for index, label, row in zip(indices, labels, rows, strict=True)
+        ]
+
+    def _losses(self, inputs: Tensor, labels: Tensor) -> Dict[str, Tensor]:
+        if self.mixup:
+            inputs, targets = self.mixup(inputs, labels)
+            return {"loss": self.loss(self.model(inputs).float(), targets)}
+        logits = self.model(inputs).float()
+        accuracy = 100 * (logits.detach().argmax(1) == labels).float().mean()
+        return {"loss": self.loss(logits, labels), "top1": accuracy}
+
+    def parse_losses(self, losses: Dict[str, Tensor]) -> Tuple[Tensor, Dict[str, Tensor]]:
+        """Returns this process's loss, and for the log the mean over all processes."""
+        loss, log = super().parse_losses(losses)
+        log = OrderedDict((key, value.detach().clone()) for key, value in log.items())
+        all_reduce_dict(log, op="mean")
+        return loss, log
+
+
+def _plain(value: Any) -> Any:
+    """Turns mmengine's ConfigDict and what it holds into dicts and lists, which a checkpoint can keep safely."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

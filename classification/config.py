@@ -1,0 +1,84 @@
+"""Reading a config, and filling in what follows from the model and the data."""
+
+from pathlib import Path
+from typing import Any, Dict, Iterator, Optional
+
+import timm
+from mmengine.config import Config
+from mmengine.registry import DATASETS
+from timm.data import resolve_data_config
+
+from .errors import UserError
+from .zoo import check_name
+
+_LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
+
+
+def load(path: str, options: Optional[Dict[str, Any]] = None, data_root: Optional[str] = None) -> Config:
+    """Reads a config file.
+
+    Args:
+        path: A Python config file.
+        options: Values that replace the file's, by dotted key.
+        data_root: Replaces the root of all its data sets.
+
+    Raises:
+        UserError: There is no such file.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"config {path} does not exist; the library's own are under configs/")
+    cfg = Config.fromfile(path)
+    if options:
+        cfg.merge_from_dict(options)
+    if data_root is not None:
+        for dataset in _datasets(cfg):
+            dataset.root = data_root
+    return cfg
+
+
+def complete(cfg: Config) -> Config:
+    """Sets the head's width from the data, and size, mean, std and the like of each transform from the model.
+
+    Only what the config leaves open is filled in. Configs of other tasks stay as they are.
+
+    Raises:
+        UserError: The model's name is unknown, or the data are not there.
+    """
+    model = cfg.model
+    if model.type != "TimmClassifier":
+        return cfg
+    check_name(model.name)
+    if model.get("num_classes") is None:
+        model.num_classes = len(DATASETS.build(next(_datasets(cfg))).classes)
+    resolved = data_config(model.name, model.get("in_chans", 3), model.get("img_size"))
+    for dataset in _datasets(cfg):
+        transform = dataset.transform
+        for key, value in resolved.items():
+            if transform.get("is_training") and key in ("crop_pct", "crop_mode"):
+                continue  # training crops at random
+            transform.setdefault(key, value)
+    return cfg
+
+
+def data_config(name: str, in_chans: int = 3, img_size: Optional[int] = None) -> Dict[str, Any]:
+    """Resolves how a model wants its pictures prepared, as arguments of `timm.data.create_transform`.
+
+    Args:
+        name: A timm model.
+        in_chans: Channels; another number than the model's own averages its mean and std.
+        img_size: Side in pixels; None is the model's own.
+    """
+    cfg = timm.get_pretrained_cfg(name)
+    config = resolve_data_config(pretrained_cfg=cfg.to_dict() if cfg else None)
+    _, height, width = config["input_size"]
+    config["input_size"] = (in_chans, img_size or height, img_size or width)
+    for key in ("mean", "std"):
+        if len(config[key]) != in_chans:
+            config[key] = (sum(config[key]) / len(config[key]),) * in_chans
+    return config
+
+
+def _datasets(cfg: Config) -> Iterator[Config]:
+    for key in _LOADERS:
+        if cfg.get(key):
+            yield cfg[key].dataset

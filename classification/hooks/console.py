@@ -1,0 +1,111 @@
+"""What a user sees while a model trains."""
+
+import time
+from datetime import timedelta
+from typing import Any, Dict, Optional
+
+from mmengine.dist import master_only
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from .keep_checkpoints import best_path
+
+
+@HOOKS.register_module()
+class ConsoleHook(Hook):
+    """Prints a line an epoch with losses, accuracy and the time left, a bar in between, and the best model at the end.
+
+    Where the output is no terminal, a plain line every `interval` seconds takes the place of the bar.
+
+    Args:
+        interval: Seconds between two lines within an epoch.
+    """
+
+    priority = "LOWEST"  # the checkpoint that the last line names has been written
+
+    def __init__(self, interval: float = 60.0) -> None:
+        self.interval = interval
+        self.console = Console(highlight=False)
+        self.bar: Optional[Progress] = None
+
+    @master_only
+    def before_train(self, runner: Any) -> None:
+        """Says what is about to happen."""
+        loop = runner.train_loop
+        self.start = self.said = time.perf_counter()
+        self.done = 0
+        start = f" from epoch {runner.epoch + 1}" if runner.epoch else ""
+        self.console.print(
+            f"training {runner.cfg.model.get('name', runner.model_name)} for {loop.max_epochs} epochs{start}: "
+            f"{len(loop.dataloader.dataset)} images, {len(loop.dataloader)} batches of {loop.dataloader.batch_size}"
+            + (f" in each of {runner.world_size} processes" if runner.distributed else ""),
+            soft_wrap=True,
+        )
+        if self.console.is_terminal:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[say]}"),
+            )
+            self.bar = Progress(*columns, console=self.console, transient=True)
+            self.task = self.bar.add_task("", total=len(loop.dataloader), say="")
+            self.bar.start()
+
+    @master_only
+    def before_train_epoch(self, runner: Any) -> None:
+        """Starts the clock of the epoch."""
+        self.epoch_start = time.perf_counter()
+
+    @master_only
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Optional[Dict[str, Any]] = None
+    ) -> None:
+        """Moves the bar."""
+        self.done += 1
+        say = f"loss {float(outputs['loss']):.3f}, {self._left(runner)} left"
+        if self.bar:
+            self.bar.update(self.task, description=self._epoch(runner, 1), completed=batch_idx + 1, say=say)
+        elif time.perf_counter() - self.said > self.interval:
+            self.said = time.perf_counter()
+            self.console.print(f"{self._epoch(runner, 1)}, batch {batch_idx + 1}: {say}", soft_wrap=True)
+
+    @master_only
+    def after_val_epoch(self, runner: Any, metrics: Optional[Dict[str, float]] = None) -> None:
+        """Prints the line of an epoch."""
+        scalars = runner.message_hub.log_scalars
+        loss = scalars["train/loss"].mean(len(runner.train_dataloader))
+        rate = scalars.get("train/base_lr", scalars["train/lr"]).current()
+        star = " *" if runner.message_hub.get_info("best_epoch") == runner.epoch else ""
+        self.said = time.perf_counter()
+        self.console.print(
+            f"{self._epoch(runner, 0)}: loss {loss:.3f}, val loss {metrics['loss']:.3f}, top-1 {metrics['top1']:.2f} %, "
+            f"top-5 {metrics['top5']:.2f} %, lr {rate:.1e}, {self.said - self.epoch_start:.1f} s, "
+            f"{self._left(runner)} left{star}",
+            soft_wrap=True,
+        )
+
+    @master_only
+    def after_train(self, runner: Any) -> None:
+        """Prints where the best model is."""
+        if self.bar:
+            self.bar.stop()
+        info = runner.message_hub.runtime_info
+        if "best_score" in info:
+            self.console.print(
+                f"best top-1 {info['best_score']:.2f} % (epoch {info['best_epoch']}): {best_path(runner)}",
+                soft_wrap=True,
+            )
+
+    def _epoch(self, runner: Any, offset: int) -> str:
+        """Names the epoch; mmengine counts it up between training and validation."""
+        return f"epoch {runner.epoch + offset}/{runner.max_epochs}"
+
+    def _left(self, runner: Any) -> timedelta:
+        """Estimates from this run's pace, validation included."""
+        total = len(runner.train_dataloader) * runner.max_epochs
+        done = min(runner.iter + 1, total) if runner.message_hub.get_info("loop_stage") == "train" else runner.iter
+        pace = (time.perf_counter() - self.start) / max(self.done, 1)
+        return timedelta(seconds=round((total - done) * pace))

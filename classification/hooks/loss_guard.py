@@ -1,0 +1,38 @@
+"""Ends a run whose loss is no number."""
+
+import math
+from typing import Any, Dict, Optional
+
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+from .. import checkpoint as files
+from ..errors import UserError
+
+
+@HOOKS.register_module()
+class LossGuardHook(Hook):
+    """Looks at each loss, which mmengine brings to the CPU for its log anyway.
+
+    The loss is the mean over all processes, so all of them stop together.
+    """
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Optional[Dict[str, Any]] = None
+    ) -> None:
+        """Checks the loss of one iteration.
+
+        Raises:
+            UserError: It is NaN or infinite.
+        """
+        loss = float(outputs["loss"])
+        if math.isfinite(loss):
+            return
+        rates = runner.optim_wrapper.get_lr()
+        rate = max(rates.get("base_lr", rates["lr"]))
+        kept = files.list_epochs(runner.work_dir)
+        raise UserError(
+            f"the loss is {loss} at iteration {runner.iter + 1} (epoch {runner.epoch + 1}, learning rate {rate:.3g}): "
+            "lower the learning rate, clip gradients, or train without --amp. "
+            + (f"The last good checkpoint is {kept[0]}" if kept else "There is no checkpoint yet")
+        )

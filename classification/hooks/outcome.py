@@ -1,0 +1,36 @@
+"""The pictures of an evaluation."""
+
+from pathlib import Path
+from typing import Any, Dict, Optional
+
+from mmengine.dist import master_only
+from mmengine.evaluator import Evaluator
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+from ..metrics import Accuracy
+from ..pictures import draw_confusion_matrix, draw_mistakes
+
+
+@HOOKS.register_module()
+class OutcomeHook(Hook):
+    """Draws `confusion_matrix.png` and `mistakes.png` for the best validation and for a test."""
+
+    priority = "LOWEST"  # KeepCheckpointsHook has decided whether this is the best
+
+    @master_only
+    def after_val_epoch(self, runner: Any, metrics: Optional[Dict[str, float]] = None) -> None:
+        """Draws when this validation is the best so far."""
+        if runner.message_hub.runtime_info.get("best_epoch") == runner.epoch:
+            self._draw(runner.val_evaluator, runner.val_dataloader.dataset, runner.work_dir)
+
+    @master_only
+    def after_test_epoch(self, runner: Any, metrics: Optional[Dict[str, float]] = None) -> None:
+        """Draws always."""
+        self._draw(runner.test_evaluator, runner.test_dataloader.dataset, runner.work_dir)
+
+    def _draw(self, evaluator: Evaluator, dataset: Any, folder: str) -> None:
+        for metric in evaluator.metrics:
+            if isinstance(metric, Accuracy):
+                draw_confusion_matrix(metric.last, Path(folder) / "confusion_matrix.png")
+                draw_mistakes(metric.last, dataset, Path(folder) / "mistakes.png")

@@ -1,0 +1,117 @@
+"""Classifying single pictures."""
+
+from pathlib import Path
+from typing import Any, List, Optional, Sequence, Tuple, Union
+
+import torch
+from PIL import Image
+from timm.data import ImageNetInfo, infer_imagenet_subset
+from torch import nn
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from . import checkpoint as files
+from .config import data_config
+from .errors import UserError
+from .transforms import TimmTransform
+from .zoo import create_model
+
+
+class Predictor:
+    """A model, the preparation of its pictures, and the names of its classes.
+
+    Args:
+        model: Gives logits (B, classes).
+        transform: Turns a picture into a tensor (C, H, W).
+        classes: Names in the order of the logits.
+    """
+
+    def __init__(self, model: nn.Module, transform: Any, classes: Sequence[str]) -> None:
+        self.model = model.eval()
+        self.transform = transform
+        self.classes = classes
+
+    @classmethod
+    def load(cls, source: str, name: Optional[str] = None) -> "Predictor":
+        """Makes a predictor.
+
+        Args:
+            source: A checkpoint of `tools/train.py`, which holds all that is needed; an official checkpoint, with
+                `name`; or the name of a timm model with weights.
+            name: The timm model of an official checkpoint.
+
+        Raises:
+            UserError: The checkpoint cannot be read or does not say its model, or the name is unknown or has no weights.
+        """
+        if not (Path(source).suffix in (".pth", ".pt", ".bin", ".safetensors") or Path(source).is_file()):
+            return cls._from_timm(source, pretrained=True)
+        if name is not None:
+            return cls._from_timm(name, pretrained=source)
+        checkpoint = files.read(source)
+        if "predictor" not in checkpoint:
+            raise UserError(f"{source} does not say which model it belongs to: add --name, the name of a timm model")
+        predictor = checkpoint["predictor"]
+        model = create_model(**predictor["model"])
+        weights = {key.removeprefix("model."): value for key, value in files.evaluated_weights(checkpoint).items()}
+        files.load_strictly(model, weights, source)
+        return cls(model, TimmTransform(**predictor["transform"]), predictor["classes"])
+
+    @classmethod
+    def _from_timm(cls, name: str, pretrained: Union[bool, str]) -> "Predictor":
+        try:
+            model = create_model(name, pretrained=pretrained)
+        except OSError as error:
+            raise UserError(f"the weights of {name} could not be downloaded: {error}") from error
+        return cls(model, TimmTransform(**data_config(name)), _class_names(model))
+
+    @torch.inference_mode()
+    def __call__(self, path: Path, topk: int = 5) -> Tuple[Image.Image, List[Tuple[str, float]]]:
+        """Classifies one picture.
+
+        Args:
+            path: An image file.
+            topk: How many classes.
+
+        Returns:
+            The picture, and (class, probability) with the most probable first.
+
+        Raises:
+            UserError: The file cannot be read as a picture.
+        """
+        try:
+            image = Image.open(path)
+            image.load()
+        except Exception as error:
+            raise UserError(f"cannot read image {path}: {error or type(error).__name__}") from error
+        probabilities = self.model(self.transform(image)[None]).softmax(-1)[0]
+        values, places = probabilities.topk(min(topk, len(probabilities)))
+        return image, [
+            (self.classes[place], value) for place, value in zip(places.tolist(), values.tolist(), strict=True)
+        ]
+
+
+def find_images(paths: Sequence[str]) -> List[Path]:
+    """Lists picture files, those inside folders too.
+
+    Raises:
+        UserError: A path does not exist, or a folder has no pictures.
+    """
+    found: List[Path] = []
+    for path in map(Path, paths):
+        if path.is_file():
+            found.append(path)
+            continue
+        if not path.is_dir():
+            raise UserError(f"image {path} does not exist")
+        inside = sorted(file for file in path.iterdir() if file.suffix.lower() in IMG_EXTENSIONS)
+        if not inside:
+            raise UserError(f"folder {path} has no images ({', '.join(IMG_EXTENSIONS)})")
+        found += inside
+    return found
+
+
+def _class_names(model: nn.Module) -> List[str]:
+    subset = infer_imagenet_subset(model)
+    if subset is None:
+        return [f"class {number}" for number in range(model.num_classes)]
+    info = ImageNetInfo(subset)
+    return [info.index_to_description(number) for number in range(model.num_classes)]

@@ -1,0 +1,134 @@
+"""mmengine's Runner, made careful with checkpoints and quiet on the console."""
+
+import logging
+from pathlib import Path
+from typing import Any, Callable, Dict, Optional, Union
+
+import torch
+from mmengine.dist import broadcast_object_list, get_world_size, master_only
+from mmengine.logging import MMLogger
+from mmengine.model import is_model_wrapper
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+from mmengine.runner.checkpoint import load_state_dict
+from torch import nn
+
+from . import checkpoint as files
+from .classifier import TimmClassifier
+from .errors import UserError
+from .hooks import PlainStateHook
+
+
+@RUNNERS.register_module()
+class CarefulRunner(Runner):
+    """Reads checkpoints as data and strictly, replaces them in one step, and resumes from the last whole one.
+
+    mmengine writes a checkpoint in place, loads one that does not fit with a warning, and runs what is pickled in it.
+    The whole log is in the work directory; the console gets warnings and what `ConsoleHook` prints.
+    """
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
+        """Builds mmengine's logger with a console that shows this library's warnings and nobody's chatter."""
+        logger = super().build_logger(*args, **kwargs)
+        for handler in logger.handlers:
+            if not isinstance(handler, logging.FileHandler):
+                handler.setLevel(logging.WARNING)
+                handler.addFilter(lambda record: "mmengine" not in Path(record.pathname).parts)
+        return logger
+
+    def register_hooks(self, *args: Any, **kwargs: Any) -> None:
+        """Registers the config's hooks, and last the one that keeps checkpoints plain."""
+        super().register_hooks(*args, **kwargs)
+        self.register_hook(PlainStateHook(), priority="LOWEST")
+
+    def wrap_model(self, model_wrapper_cfg: Optional[Dict], model: nn.Module) -> nn.Module:
+        """Wraps for distribution, on GPUs as mmengine does, on CPUs without the device that it insists on."""
+        if self.distributed and any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
+            if torch.cuda.is_available():
+                self.cfg.setdefault("sync_bn", "torch")
+            else:
+                self.logger.warning(
+                    "batch norm takes its statistics from each process alone, because torch synchronises it on CUDA "
+                    "only: losses differ from those of one process with the same total batch"
+                )
+        if self.distributed and model_wrapper_cfg is None and not torch.cuda.is_available():
+            model_wrapper_cfg = {"type": "MMDistributedDataParallel", "device_ids": None, "broadcast_buffers": False}
+        return super().wrap_model(model_wrapper_cfg, model)
+
+    def load_or_resume(self) -> None:
+        """Resumes from the last whole checkpoint of the work directory, or from `load_from` where it is given."""
+        if self._resume and self._load_from is None:
+            # One process looks, so that all take the same file.
+            found = [files.latest_whole(self.work_dir, self.logger.warning) if self.rank == 0 else None]
+            broadcast_object_list(found)
+            if found[0] is None:
+                self.logger.warning(f"{self.work_dir} holds no checkpoint to resume from: starting anew")
+                self._resume = False
+            else:
+                self._load_from = str(found[0])
+        super().load_or_resume()
+
+    def load_checkpoint(
+        self, filename: str, map_location: Union[str, Callable] = "cpu", strict: bool = True, **kwargs: Any
+    ) -> Dict[str, Any]:
+        """Loads what training goes on from when resuming, what is evaluated otherwise.
+
+        Raises:
+            UserError: The file cannot be read or does not fit.
+        """
+        checkpoint = files.read(filename, map_location)
+        if self._resume and "optimizer" not in checkpoint:
+            raise UserError(f"checkpoint {filename} has weights but no state of training: give it as model.pretrained")
+        self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
+        model = self.model.module if is_model_wrapper(self.model) else self.model
+        weights = checkpoint["state_dict"] if self._resume else files.evaluated_weights(checkpoint)
+        if self._resume or isinstance(model, TimmClassifier):
+            files.load_strictly(model, weights, filename)
+        else:  # detectors and segmenters are fine-tuned from weights with another head
+            load_state_dict(model, weights, logger=self.logger)
+        self._has_loaded = True
+        self.logger.info(f"loaded {filename}")
+        return checkpoint
+
+    @master_only
+    def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
+        """Writes beside the old file, then takes its place in one step."""
+        part = f".{filename}.part"
+        super().save_checkpoint(out_dir, part, *args, **kwargs)
+        files.replace(Path(out_dir) / part, Path(out_dir) / filename)
+
+    def build_train_loop(self, loop: Any) -> Any:
+        """Builds the loop and checks that model and data fit each other.
+
+        Raises:
+            UserError: An epoch would have no batch, or the head has another number of classes than the data.
+        """
+        loop = super().build_train_loop(loop)
+        loader = loop.dataloader
+        if len(loader) == 0:
+            raise UserError(
+                f"{len(loader.dataset)} training images make no batch of {loader.batch_size} in each of "
+                f"{get_world_size()} processes: lower train_dataloader.batch_size"
+            )
+        self._check_classes(loader.dataset)
+        return loop
+
+    def build_val_loop(self, loop: Any) -> Any:
+        """Builds the loop and checks the number of classes, see `build_train_loop`."""
+        loop = super().build_val_loop(loop)
+        self._check_classes(loop.dataloader.dataset)
+        return loop
+
+    def build_test_loop(self, loop: Any) -> Any:
+        """Builds the loop and checks the number of classes, see `build_train_loop`."""
+        loop = super().build_test_loop(loop)
+        self._check_classes(loop.dataloader.dataset)
+        return loop
+
+    def _check_classes(self, dataset: Any) -> None:
+        model = self.model.module if is_model_wrapper(self.model) else self.model
+        if isinstance(model, TimmClassifier) and model.num_classes != len(dataset.classes):
+            raise UserError(
+                f"the model has {model.num_classes} classes, {dataset} has {len(dataset.classes)}: "
+                f"set model.num_classes to {len(dataset.classes)}"
+            )

@@ -1,0 +1,35 @@
+"""timm's transforms as an mmengine transform."""
+
+from typing import Any, Sequence, Union
+
+from mmengine.registry import TRANSFORMS
+from PIL import Image
+from timm.data import create_transform
+from torch import Tensor
+
+
+@TRANSFORMS.register_module()
+class TimmTransform:
+    """`timm.data.create_transform`, behind a conversion to as many channels as the model has.
+
+    `classification.config.complete` fills in size, mean, std, interpolation and crop from the model's own data
+    configuration where a config does not say them.
+
+    Args:
+        input_size: (channels, height, width) in pixels, or a side in pixels for three channels.
+        **kwargs: Passed to `timm.data.create_transform`.
+    """
+
+    def __init__(self, input_size: Union[int, Sequence[int]] = 224, **kwargs: Any) -> None:
+        input_size = (3, input_size, input_size) if isinstance(input_size, int) else tuple(input_size)
+        # timm compares types: mmengine's ConfigDict yields lists where timm expects tuples.
+        kwargs = {key: tuple(value) if isinstance(value, list) else value for key, value in kwargs.items()}
+        self.mode = "L" if input_size[0] == 1 else "RGB"
+        self.transform = create_transform(input_size, **kwargs)
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """Turns a picture of any mode into a normalised (C, H, W) tensor."""
+        return self.transform(image.convert(self.mode))
+
+    def __repr__(self) -> str:
+        return f"TimmTransform({self.mode}, {self.transform})"

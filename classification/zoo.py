@@ -1,0 +1,90 @@
+"""`timm.create_model` with messages for what users get wrong."""
+
+import difflib
+from pathlib import Path
+from typing import Any, Dict, Optional, Union
+
+import timm
+import torch
+from torch import nn
+
+from .checkpoint import read_weights
+from .errors import UserError
+
+
+def check_name(name: str) -> None:
+    """Looks a model up.
+
+    Raises:
+        UserError: timm has no such model; the message offers names that look alike.
+    """
+    if name.startswith(("hf-hub:", "hf_hub:", "local-dir:")) or timm.is_model(name.split(".")[0]):
+        return
+    near = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=5, cutoff=0.5)
+    hint = f"near it: {', '.join(near)}" if near else "see timm.list_models() and backbones.list_models()"
+    raise UserError(f"no model is called {name!r}; {hint}")
+
+
+def create_model(
+    name: str,
+    num_classes: Optional[int] = None,
+    in_chans: int = 3,
+    img_size: Optional[int] = None,
+    pretrained: Union[bool, str, Path] = False,
+    kwargs: Optional[Dict[str, Any]] = None,
+) -> nn.Module:
+    """Builds a timm model.
+
+    Args:
+        name: See `timm.create_model`.
+        num_classes: Width of the head; None leaves the model's own.
+        in_chans: Channels of the pictures.
+        img_size: Side of the pictures in pixels. A model that takes any size, and no such argument, is built without.
+        pretrained: True for the weights timm knows, or the path of a checkpoint.
+        kwargs: Further arguments.
+
+    Raises:
+        UserError: The name, an argument, or the weights do not fit.
+    """
+    check_name(name)
+    arguments: Dict[str, Any] = {"in_chans": in_chans, **(kwargs or {})}
+    if num_classes is not None:
+        arguments["num_classes"] = num_classes
+    if pretrained is True:
+        cfg = timm.get_pretrained_cfg(name)
+        if cfg is not None and not cfg.has_weights:
+            raise UserError(
+                f"{name} has no weights to download: set pretrained to the path of a checkpoint, or to False to train "
+                "from scratch"
+            )
+        arguments["pretrained"] = True
+    elif pretrained:
+        # timm's own door: it renames official keys and adapts the head, the stem and the position tables.
+        arguments |= {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": read_weights(pretrained)}}
+    try:
+        return _with_size(name, img_size, arguments)
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        raise UserError(
+            f"{name} refuses an argument of model.kwargs: {error}. Given: {kwargs}; "
+            "--cfg-options model.kwargs=None takes them all away"
+        ) from error
+    except RuntimeError as error:
+        if not pretrained:
+            raise
+        raise UserError(
+            f"the weights of {pretrained if pretrained is not True else name} do not fit: {error}"
+        ) from error
+
+
+def _with_size(name: str, img_size: Optional[int], arguments: Dict[str, Any]) -> nn.Module:
+    if img_size is not None:
+        rng = torch.get_rng_state()
+        try:
+            return timm.create_model(name, img_size=img_size, **arguments)
+        except TypeError as error:
+            if "unexpected keyword argument 'img_size'" not in str(error):
+                raise
+        torch.set_rng_state(rng)  # the failed attempt must not change the weights of the next
+    return timm.create_model(name, **arguments)

@@ -1,0 +1,48 @@
+"""Evaluates a checkpoint on a config's test set.
+
+python tools/test.py CONFIG CHECKPOINT [--cfg-options k=v ...] [--data-root D] [--work-dir D]
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Dict, List, Optional
+
+from mmengine.config import DictAction
+
+import backbones  # noqa: F401  registers the models
+from classification import CarefulRunner, UserError
+from classification.config import complete, load
+from classification.errors import plain_message
+from classification.launch import join_torchrun
+
+
+def main(arguments: Optional[List[str]] = None) -> Dict[str, float]:
+    """Evaluates; prints and returns the figures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("config", help="a file under configs/")
+    parser.add_argument("checkpoint", help="best.pth or epoch_N.pth of a training run")
+    parser.add_argument("--work-dir", help="where log and pictures go; a folder test beside the checkpoint by default")
+    parser.add_argument("--data-root", help="folder of the data set, in place of the config's")
+    parser.add_argument("--cfg-options", nargs="+", action=DictAction, help="values of the config, as key.key=value")
+    args = parser.parse_args(arguments)
+
+    launcher = join_torchrun()
+    cfg = complete(load(args.config, args.cfg_options, args.data_root))
+    cfg.launcher = launcher
+    cfg.load_from = args.checkpoint
+    cfg.work_dir = args.work_dir or str(Path(args.checkpoint).parent / "test")
+    runner = CarefulRunner.from_cfg(cfg)
+    metrics = runner.test()
+    if runner.rank == 0:
+        for name, value in metrics.items():
+            print(f"{name}: {value:.4f}")
+        print(f"pictures: {cfg.work_dir}")
+    return metrics
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {plain_message(error)}")

@@ -1,0 +1,64 @@
+"""Trains what a config describes, on one machine or on many.
+
+python tools/train.py CONFIG [--cfg-options k=v ...] [--data-root D] [--work-dir D] [--resume] [--amp]
+torchrun --nproc-per-node=2 tools/train.py CONFIG ...
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import List, Optional
+
+import torch
+from mmengine.config import Config, DictAction
+
+import backbones  # noqa: F401  registers the models
+from classification import CarefulRunner, UserError
+from classification.config import complete, load
+from classification.errors import plain_message
+from classification.launch import join_torchrun
+
+
+def parse(arguments: Optional[List[str]] = None) -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("config", help="a file under configs/")
+    parser.add_argument("--work-dir", help="where checkpoints, logs and pictures go; work_dirs/<config> by default")
+    parser.add_argument("--data-root", help="folder of the data set, in place of the config's")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the last whole checkpoint of the work directory"
+    )
+    parser.add_argument(
+        "--amp", action="store_true", help="bfloat16 autocast (float16 with loss scaling on older GPUs)"
+    )
+    parser.add_argument("--cfg-options", nargs="+", action=DictAction, help="values of the config, as key.key=value")
+    return parser.parse_args(arguments)
+
+
+def configure(args: argparse.Namespace) -> Config:
+    """Turns the command line into the config of a run."""
+    cfg = complete(load(args.config, args.cfg_options, args.data_root))
+    cfg.work_dir = args.work_dir or cfg.get("work_dir") or str(Path("work_dirs") / Path(args.config).stem)
+    cfg.resume = args.resume
+    if args.amp:
+        use_float16 = torch.cuda.is_available() and not torch.cuda.is_bf16_supported()
+        cfg.optim_wrapper.type = "AmpOptimWrapper" if use_float16 else "Bfloat16OptimWrapper"
+    return cfg
+
+
+def main(arguments: Optional[List[str]] = None) -> CarefulRunner:
+    """Trains; returns the runner for programs that go on with it."""
+    args = parse(arguments)
+    launcher = join_torchrun()
+    cfg = configure(args)
+    cfg.launcher = launcher
+    runner = CarefulRunner.from_cfg(cfg)
+    runner.train()
+    return runner
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {plain_message(error)}")
