@@ -31,7 +31,6 @@ EVERY_MODEL = {
     "test_model_forward_fx_torchscript",
     "test_prune_intermediate_layers_contract",
     "test_prune_intermediate_layers_params_used",
-    "test_features_only_grad_checkpointing_backward",
 }
 MAP_MODEL = {"test_model_default_cfgs", "test_model_forward_features"}
 TOKEN_MODEL = {"test_model_default_cfgs_non_std"}

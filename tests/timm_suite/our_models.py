@@ -13,8 +13,8 @@ import backbones  # noqa: F401  registers the models with timm
 # timm's list of models whose features are not a map holds this pattern; no other of its lists does
 NOT_A_MAP = "vit_*"
 
-# Tests that timm runs on a few names of its own, though what they promise holds for any model of any input size.
-FOR_ANY_MODEL = {"test_features_only_grad_checkpointing_backward", "test_prune_intermediate_layers_params_used"}
+# Tests that timm runs on a few names of its own, though what they promise holds for any model.
+FOR_ANY_MODEL = {"test_prune_intermediate_layers_params_used"}
 
 
 def pytest_addoption(parser):
