@@ -25,21 +25,14 @@ Handle = Callable[[Sequence[Any], Sequence[Any]], Counter]  # the inputs and the
 
 PRODUCT_KINDS = ("conv", "linear", "matmul", "einsum", "attention", "fft", "complex product")
 
-# Not FLOPs: the values that products write (the "activations" of RegNet, arXiv 2003.13678, section 3.1, extended to
-# attention and transforms), and operators met without shapes. They travel in the same Counter to spare a second trace.
+# Not FLOPs: the values that products write, as RegNet (arXiv 2003.13678, section 3.1) counts them for convolutions.
+# They travel in the same Counter to spare a second trace.
 ACTIVATIONS = "activations"
-UNKNOWN_SHAPE = "unknown shape"
 
 SOFTMAX_FLOPS = 5  # per value: maximum, difference, exponential, sum, quotient
 
 
-class _UnknownShapeError(Exception):
-    """The trace holds no shape for a value: it was computed inside a scripted function."""
-
-
 def _shape(value: Any) -> list[int]:
-    if not value.isCompleteTensor():
-        raise _UnknownShapeError
     return value.type().sizes()
 
 
@@ -100,7 +93,7 @@ def _linear(inputs: Sequence[Any], outputs: Sequence[Any]) -> Counter:
 
 
 def _matmul(inputs: Sequence[Any], outputs: Sequence[Any]) -> Counter:
-    # Every value of the result is one inner product over the last axis of the left operand, however the rest broadcasts.
+    # Each value of the result is one inner product over the last axis of the left operand, however the rest broadcasts.
     left, right = inputs[:2]
     return _product("matmul", _numel(outputs[0]) * _shape(left)[-1], (left, right), outputs[0])
 
@@ -125,7 +118,7 @@ def _attention(inputs: Sequence[Any], outputs: Sequence[Any]) -> Counter:
 
 
 def _einsum(inputs: Sequence[Any], outputs: Sequence[Any]) -> Counter:
-    """Cost of torch.einsum(equation, operands): operands are contracted pair by pair, along the path if one is given."""
+    """torch.einsum(equation, operands, path) contracts its operands pair by pair."""
     equation, operands, path = _constant(inputs[0]), list(inputs[1].node().inputs()), _constant(inputs[2])
     shapes = [_shape(operand) for operand in operands]
     complex_factor = 4 if any(_is_complex(operand) for operand in operands) else 1
@@ -171,10 +164,18 @@ def einsum_macs(equation: str, shapes: Sequence[Sequence[int]], path: Sequence[i
 
 
 def _einsum_labels(term: str, num_axes: int) -> list[str]:
-    """One label for each axis; the axes of an ellipsis are numbered from the right, so that they align as they broadcast."""
+    """One label for each axis; those of an ellipsis are numbered from the right, where they align as they broadcast."""
     before, ellipsis, after = term.partition("...")
     num_hidden = num_axes - len(before) - len(after) if ellipsis else 0
     return [*before, *(str(i) for i in reversed(range(num_hidden))), *after]
+
+
+def _recurrent(inputs: Sequence[Any], outputs: Sequence[Any]) -> Counter:
+    """The matrix products of an LSTM or GRU(input, states, weights, ...): each weight meets each step once."""
+    *steps, _ = _shape(inputs[0])
+    weights = [_shape(value) for value in inputs[2].node().inputs()]
+    macs = math.prod(steps) * sum(math.prod(weight) for weight in weights if len(weight) == 2)
+    return _product("linear", macs, inputs[:1], outputs[0])
 
 
 # --- Fourier transforms -------------------------------------------------------------------------------------------
@@ -284,25 +285,26 @@ _ACTIVATION_FUNCTIONS = (
     "softplus softshrink tanh"
 )
 _ELEMENTWISE = (
-    "abs acos add asin atan2 clamp clamp_max clamp_min cos cosh cumsum div erf exp exp2 expm1 floor_divide fmod log log1p "
-    "log2 maximum minimum neg pow reciprocal remainder round rsqrt rsub sgn sign sin sinh sqrt square sub "
+    "abs acos add asin atan2 clamp clamp_max clamp_min cos cosh cumsum div erf exp exp2 expm1 floor_divide fmod log "
+    "log1p log2 maximum minimum neg pow reciprocal remainder round rsqrt rsub sgn sign sin sinh sqrt square sub "
     "sum_to_size true_divide"
 )
 _REDUCTIONS = "amax amin logsumexp max mean min prod sum"
 # Views, copies, shapes, comparisons and tables of indices; random masks of layers that evaluation switches off.
 _FREE = (
     "Bool Float Int ScalarImplicit __and__ __or__ alias alpha_dropout arange argmax argmin argsort as_strided "
-    "bernoulli_ bitwise_and bitwise_not bitwise_or broadcast_tensors broadcast_to cat ceil channel_shuffle chunk clone "
-    "conj concat constant_pad_nd contiguous copy_ detach detach_ diagonal dim dropout dropout_ embedding empty "
-    "empty_like eq expand expand_as feature_dropout fft_fftshift fft_ifftshift fill_ flatten flip floor full full_like "
-    "gather ge gt hstack im2col imag index index_add index_copy index_put index_put_ index_select isfinite le lift_fresh "
-    "linspace logical_and logical_not logical_or lt masked_fill masked_fill_ masked_select meshgrid movedim narrow ne "
-    "new_empty new_full new_ones new_zeros nonzero numel ones ones_like pad permute pixel_shuffle pixel_unshuffle "
-    "positive rand rand_like randn randperm real reflection_pad2d repeat repeat_interleave replication_pad2d reshape "
-    "reshape_as resolve_conj resolve_neg roll rot90 scatter scatter_ select size slice sort split "
-    "split_with_sizes squeeze stack swapaxes t take_along_dim tensor_split tile to topk transpose tril triu type_as "
-    "unbind unflatten unfold unsqueeze unsqueeze_ upsample_nearest1d upsample_nearest2d upsample_nearest3d view view_as "
-    "view_as_complex view_as_real vstack where zero_ zeros zeros_like"
+    "bernoulli_ bitwise_and bitwise_not bitwise_or broadcast_tensors broadcast_to cat ceil channel_shuffle chunk "
+    "clone complex concat conj constant_pad_nd contiguous copy_ detach detach_ diagonal dim dropout dropout_ "
+    "embedding empty empty_like eq expand expand_as feature_dropout fft_fftshift fft_ifftshift fill_ flatten flip "
+    "floor full full_like gather ge gt hstack im2col imag index index_add index_copy index_put index_put_ "
+    "index_select isfinite le lift_fresh linspace logical_and logical_not logical_or lt mH mT masked_fill "
+    "masked_fill_ masked_select meshgrid movedim narrow ne new_empty new_full new_ones new_zeros nonzero numel ones "
+    "ones_like pad permute pixel_shuffle pixel_unshuffle positive rand rand_like randn randperm real reflection_pad2d "
+    "repeat repeat_interleave replication_pad2d reshape reshape_as resolve_conj resolve_neg roll rot90 scatter "
+    "scatter_ select size slice sort split split_with_sizes squeeze stack swapaxes t take_along_dim tensor_split tile "
+    "to topk transpose tril triu type_as unbind unflatten unfold unsqueeze unsqueeze_ upsample_nearest1d "
+    "upsample_nearest2d upsample_nearest3d view view_as view_as_complex view_as_real vstack where zero_ zeros "
+    "zeros_like"
 )
 
 _BY_NAME: dict[str, Handle] = {
@@ -313,6 +315,7 @@ _BY_NAME: dict[str, Handle] = {
     **dict.fromkeys(("addmm", "baddbmm"), _addmm),
     "scaled_dot_product_attention": _attention,
     "einsum": _einsum,
+    **dict.fromkeys(("lstm", "gru"), _recurrent),
     **{f"fft_{name}": partial(_fft, name) for name in FFT_NAMES},
     **dict.fromkeys(("mul", "mul_", "multiply"), _mul),
     **dict.fromkeys(("softmax", "log_softmax"), _softmax),
@@ -342,17 +345,5 @@ for _name in _ACTIVATION_FUNCTIONS.split():
     _BY_NAME[_name] = _BY_NAME[f"{_name}_"] = partial(_elementwise, kind="activation")
 
 
-def _tolerant(name: str, handle: Handle) -> Handle:
-    """The handle, which names its operator as uncounted where the trace knows no shape."""
-
-    def tolerant(inputs: Sequence[Any], outputs: Sequence[Any]) -> Counter:
-        try:
-            return handle(inputs, outputs)
-        except _UnknownShapeError:
-            return Counter({f"{UNKNOWN_SHAPE}: aten::{name}": 1})
-
-    return tolerant
-
-
 HANDLES: dict[str, Handle | None] = {f"aten::{name}": None for name in _FREE.split()}
-HANDLES |= {f"aten::{name}": _tolerant(name, handle) for name, handle in _BY_NAME.items()}
+HANDLES |= {f"aten::{name}": handle for name, handle in _BY_NAME.items()}

@@ -19,7 +19,7 @@ import torch
 from fvcore.nn.jit_analysis import JitModelAnalysis
 from torch import nn
 
-from backbones.flop_handles import ACTIVATIONS, HANDLES, PRODUCT_KINDS, UNKNOWN_SHAPE
+from backbones.flop_handles import ACTIVATIONS, HANDLES, PRODUCT_KINDS
 from backbones.layers.afno import AFNO
 from backbones.layers.spectral import SpectralGating
 
@@ -57,9 +57,9 @@ class Cost(Share):
         convention: Which operators `flops` holds, see `count`.
         by_operator: FLOPs of each kind of operator, largest first.
         by_module: Share of each module by its name, its children's included; "" is the model.
-        by_stage: Share of what comes up to each module of the model's `feature_info`, with "stem" before, "head" after and
-            "outside" for what the containers of stages do themselves. The shares add up to the model's. Empty if the
-            model has no `feature_info`.
+        by_stage: Share of what comes up to each module of the model's `feature_info`, with "stem" before, "head"
+            after and "outside" for what the containers of stages do themselves. The shares add up to the model's.
+            Empty if the model has no `feature_info`.
         uncounted: How often each operator was met whose cost is not known. Where it is not empty, the count is too low.
         uncalled: Modules with parameters that were never called; a child is not listed beside its parent. What a model
             does with their parameters by itself is counted at the caller.
@@ -83,8 +83,9 @@ def count(
 ) -> Cost:
     """Count a forward pass of one image in evaluation mode.
 
-    The pass is really computed, where the model lies and in its type, so a large image takes as long as it takes. What a
-    layer prepares from its weights for a size (a resampled filter, a position table) counts as if done for each image.
+    The pass is really computed, where the model lies and in its type, so a large image takes as long as it takes.
+    What a layer prepares from its weights for a size (a resampled filter, a position table) counts as if it were done
+    for each image.
 
     Args:
         model: Any module that takes one batch of images; its training mode is left as it was.
@@ -105,10 +106,10 @@ def count(
         raise ValueError(f"input_size is {input_size!r}, it has to be three positive numbers (channels, height, width)")
 
     image = _blank_image(model, input_size)
-    with _evaluating(model), torch.no_grad(), nullcontext() if as_executed else _spectra_by_fft(model):
-        called = _call(model, image)
-        analysis = JitModelAnalysis(model, image).set_op_handle(**HANDLES)
-        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
+    analysis = JitModelAnalysis(model, image).set_op_handle(**HANDLES)
+    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
+    by_fft = nullcontext() if as_executed else _spectra_by_fft(model)
+    with _evaluating(model), torch.no_grad(), by_fft, _recording_calls(model) as called:
         counts = analysis.by_module_and_operator()
 
     def share(own_params: int, kinds: Counter) -> Share:
@@ -117,9 +118,6 @@ def count(
 
     by_module = {name: share(_num_params(module), counts[name]) for name, module in model.named_modules()}
     total = counts[""]
-    uncounted = {
-        kind.removeprefix(f"{UNKNOWN_SHAPE}: "): n for kind, n in total.items() if kind.startswith(UNKNOWN_SHAPE)
-    }
     return Cost(
         **vars(by_module[""]),
         input_size=tuple(input_size),
@@ -127,15 +125,13 @@ def count(
         by_operator={kind: n for kind, n in total.most_common() if n and _is_counted(kind, convention)},
         by_module=by_module,
         by_stage=_by_stage(model, by_module),
-        uncounted=uncounted | dict(analysis.unsupported_ops()),
+        uncounted=dict(analysis.unsupported_ops()),
         uncalled=_uncalled(model, called),
     )
 
 
 def _is_counted(kind: str, convention: str) -> bool:
-    if convention == "paper":
-        return kind in PRODUCT_KINDS
-    return kind != ACTIVATIONS and not kind.startswith(UNKNOWN_SHAPE)
+    return kind in PRODUCT_KINDS if convention == "paper" else kind != ACTIVATIONS
 
 
 def _blank_image(model: nn.Module, input_size: Sequence[int]) -> torch.Tensor:
@@ -150,10 +146,13 @@ def _blank_image(model: nn.Module, input_size: Sequence[int]) -> torch.Tensor:
 def _evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode for the time of the context; each module gets its own mode back, frozen norms too."""
     modes = [(module, module.training) for module in model.modules()]
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # it would run a whole transformer layer as one opaque operator
     model.eval()
     try:
         yield
     finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
         for module, mode in modes:
             module.training = mode
 
@@ -171,19 +170,19 @@ def _spectra_by_fft(model: nn.Module) -> Iterator[None]:
             module.method = method
 
 
-def _call(model: nn.Module, image: torch.Tensor) -> set[str]:
-    """Run the model once and return the names of the modules that were called."""
+@contextmanager
+def _recording_calls(model: nn.Module) -> Iterator[set[str]]:
+    """The set of names of the modules that are called within the context, filled as they are."""
     called: set[str] = set()
     hooks = [
         module.register_forward_pre_hook(lambda *_, name=name: called.add(name))
         for name, module in model.named_modules()
     ]
     try:
-        model(image)
+        yield called
     finally:
         for hook in hooks:
             hook.remove()
-    return called
 
 
 def _uncalled(model: nn.Module, called: set[str]) -> list[str]:
@@ -212,7 +211,8 @@ def _by_stage(model: nn.Module, by_module: Mapping[str, Share]) -> dict[str, Sha
         if name:  # what a module does, its parent does not do itself
             parent = stage_of[name.rpartition(".")[0]]
             stages[parent].subtract(flops=share.flops, activations=share.activations)
-    return {stage: Share(n["params"], n["flops"], n["activations"]) for stage, n in stages.items() if any(n.values())}
+    shares = {stage: Share(n["params"], n["flops"], n["activations"]) for stage, n in stages.items()}
+    return {stage: share for stage, share in shares.items() if stage in features or share != Share(0, 0, 0)}
 
 
 def _feature_names(model: nn.Module) -> list[str]:

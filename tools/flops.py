@@ -14,17 +14,14 @@ import io
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import timm
 from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a checkout that is not installed
-
-import backbones  # noqa: E402, F401  registers our models
-from backbones.flops import Cost, count  # noqa: E402
+import backbones  # noqa: F401  registers our models
+from backbones.flops import Cost, count
 
 # Column of a table: (heading, how to show it). Machine-readable formats take the key and the plain number.
 COLUMNS = {
