@@ -8,55 +8,43 @@ Any model of timm can be named, ours among them. Fourier transforms and attentio
 """
 
 import argparse
-import csv
-import difflib
-import io
-import json
 import sys
 from collections.abc import Iterator, Sequence
 
 import timm
-from rich.console import Console
-from rich.table import Table
+from arguments import image_size, model_name, positive_int
+from tables import FORMATS, Column, render
 from torch import nn
 
 import backbones  # noqa: F401  registers our models
 from backbones.flops import Cost, count
 
-# Column of a table: (heading, how to show it). Machine-readable formats take the key and the plain number.
 COLUMNS = {
-    "model": ("model", str),
-    "size": ("size (HxW)", str),
-    "stage": ("stage", str),
-    "module": ("module", str),
-    "operator": ("operator", str),
-    "params": ("params (M)", lambda n: f"{n / 1e6:.2f}"),
-    "macs": ("MACs (G)", lambda n: f"{n / 1e9:.3f}"),
-    "flops": ("FLOPs (G)", lambda n: f"{n / 1e9:.3f}"),
-    "share": ("share of FLOPs", lambda n: f"{n:.1%}"),
-    "activations": ("activations (M)", lambda n: f"{n / 1e6:.2f}"),
+    "model": Column("model", is_number=False),
+    "size": Column("size (HxW)", is_number=False),
+    "stage": Column("stage", is_number=False),
+    "module": Column("module", is_number=False),
+    "operator": Column("operator", is_number=False),
+    "params": Column("params (M)", lambda n: f"{n / 1e6:.2f}"),
+    "macs": Column("MACs (G)", lambda n: f"{n / 1e9:.3f}"),
+    "flops": Column("FLOPs (G)", lambda n: f"{n / 1e9:.3f}"),
+    "share": Column("share of FLOPs", lambda n: f"{n:.1%}"),
+    "activations": Column("activations (M)", lambda n: f"{n / 1e6:.2f}"),
 }
-TEXT_COLUMNS = ("model", "size", "stage", "module", "operator")
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """Height and width in pixels of "384" or "384x512"."""
-    sides = text.lower().split("x")
-    if len(sides) > 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
-        raise argparse.ArgumentTypeError(f"size is {text!r}, allowed are N and HxW in pixels, as 224 or 384x512")
-    return int(sides[0]), int(sides[-1])
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Command line; ends the program with a message on unknown model names."""
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="+", metavar="NAME", help="model name as timm.create_model takes it")
+    parser.add_argument("names", nargs="+", type=model_name, metavar="NAME", help="as timm.create_model takes it")
     parser.add_argument(
-        "--size", nargs="+", type=parse_size, metavar="N|HxW", help="image sizes in pixels; default: each model's own"
+        "--size", nargs="+", type=image_size, metavar="N|HxW", help="image sizes in pixels; default: each model's own"
     )
     parser.add_argument("--by", choices=("stage", "module", "operator"), help="split the cost of each model")
-    parser.add_argument("--depth", type=int, default=2, help="levels of modules shown with --by module; default: 2")
-    parser.add_argument("--format", choices=("table", "markdown", "csv", "json"), default="table")
+    parser.add_argument(
+        "--depth", type=positive_int, default=2, help="levels of modules that --by module shows; default: %(default)s"
+    )
+    parser.add_argument("--format", choices=FORMATS, default="table")
     parser.add_argument(
         "--convention",
         choices=("paper", "all"),
@@ -68,12 +56,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         action="store_true",
         help="count spectral layers by the method they choose here, which may be matrix products, not as FFTs",
     )
-    args = parser.parse_args(argv)
-    for name in args.names:
-        if not timm.is_model(name):
-            near = difflib.get_close_matches(name, timm.list_models(), n=5)
-            parser.error(f"unknown model {name!r}" + (f", did you mean {', '.join(near)}?" if near else ""))
-    return args
+    return parser.parse_args(argv)
 
 
 def count_at(model: nn.Module, height: int, width: int, convention: str, as_executed: bool) -> Cost:
@@ -101,35 +84,6 @@ def rows_of(cost: Cost, by: str | None, depth: int) -> Iterator[dict[str, str | 
         yield {by: name, **row, "share": part.flops / max(cost.flops, 1)} if by else row
 
 
-def render(rows: list[dict[str, str | float]], fmt: str) -> str:
-    """The rows as text in one of the formats."""
-    keys = list(rows[0])
-    if fmt == "json":
-        return json.dumps(rows, indent=2)
-    if fmt == "csv":
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, keys, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        return text.getvalue().rstrip("\n")
-    headings = [COLUMNS[key][0] for key in keys]
-    cells = [[COLUMNS[key][1](row[key]) for key in keys] for row in rows]
-    if fmt == "markdown":
-        rule = ["---" if key in TEXT_COLUMNS else "---:" for key in keys]
-        return "\n".join(f"| {' | '.join(line)} |" for line in (headings, rule, *cells))
-    table = Table()
-    for key, heading in zip(keys, headings, strict=True):
-        table.add_column(heading, justify="left" if key in TEXT_COLUMNS else "right", no_wrap=True)
-    for line in cells:
-        table.add_row(*line)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=200)  # a file or a pipe has no width: don't cut columns to the default of 80
-    with console.capture() as capture:
-        console.print(table)
-    return capture.get().rstrip("\n")
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
     args = parse_args(argv)
@@ -150,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 sys.exit(f"{name} has no feature_info, which names the stages; try --by module")
             labels = {"model": name, "size": f"{height}x{width}"}
             rows += [labels | row for row in rows_of(cost, args.by, args.depth)]
-    print(render(rows, args.format))
+    print(render(rows, COLUMNS, args.format))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,257 @@
+"""Measure how fast models run and how much memory they take, on this machine.
+
+    python tools/benchmark.py spectformer_s vit_small_patch16_224 --batch 1 8 --size 224 384
+    python tools/benchmark.py spectformer_h_s --train --dtype bfloat16 --amp --compile
+    python tools/benchmark.py gfnet_h_ti resnet50 --compare --threads 1
+
+Times are medians with their quartiles after a warm-up. With --compare two models run in turn, one step each, in
+changing order: what slows the machine down slows both, so their ratio is steadier than two separate figures.
+"""
+
+import argparse
+import ctypes
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+
+import timm
+import torch
+from arguments import image_size, model_name, positive_int
+from tables import FORMATS, Column, render
+from torch import nn
+
+import backbones  # noqa: F401  registers our models
+
+Step = Callable[[], None]  # one pass over one batch, finished when it returns
+
+WARMUP_STEPS = 3
+MIN_STEPS = 5  # quartiles of fewer say little
+
+DTYPES = {name: getattr(torch, name) for name in ("float32", "float64", "bfloat16", "float16")}
+
+
+def _show_ratio(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.3f}"
+
+
+def _show_ms(seconds: float) -> str:
+    return f"{seconds * 1e3:.2f}"
+
+
+def _show_mib(value: float | None) -> str:
+    return "unknown" if value is None else f"{value / 2**20:.1f}"
+
+
+COLUMNS = {
+    "model": Column("model", is_number=False),
+    "size": Column("size (HxW)", is_number=False),
+    "batch": Column("batch"),
+    "steps": Column("steps"),
+    "median_s": Column("median (ms)", _show_ms),
+    "lower_quartile_s": Column("25 % (ms)", _show_ms),
+    "upper_quartile_s": Column("75 % (ms)", _show_ms),
+    "images_per_s": Column("images/s", lambda n: f"{n:.1f}"),
+    "memory_bytes": Column("memory of a step (MiB)", _show_mib),
+    "second": Column("compared with", is_number=False),
+    "pairs": Column("pairs"),
+    "second_median_s": Column("its median (ms)", _show_ms),
+    "time_ratio": Column("time ratio", _show_ratio),
+    "lower_quartile": Column("25 %", _show_ratio),
+    "upper_quartile": Column("75 %", _show_ratio),
+    "second_memory_bytes": Column("its memory (MiB)", _show_mib),
+    "memory_ratio": Column("memory ratio", _show_ratio),
+}
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="+", type=model_name, metavar="NAME", help="as timm.create_model takes it")
+    parser.add_argument(
+        "--size", nargs="+", type=image_size, metavar="N|HxW", help="image sizes in pixels; default: each model's own"
+    )
+    parser.add_argument("--batch", nargs="+", type=positive_int, default=[1], metavar="N", help="default: 1")
+    parser.add_argument("--compare", action="store_true", help="run two models in turn and print first / second")
+    parser.add_argument("--train", action="store_true", help="forward, backward and an AdamW step, not inference")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32")
+    parser.add_argument("--amp", action="store_true", help="keep the weights in float32 and autocast to --dtype")
+    parser.add_argument("--device", default="cpu", help="as torch names it; default: %(default)s")
+    parser.add_argument("--threads", type=positive_int, help="threads of the CPU; default: torch's own choice")
+    parser.add_argument("--compile", action="store_true", help="torch.compile the models")
+    parser.add_argument("--channels-last", action="store_true", help="memory format of weights and images")
+    parser.add_argument("--seconds", type=float, default=5.0, help="length of a measurement; default: %(default)s")
+    parser.add_argument("--format", choices=FORMATS, default="table")
+    args = parser.parse_args(argv)
+    if args.amp and args.dtype not in ("bfloat16", "float16"):
+        parser.error(f"--amp takes --dtype bfloat16 or float16, got {args.dtype}")
+    if args.compare and len(args.names) != 2:
+        parser.error(f"--compare takes two names, got {len(args.names)}")
+    try:
+        torch.empty(0, device=args.device)
+    except (RuntimeError, AssertionError) as error:
+        parser.error(f"device {args.device!r} is not available: {error}")
+    return args
+
+
+def make_step(name: str, size: tuple[int, int], batch: int, args: argparse.Namespace) -> Step:
+    """A step of a freshly made model on a batch of noise."""
+    model = timm.create_model(name)
+    if hasattr(model, "set_input_size"):
+        model.set_input_size(img_size=size)
+    channels = model.pretrained_cfg["input_size"][0]
+    layout = torch.channels_last if args.channels_last else torch.contiguous_format
+    dtype = DTYPES[args.dtype]
+    stored = torch.float32 if args.amp else dtype
+    images = torch.randn(batch, channels, *size).to(args.device, stored, memory_format=layout)
+    model = model.to(args.device, stored, memory_format=layout).train(args.train)
+    forward = torch.compile(model) if args.compile else model
+    autocast = torch.autocast(images.device.type, dtype) if args.amp else nullcontext()
+    wait = torch.cuda.synchronize if images.device.type == "cuda" else lambda: None
+
+    @torch.inference_mode()
+    def infer() -> None:
+        with autocast:
+            forward(images)
+        wait()
+
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
+    labels = torch.zeros(batch, dtype=torch.long, device=images.device)
+
+    def train() -> None:
+        with autocast:
+            logits = forward(images)
+        heads = logits if isinstance(logits, tuple) else (logits,)  # distilled models train two
+        sum(nn.functional.cross_entropy(head.float(), labels) for head in heads).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        wait()
+
+    return train if args.train else infer
+
+
+def time_in_turn(steps: Sequence[Step], seconds: float) -> list[list[float]]:
+    """Seconds that each run of each step took, the steps run in turn and in changing order for `seconds` in all."""
+    for step in steps:
+        for _ in range(WARMUP_STEPS):
+            step()
+    times: list[list[float]] = [[] for _ in steps]
+    order = list(range(len(steps)))
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(times[0]) < MIN_STEPS:
+        for i in order:
+            start = time.perf_counter()
+            steps[i]()
+            times[i].append(time.perf_counter() - start)
+        order.reverse()
+    return times
+
+
+def step_memory(step: Step, device: torch.device) -> int | None:
+    """Bytes that a step takes at its peak, on top of what weights and optimiser hold already.
+
+    On CUDA this is what torch's allocator gave out. On the CPU it is the growth of the resident memory, which includes
+    the scratch space of kernels; Linux can measure it, and elsewhere the result is None.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        step()
+        return torch.cuda.max_memory_allocated(device) - before
+    try:
+        return round(statistics.median(_resident_growth(step) for _ in range(3)))
+    except (OSError, AttributeError):  # no /proc, or a C library without malloc_trim
+        return None
+
+
+def _resident_growth(step: Step) -> int:
+    ctypes.CDLL(None).malloc_trim(0)  # give back what earlier steps freed, or the step would grow into it unseen
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")  # sets the peak to the present
+    before = _proc_status("VmRSS")
+    step()
+    return _proc_status("VmHWM") - before
+
+
+def _proc_status(key: str) -> int:
+    with open("/proc/self/status") as file:
+        kibibytes = next(line.split()[1] for line in file if line.startswith(f"{key}:"))
+    return int(kibibytes) * 1024
+
+
+def figures(times: Sequence[float], memory: int | None, batch: int) -> dict[str, float | None]:
+    """The figures of one model: seconds, images a second, bytes."""
+    lower, median, upper = statistics.quantiles(times, n=4, method="inclusive")
+    return {
+        "steps": len(times),
+        "median_s": median,
+        "lower_quartile_s": lower,
+        "upper_quartile_s": upper,
+        "images_per_s": batch / median,
+        "memory_bytes": memory,
+    }
+
+
+def comparison(times: Sequence[Sequence[float]], memories: Sequence[int | None]) -> dict[str, float | None]:
+    """The first model over the second.
+
+    The ratios of times are taken within the pairs of steps that ran one after another, so their median need not be the
+    ratio of the medians.
+    """
+    first, second = times
+    pairs = [a / b for a, b in zip(first, second, strict=True)]
+    lower, median, upper = statistics.quantiles(pairs, n=4, method="inclusive")
+    return {
+        "pairs": len(pairs),
+        "median_s": statistics.median(first),
+        "second_median_s": statistics.median(second),
+        "time_ratio": median,
+        "lower_quartile": lower,
+        "upper_quartile": upper,
+        "memory_bytes": memories[0],
+        "second_memory_bytes": memories[1],
+        "memory_ratio": memories[0] / memories[1] if all(memories) else None,
+    }
+
+
+def conditions(args: argparse.Namespace) -> str:
+    """What was measured on what, in a line."""
+    device = torch.device(args.device)
+    if device.type == "cuda":
+        where = torch.cuda.get_device_name(device)
+    else:
+        where = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
+    options = [option for option in ("amp", "compile", "channels_last") if getattr(args, option)]
+    what = "training step" if args.train else "inference"
+    return ", ".join([f"{what} on {where}", args.dtype, *options, f"torch {torch.__version__}"])
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    args = parse_args(argv)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    print(conditions(args), file=sys.stderr)
+    device = torch.device(args.device)
+    rows = []
+    for names in [args.names] if args.compare else [[name] for name in args.names]:
+        for size in args.size or [timm.get_pretrained_cfg(names[0]).input_size[1:]]:
+            for batch in args.batch:
+                where = {"size": f"{size[0]}x{size[1]}", "batch": batch}
+                try:
+                    steps = [make_step(name, size, batch, args) for name in names]
+                    times = time_in_turn(steps, args.seconds)
+                except Exception as error:  # models refuse sizes with any exception, many with an assertion
+                    sys.exit(f"{' or '.join(names)} at {where['size']}: {type(error).__name__}: {error}")
+                memories = [step_memory(step, device) for step in steps]
+                if args.compare:
+                    rows.append({"model": names[0], "second": names[1]} | where | comparison(times, memories))
+                else:
+                    rows.append({"model": names[0]} | where | figures(times[0], memories[0], batch))
+    print(render(rows, COLUMNS, args.format))
+
+
+if __name__ == "__main__":
+    main()
