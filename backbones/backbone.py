@@ -24,8 +24,8 @@ POOLS = ("avg", "max", "avgmax", "")
 class Backbone(nn.Module):
     """Base of both trunks.
 
-    A family's constructor sets `patch_embed` (images to a map), `pos_embed` and `pos_drop` (or nn.Identity), the list of
-    blocks or stages, `norm`, `least_size`, `feature_info`, and calls `_init_head` and `init_weights` at its end.
+    A family's constructor calls `_init_feature_info`, sets `patch_embed` (images to a map), `pos_embed` and `pos_drop`
+    (or nn.Identity), the list of blocks or stages and `norm`, and calls `_init_head` and `init_weights` at its end.
     """
 
     output_fmt = "NHWC"
@@ -387,7 +387,7 @@ class Pyramid(Backbone):
         return dict(stem=r"^patch_embed|^pos_embed", blocks=r"^stages\.(\d+)" if coarse else blocks)
 
 
-# Checkpoints -------------------------------------------------------------------------------------------------------------
+# Checkpoints ---------------------------------------------------------------------------------------------------------
 
 
 def unwrap_state_dict(checkpoint_dict: Dict[str, Any]) -> Dict[str, torch.Tensor]:
@@ -464,8 +464,8 @@ def check_fits(state_dict: Dict[str, torch.Tensor], model: Backbone) -> Dict[str
     )
     architecture = (getattr(model, "pretrained_cfg", None) or {}).get("architecture") or type(model).__name__
     raise ValueError(
-        f"the checkpoint is not one of {architecture}: {len(wrong)} of its {len(own)} tensors are missing or of another "
-        f"shape, expected {expected}, which is {found}"
+        f"the checkpoint is not one of {architecture}: {len(wrong)} of its {len(own)} tensors are missing or of "
+        f"another shape, expected {expected}, which is {found}"
     )
 
 

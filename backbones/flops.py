@@ -21,6 +21,7 @@ from torch import nn
 
 from backbones.flop_handles import ACTIVATIONS, HANDLES, PRODUCT_KINDS
 from backbones.layers.afno import AFNO
+from backbones.layers.fnet import FNet
 from backbones.layers.spectral import SpectralGating
 
 __all__ = ["Cost", "Share", "count"]
@@ -160,7 +161,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def _spectra_by_fft(model: nn.Module) -> Iterator[None]:
     """Let every layer that can transform by FFT or by matrix products take the FFT, for the time of the context."""
-    layers = [(module, module.method) for module in model.modules() if isinstance(module, SpectralGating | AFNO)]
+    layers = [(module, module.method) for module in model.modules() if isinstance(module, SpectralGating | AFNO | FNet)]
     for module, _ in layers:
         module.method = "fft"
     try:

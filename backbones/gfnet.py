@@ -3,8 +3,8 @@
 Paper: arXiv 2107.00645 (NeurIPS 2021). Official code: https://github.com/raoyongming/GFNet
 
 Every block filters the spectrum of the token map; nothing attends. The isotropic models are SpectFormer's trunk with
-spectral mixers alone. The hierarchical ones have four stages of GFNet blocks with layer scale and a position embedding at
-the first.
+spectral mixers alone. The hierarchical ones have four stages of GFNet blocks with layer scale and a position embedding
+at the first.
 """
 
 from typing import Any, Dict, Optional, Sequence, Tuple, Type, Union
@@ -131,7 +131,7 @@ class GFNetH(Pyramid):
         self.init_weights()
 
 
-# Checkpoints -------------------------------------------------------------------------------------------------------------
+# Checkpoints ---------------------------------------------------------------------------------------------------------
 
 
 def checkpoint_filter_fn(state_dict: Dict[str, Any], model: nn.Module) -> Dict[str, torch.Tensor]:
@@ -150,7 +150,7 @@ def checkpoint_filter_fn(state_dict: Dict[str, Any], model: nn.Module) -> Dict[s
     return check_fits(resample_grid_tensors(state_dict, model), model)
 
 
-# Variants ----------------------------------------------------------------------------------------------------------------
+# Variants ------------------------------------------------------------------------------------------------------------
 
 _ISOTROPIC = {
     "gfnet_ti": dict(embed_dim=256, depth=12),

@@ -2,10 +2,10 @@
 
 Paper: arXiv 2304.06446 (WACV 2025). Official code: https://github.com/badripatro/SpectFormers
 
-Early blocks filter the spectrum of the token map, later ones attend: a trunk is a list of token mixers, spectral first.
-There are two models. The isotropic one grew out of GFNet and DeiT; its spectral blocks have GFNet's single residual. The
-hierarchical one grew out of Wave-ViT: four stages, two residuals a block, an MLP with a depth-wise convolution, and a
-class block that pools the last map by attention.
+Early blocks filter the spectrum of the token map, later ones attend: a trunk is a list of token mixers, spectral
+first. There are two models. The isotropic one grew out of GFNet and DeiT; its spectral blocks have GFNet's single
+residual. The hierarchical one grew out of Wave-ViT: four stages, two residuals a block, an MLP with a depth-wise
+convolution, and a class block that pools the last map by attention.
 """
 
 import logging
@@ -418,7 +418,7 @@ class SpectFormerH(Pyramid):
         return self.head(self.head_drop(x[:, 0])), self.aux_head(x[:, 1:])
 
 
-# Checkpoints -------------------------------------------------------------------------------------------------------------
+# Checkpoints ---------------------------------------------------------------------------------------------------------
 
 
 def checkpoint_filter_fn(state_dict: Dict[str, Any], model: nn.Module) -> Dict[str, torch.Tensor]:
@@ -466,7 +466,7 @@ def _fit_aux_head(state_dict: Dict[str, torch.Tensor], model: SpectFormerH) -> N
             del state_dict[name]
 
 
-# Variants ----------------------------------------------------------------------------------------------------------------
+# Variants ------------------------------------------------------------------------------------------------------------
 
 # Published heads are 6 for every width, which only the 384 of xs and s can run; 64 channels a head are 4, 6 and 8.
 _ISOTROPIC = {

@@ -4,6 +4,7 @@ from .afno import AFNO
 from .attention import Attention, ClassAttention, check_heads
 from .block import Block, SerialBlock
 from .cache import EvalCache
+from .dft import SPECTRAL_METHODS, SpectralMethod
 from .fnet import FNet
 from .mixers import MIXERS, Mixer, MixerPattern, create_mixer, expand_mixers
 from .mlp import DepthwiseMlp
@@ -18,7 +19,7 @@ from .patch_embed import (
     token_grid,
 )
 from .position import PositionEmbedding, resample_grid, resample_spectrum
-from .spectral import SPECTRAL_METHODS, SpectralGating, SpectralMethod
+from .spectral import SpectralGating
 
 __all__ = [
     "AFNO",

@@ -1,15 +1,20 @@
 """The mixer of AFNO: a small complex MLP at every frequency."""
 
-from typing import Tuple
-
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from timm.models import register_notrace_module
 
-from .dft import hermitian_columns, irdft2, matrices_for, rdft2
+from .dft import (
+    SpectralMethod,
+    check_spectral_method,
+    hermitian_columns,
+    irdft2,
+    matrices_for,
+    rdft2,
+    uses_matmul,
+)
 from .precision import compute_dtype, full_precision
-from .spectral import SpectralMethod, check_spectral_method, exporting, prefers_matmul
 
 
 @register_notrace_module
@@ -82,7 +87,7 @@ class AFNO(nn.Module):
     def _mix(self, x: torch.Tensor) -> torch.Tensor:
         batch, height, width, dim = x.shape
         half = width // 2 + 1
-        matmul = self.method == "matmul" or (self.method == "auto" and (exporting() or prefers_matmul(height, width)))
+        matmul = uses_matmul(self.method, height, width)
         if matmul:
             rows, columns, inverse_columns, inverse_rows = matrices_for(x, height, width)
             spectrum = rdft2(x, rows, columns).transpose(0, 1)  # 2 B H FC

@@ -6,8 +6,36 @@ import torch
 import torch.nn as nn
 from timm.layers import DropPath, LayerScale
 
+from .chunk import by_images, hidden_width
 
-class Block(nn.Module):
+
+class _ResidualBlock(nn.Module):
+    """Norm, mixer, norm and MLP; a subclass says in `_residuals` how they are added up."""
+
+    def __init__(self, mixer: nn.Module, mlp: nn.Module, norm1: nn.Module, norm2: nn.Module) -> None:
+        super().__init__()
+        self.norm1 = norm1
+        self.mixer = mixer
+        self.norm2 = norm2
+        self.mlp = mlp
+        self.hidden_width = hidden_width(mlp)
+
+    def _residuals(self, x: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+    @torch.jit.unused
+    def _by_images(self, x: torch.Tensor) -> torch.Tensor:
+        return by_images(self, self._residuals, x, self.hidden_width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if torch.jit.is_scripting():
+            x = self._residuals(x)
+        else:
+            x = self._by_images(x)
+        return x
+
+
+class Block(_ResidualBlock):
     """The pre-norm transformer block: mixer and MLP, each with its own residual.
 
     x + DP(scale1(mixer(norm1 x))), then x + DP(scale2(mlp(norm2 x))). Any shape the mixer keeps.
@@ -34,23 +62,19 @@ class Block(nn.Module):
         device=None,
         dtype=None,
     ) -> None:
-        super().__init__()
+        super().__init__(mixer, mlp, norm1, norm2)
         dd = {"device": device, "dtype": dtype}
-        self.norm1 = norm1
-        self.mixer = mixer
         self.ls1 = LayerScale(dim, init_values, **dd) if init_values is not None else nn.Identity()
         self.drop_path1 = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
-        self.norm2 = norm2
-        self.mlp = mlp
         self.ls2 = LayerScale(dim, init_values, **dd) if init_values is not None else nn.Identity()
         self.drop_path2 = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def _residuals(self, x: torch.Tensor) -> torch.Tensor:
         x = x + self.drop_path1(self.ls1(self.mixer(self.norm1(x))))
         return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
 
 
-class SerialBlock(nn.Module):
+class SerialBlock(_ResidualBlock):
     """GFNet's block: mixer and MLP in series under one residual (arXiv 2107.00645, figure 2).
 
     x + DP(scale(mlp(norm2(mixer(norm1 x))))). Arguments as in Block.
@@ -68,14 +92,9 @@ class SerialBlock(nn.Module):
         device=None,
         dtype=None,
     ) -> None:
-        super().__init__()
-        dd = {"device": device, "dtype": dtype}
-        self.norm1 = norm1
-        self.mixer = mixer
-        self.norm2 = norm2
-        self.mlp = mlp
-        self.ls = LayerScale(dim, init_values, **dd) if init_values is not None else nn.Identity()
+        super().__init__(mixer, mlp, norm1, norm2)
+        self.ls = LayerScale(dim, init_values, device=device, dtype=dtype) if init_values is not None else nn.Identity()
         self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def _residuals(self, x: torch.Tensor) -> torch.Tensor:
         return x + self.drop_path(self.ls(self.mlp(self.norm2(self.mixer(self.norm1(x))))))

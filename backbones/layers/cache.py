@@ -5,6 +5,8 @@ from typing import Callable, Hashable, NamedTuple
 
 import torch
 
+from .tracing import is_eager
+
 
 class _Entry(NamedTuple):
     source: torch.Tensor  # shares the memory of the parameter and so keeps its address from being given away
@@ -26,7 +28,7 @@ class EvalCache:
 
     def __init__(self, max_entries: int = 4) -> None:
         self.max_entries = max_entries
-        self._entries: "OrderedDict[Hashable, _Entry]" = OrderedDict()
+        self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
 
     def __getstate__(self) -> dict:
         return {"max_entries": self.max_entries}  # a copy of the layer starts empty
@@ -64,9 +66,8 @@ class EvalCache:
 
     @staticmethod
     def _may_keep(source: torch.Tensor) -> bool:
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        if torch.jit.is_tracing() or not is_eager(source):
             return False
         if torch.is_grad_enabled() and source.requires_grad:
             return False
-        # Fake and other tensor subclasses belong to a tracer; inference tensors have no version.
-        return type(source) in (torch.Tensor, torch.nn.Parameter) and not source.is_inference()
+        return not source.is_inference()  # inference tensors have no version

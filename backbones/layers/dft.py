@@ -12,9 +12,39 @@ Everything is orthonormal, as torch.fft with norm="ortho".
 
 import functools
 import math
-from typing import List, Tuple
+from typing import List, Literal, Tuple
 
 import torch
+
+from .tracing import is_eager, is_exporting
+
+SpectralMethod = Literal["auto", "fft", "matmul"]
+SPECTRAL_METHODS = ("auto", "fft", "matmul")
+
+
+def check_spectral_method(method: str) -> str:
+    """Return `method`, or raise ValueError if it is none of SPECTRAL_METHODS."""
+    if method not in SPECTRAL_METHODS:
+        raise ValueError(f"spectral method {method!r} is unknown, expected one of {', '.join(SPECTRAL_METHODS)}")
+    return method
+
+
+def prefers_matmul(height: int, width: int) -> bool:
+    """Whether the DFT by matrix products is faster than the FFT on a grid of `height` x `width`.
+
+    The products cost 2 (W + 2 H) multiply-adds for each value, the FFT is bound by memory and costs about the same for
+    any grid. tools/benchmark_spectral.py measures both; on x86 CPUs they meet a little above 28 x 28.
+    """
+    return width + 2 * height <= 96
+
+
+def uses_matmul(method: str, height: int, width: int) -> bool:
+    """Whether a map of `height` x `width` is transformed by matrix products here and now, given the user's choice."""
+    if method != "auto":
+        return method == "matmul"
+    if not torch.jit.is_scripting() and is_exporting():
+        return True
+    return prefers_matmul(height, width)
 
 
 def cos_sin(rows: int, n: int, dtype: torch.dtype, device: torch.device) -> Tuple[torch.Tensor, torch.Tensor]:
@@ -49,6 +79,7 @@ def dft_matrices(height: int, width: int, dtype: torch.dtype, device: torch.devi
     return [rows, columns.flatten(1), inverse_columns.flatten(0, 1), inverse_rows]
 
 
+@torch.jit.unused
 @functools.lru_cache(maxsize=64)
 def _kept_matrices(height: int, width: int, dtype: torch.dtype, device: torch.device) -> List[torch.Tensor]:
     with torch.inference_mode(False), torch.no_grad():  # they also serve forward passes with gradients
@@ -58,7 +89,7 @@ def _kept_matrices(height: int, width: int, dtype: torch.dtype, device: torch.de
 
 def matrices_for(x: torch.Tensor, height: int, width: int) -> List[torch.Tensor]:
     """`dft_matrices` in the dtype and on the device of `x`, computed once a process where nothing is being traced."""
-    if not torch.jit.is_scripting() and not torch.compiler.is_compiling() and type(x) is torch.Tensor:
+    if not torch.jit.is_scripting() and is_eager(x):
         return _kept_matrices(height, width, x.dtype, x.device)
     return dft_matrices(height, width, x.dtype, x.device)
 

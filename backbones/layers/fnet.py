@@ -4,9 +4,9 @@ import torch
 import torch.nn as nn
 from timm.models import register_notrace_module
 
-from .dft import cos_sin
+from .dft import SpectralMethod, check_spectral_method, cos_sin
 from .precision import compute_dtype, full_precision
-from .spectral import SpectralMethod, check_spectral_method, exporting
+from .tracing import is_exporting
 
 
 @register_notrace_module
@@ -31,7 +31,7 @@ class FNet(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         with full_precision(x.device):
             tokens = x.flatten(1, 2).to(compute_dtype(x.dtype))  # B N C
-            if self.method == "matmul" or (self.method == "auto" and exporting()):
+            if self.method == "matmul" or (self.method == "auto" and is_exporting()):
                 cos, sin = cos_sin(tokens.shape[2], tokens.shape[2], tokens.dtype, tokens.device)
                 even, odd = tokens @ cos, tokens @ sin
                 cos, sin = cos_sin(tokens.shape[1], tokens.shape[1], tokens.dtype, tokens.device)

@@ -7,8 +7,9 @@ import torch.nn as nn
 
 from .afno import AFNO
 from .attention import Attention
+from .dft import SpectralMethod
 from .fnet import FNet
-from .spectral import SpectralGating, SpectralMethod
+from .spectral import SpectralGating
 
 MIXERS = ("spectral", "attention", "afno", "fnet")
 Mixer = Union[str, Callable[..., nn.Module]]

@@ -1,5 +1,8 @@
-"""From images to maps of tokens, and from one stage's map to the next. All take (B, C, H, W) or (B, H, W, C) as said
-and give (B, H', W', C'), tokens in rows and columns, channels last."""
+"""From images to maps of tokens, and from one stage's map to the next.
+
+Stems take images (B, C, H, W), what stands between stages takes maps (B, H, W, C). All give (B, H', W', C'), tokens in
+rows and columns, channels last.
+"""
 
 from typing import Optional, Tuple, Type
 

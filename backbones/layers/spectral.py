@@ -1,6 +1,6 @@
 """The spectral gate: a learned filter in the two-dimensional frequency domain."""
 
-from typing import Literal, Tuple
+from typing import Tuple
 
 import torch
 import torch.nn as nn
@@ -8,33 +8,17 @@ from timm.layers import to_2tuple
 from timm.models import register_notrace_module
 
 from .cache import EvalCache
-from .dft import hermitian_columns, irdft2, matrices_for, rdft2
+from .dft import (
+    SpectralMethod,
+    check_spectral_method,
+    hermitian_columns,
+    irdft2,
+    matrices_for,
+    rdft2,
+    uses_matmul,
+)
 from .position import resample_spectrum
 from .precision import compute_dtype, full_precision
-
-SpectralMethod = Literal["auto", "fft", "matmul"]
-SPECTRAL_METHODS = ("auto", "fft", "matmul")
-
-
-def check_spectral_method(method: str) -> str:
-    """Return `method`, or raise ValueError if it is none of SPECTRAL_METHODS."""
-    if method not in SPECTRAL_METHODS:
-        raise ValueError(f"spectral method {method!r} is unknown, expected one of {', '.join(SPECTRAL_METHODS)}")
-    return method
-
-
-def prefers_matmul(height: int, width: int) -> bool:
-    """Whether the DFT by matrix products is faster than the FFT on a grid of `height` x `width`.
-
-    The products cost 2 (W + 2 H) multiply-adds for each value, the FFT is bound by memory and costs about the same for
-    any grid. tools/benchmark_spectral.py measures both; on x86 CPUs they meet a little above 28 x 28.
-    """
-    return width + 2 * height <= 96
-
-
-def exporting() -> bool:
-    """Whether the model is being exported, to torch.export or ONNX, where complex numbers are in the way."""
-    return torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export()
 
 
 @register_notrace_module  # grid, dtype and mode decide how it computes
@@ -94,14 +78,6 @@ class SpectralGating(nn.Module):
         self.complex_weight = nn.Parameter(weight, requires_grad=self.complex_weight.requires_grad)
         self.grid_size = to_2tuple(grid_size)
 
-    def uses_matmul(self, height: int, width: int) -> bool:
-        """Whether a map of `height` x `width` is transformed by matrix products here and now."""
-        if self.method == "auto":
-            if not torch.jit.is_scripting() and exporting():
-                return True
-            return prefers_matmul(height, width)
-        return self.method == "matmul"
-
     def filter(self, height: int, width: int, dtype: torch.dtype) -> torch.Tensor:
         """The filter for a map of `height` x `width`: resampled, and the spectrum of a real kernel.
 
@@ -124,7 +100,7 @@ class SpectralGating(nn.Module):
         if dim != self.dim:
             raise ValueError(f"expected a map of {self.dim} channels (B, H, W, C), got one of {dim}")
         if torch.jit.is_scripting():
-            matmul = self.uses_matmul(height, width)
+            matmul = uses_matmul(self.method, height, width)
             dtype = compute_dtype(x.dtype)
             x = self._apply_filter(x.to(dtype), self._prepared(height, width, dtype, matmul), matmul).to(x.dtype)
         else:
@@ -134,7 +110,7 @@ class SpectralGating(nn.Module):
     @torch.jit.unused
     def _forward(self, x: torch.Tensor) -> torch.Tensor:
         height, width = x.shape[1], x.shape[2]
-        matmul = self.uses_matmul(height, width)
+        matmul = uses_matmul(self.method, height, width)
         dtype = compute_dtype(x.dtype)
         with full_precision(x.device):
             weight = self._cache.get(
