@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from backbones.flop_handles import einsum_macs, fft_flops
 from backbones.flops import count
+from backbones.layers.afno import AFNO
+from backbones.layers.fnet import FNet
 from backbones.layers.spectral import SpectralGating
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))  # the tools are scripts, not a package
@@ -373,6 +376,16 @@ def test_a_gate_costs_the_same_whichever_way_it_computes(method):
     assert gate.method == method
 
 
+@pytest.mark.parametrize("mixer", [partial(AFNO, 16, num_blocks=4), FNet])
+def test_other_mixers_cost_the_same_whichever_way_they_compute(mixer):
+    costs = [
+        count(Lambda(lambda x, layer: layer(x.movedim(1, -1)), mixer(method=method)), (16, 7, 9)).by_operator
+        for method in ("auto", "fft", "matmul")
+    ]
+    assert costs[0] == costs[1] == costs[2]
+    assert costs[0]["fft"] > 0
+
+
 def test_a_gate_costs_its_matrix_products_where_these_are_asked_for():
     gate = SpectralGating(16, (14, 14), "matmul")
     cost = count(Lambda(lambda x, gate: gate(x.movedim(1, -1)), gate), (16, 14, 14), as_executed=True)
@@ -420,6 +433,12 @@ def test_command_takes_the_size_of_the_model_by_default(capsys):
     assert row["size"] == "160x160"
 
 
+def test_command_leaves_out_the_classifier(capsys):
+    [row] = json.loads(run(capsys, "test_vit", "--num-classes", "0", "--format", "json").out)
+    whole = count(timm.create_model("test_vit"), (3, 160, 160))
+    assert row["macs"] == whole.macs - whole.by_module["head"].macs
+
+
 @pytest.mark.parametrize("by", ["stage", "operator"])
 def test_command_splits_the_whole_cost(capsys, by):
     rows = list(csv.DictReader(run(capsys, "test_efficientnet", "--by", by, "--format", "csv").out.splitlines()))
@@ -445,7 +464,7 @@ def test_command_writes_markdown_and_a_table_with_units(capsys):
 
 
 def test_command_warns_of_what_it_cannot_count(capsys, monkeypatch):
-    monkeypatch.setattr(flops_tool.timm, "create_model", lambda name: with_unknown_operator())
+    monkeypatch.setattr(flops_tool.timm, "create_model", lambda name, **_: with_unknown_operator())
     err = run(capsys, "test_vit").err
     assert "too low, not counted are {'aten::cdist': 1}" in err
     assert "never called: inner" in err

@@ -40,6 +40,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--size", nargs="+", type=image_size, metavar="N|HxW", help="image sizes in pixels; default: each model's own"
     )
+    parser.add_argument("--num-classes", type=int, metavar="N", help="0 leaves the classifier out")
     parser.add_argument("--by", choices=("stage", "module", "operator"), help="split the cost of each model")
     parser.add_argument(
         "--depth", type=positive_int, default=2, help="levels of modules that --by module shows; default: %(default)s"
@@ -89,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     rows = []
     for name in args.names:
-        model = timm.create_model(name)
+        model = timm.create_model(name, num_classes=args.num_classes)
         for height, width in args.size or [model.pretrained_cfg["input_size"][1:]]:
             where = f"{name} at {height}x{width}"
             try:

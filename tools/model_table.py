@@ -139,23 +139,17 @@ def table() -> str:
     return "\n".join([*head(), *map(row, PUBLISHED), *notes()])
 
 
-def embed(readme: str, content: str) -> str:
-    """The text of a README with `content` between the markers."""
-    before, _, after = split(readme)
-    return f"{before}{BEGIN}\n{content}\n{END}{after}"
-
-
 def split(readme: str) -> tuple[str, str, str]:
     """What a README has before, between and after the markers.
 
     Raises:
         ValueError: The markers are not there, once each and in order.
     """
-    before, begin, rest = readme.partition(f"{BEGIN}\n")
-    between, end, after = rest.partition(f"\n{END}")
+    before, begin, rest = readme.partition(BEGIN)
+    between, end, after = rest.partition(END)
     if not begin or not end or BEGIN in rest or END in after:
-        raise ValueError(f"the README has to hold these two lines once each, in this order:\n{BEGIN}\n{END}")
-    return before, between, after
+        raise ValueError(f"these two lines have to be there once each, in this order:\n{BEGIN}\n{END}")
+    return before, between.strip("\n"), after
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -164,14 +158,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--check", action="store_true", help="change nothing, fail if the table is not up to date")
     parser.add_argument("--readme", type=Path, default=README, help="file with the markers; default: %(default)s")
     args = parser.parse_args(argv)
-    old = args.readme.read_text(encoding="utf-8")
-    new = embed(old, table())
-    if args.check:
-        if new != old:
-            sys.exit(f"the table of models in {args.readme} is out of date: run python tools/model_table.py")
-        print(f"the table of models in {args.readme} is up to date")
+    try:
+        before, old, after = split(args.readme.read_text(encoding="utf-8"))
+        new = table()
+    except (OSError, ValueError) as error:
+        sys.exit(f"{args.readme}: {error}")
+    if not args.check:
+        args.readme.write_text(f"{before}{BEGIN}\n{new}\n{END}{after}", encoding="utf-8")
+    elif new != old:
+        sys.exit(f"the table of models in {args.readme} is out of date: run python tools/model_table.py")
     else:
-        args.readme.write_text(new, encoding="utf-8")
+        print(f"the table of models in {args.readme} is up to date")
 
 
 if __name__ == "__main__":
