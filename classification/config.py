@@ -42,12 +42,13 @@ def complete(cfg: Config) -> Config:
     Only what the config leaves open is filled in. Configs of other tasks stay as they are.
 
     Raises:
-        UserError: The model's name is unknown, or the data are not there.
+        UserError: The model's name is unknown, the data are not there, or the schedule is longer than the training.
     """
     model = cfg.model
     if model.type != "TimmClassifier":
         return cfg
     check_name(model.name)
+    _check_schedule(cfg)
     if model.get("num_classes") is None:
         model.num_classes = len(DATASETS.build(next(_datasets(cfg))).classes)
     resolved = data_config(model.name, model.get("in_chans", 3), model.get("img_size"))
@@ -76,6 +77,17 @@ def data_config(name: str, in_chans: int = 3, img_size: Optional[int] = None) ->
         if len(config[key]) != in_chans:
             config[key] = (sum(config[key]) / len(config[key]),) * in_chans
     return config
+
+
+def _check_schedule(cfg: Config) -> None:
+    epochs = cfg.train_cfg.max_epochs
+    for number, scheduler in enumerate(cfg.param_scheduler):
+        begin, end = scheduler.get("begin", 0), scheduler.get("end", epochs)
+        if not begin < end <= epochs:
+            raise UserError(
+                f"param_scheduler {number}, {scheduler.type}, goes from epoch {begin} to {end}, but "
+                f"train_cfg.max_epochs is {epochs}: raise that, or shorten the warm-up by param_scheduler.0.end=N param_scheduler.1.begin=N"
+            )
 
 
 def _datasets(cfg: Config) -> Iterator[Config]:

@@ -42,7 +42,7 @@ class Accuracy(BaseMetric):
     """
 
     def __init__(self) -> None:
-        # "gpu" names the way over torch.distributed, on any device; mmengine's "cpu" goes by files in the working folder.
+        # mmengine's "gpu" goes by torch.distributed, on any device; its "cpu" by files in the working folder
         super().__init__(collect_device="gpu")
         self.last: Optional[Evaluation] = None
 

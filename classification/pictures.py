@@ -42,8 +42,12 @@ def draw_curve(
     # Whole epochs are averaged: single batches are too noisy to compare with a validation.
     epochs = len(train_loss) // iterations_per_epoch
     means = np.asarray(train_loss[: epochs * iterations_per_epoch]).reshape(epochs, -1).mean(1)
-    left.plot(np.arange(epochs) + 1, means, color=_BLUE, marker="." if epochs < 40 else None, label="training")
-    left.plot(val_epochs, val_loss, color=_ORANGE, marker="." if epochs < 40 else None, label="validation")
+    left.plot(
+        np.arange(epochs) + 1, means, color=_BLUE, marker="." if epochs < 40 else None, label="training, as optimised"
+    )
+    left.plot(
+        val_epochs, val_loss, color=_ORANGE, marker="." if epochs < 40 else None, label="validation, cross-entropy"
+    )
     left.set_ylim(bottom=0)
     left.set(xlabel="epoch", ylabel="loss", title="loss")
     left.legend(frameon=False)
@@ -94,7 +98,7 @@ def _worst_pairs(matrix: np.ndarray, names: Sequence[str], count: int = 20) -> L
     wrong = matrix * (1 - np.eye(len(matrix), dtype=matrix.dtype))
     rows, columns = np.unravel_index(np.argsort(-wrong, axis=None, kind="stable")[:count], wrong.shape)
     return [
-        f"{wrong[row, column]} × {shorten(names[row])} → {shorten(names[column])}"
+        f"{wrong[row, column]} times {shorten(names[row])} → {shorten(names[column])}"
         for row, column in zip(rows, columns, strict=True)
         if wrong[row, column]
     ]
@@ -114,7 +118,7 @@ def draw_mistakes(evaluation: Evaluation, dataset: Any, path: Path, count: int =
     shown = wrong[:count].tolist()
     columns = min(6, max(len(shown), 3))
     rows = max(-(-len(shown) // columns), 1)
-    figure = Figure(figsize=(1.9 * columns, 2.3 * rows + 0.6), layout="constrained")
+    figure = Figure(figsize=(1.9 * columns, 2.5 * rows + 0.6), layout="constrained")
     figure.suptitle(
         f"{len(wrong)} mistakes in {len(evaluation.labels)} images" + (", the surest first" if shown else "")
     )
@@ -123,7 +127,9 @@ def draw_mistakes(evaluation: Evaluation, dataset: Any, path: Path, count: int =
         _show(axes, dataset.image(int(evaluation.indices[number])))
         true, given = (evaluation.classes[labels[number]] for labels in (evaluation.labels, evaluation.predictions))
         axes.set_title(f"is {shorten(true)}", fontsize=9, color=_GREEN, pad=3)
-        axes.set_xlabel(f"{shorten(given)} {100 * evaluation.confidences[number]:.0f} %", fontsize=9, color=_RED)
+        axes.set_xlabel(
+            f"taken for {shorten(given)}\n{100 * evaluation.confidences[number]:.0f} % sure", fontsize=9, color=_RED
+        )
     for axes in grid[len(shown) :]:
         axes.set_axis_off()
     figure.savefig(path, dpi=110)

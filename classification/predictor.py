@@ -40,7 +40,7 @@ class Predictor:
             name: The timm model of an official checkpoint.
 
         Raises:
-            UserError: The checkpoint cannot be read or does not say its model, or the name is unknown or has no weights.
+            UserError: The checkpoint cannot be read or does not say its model; the name is unknown or has no weights.
         """
         if not (Path(source).suffix in (".pth", ".pt", ".bin", ".safetensors") or Path(source).is_file()):
             return cls._from_timm(source, pretrained=True)

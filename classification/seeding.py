@@ -24,7 +24,7 @@ def seed_all(seed: int) -> None:
     """
     random.seed(seed)
     np.random.seed(seed)
-    # Not torch.manual_seed: before CUDA is in use it formats a stack trace each time, and that takes longer than a digit.
+    # Not torch.manual_seed: before CUDA is in use it formats a stack trace, which takes longer than a small picture.
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed_all(seed)

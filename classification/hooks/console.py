@@ -81,9 +81,9 @@ class ConsoleHook(Hook):
         star = " *" if runner.message_hub.get_info("best_epoch") == runner.epoch else ""
         self.said = time.perf_counter()
         self.console.print(
-            f"{self._epoch(runner, 0)}: loss {loss:.3f}, val loss {metrics['loss']:.3f}, top-1 {metrics['top1']:.2f} %, "
-            f"top-5 {metrics['top5']:.2f} %, lr {rate:.1e}, {self.said - self.epoch_start:.1f} s, "
-            f"{self._left(runner)} left{star}",
+            f"{self._epoch(runner, 0)}: loss {loss:.3f}, val loss {metrics['loss']:.3f}, "
+            f"top-1 {metrics['top1']:.2f} %, top-5 {metrics['top5']:.2f} %, lr {rate:.1e}, "
+            f"{self.said - self.epoch_start:.1f} s, {self._left(runner)} left{star}",
             soft_wrap=True,
         )
 

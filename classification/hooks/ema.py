@@ -35,7 +35,7 @@ class ModelEmaHook(Hook):
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Optional[Dict[str, Any]] = None
     ) -> None:
-        """Updates the average; iterations that only accumulate gradients leave the weights, and so the average, as is."""
+        """Updates the average, unless the iteration only gathered gradients and left the weights as they were."""
         if runner.optim_wrapper.should_update():
             self.ema.update(_bare(runner.model), step=runner.iter + 1)
 

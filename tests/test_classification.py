@@ -1,0 +1,320 @@
+"""The parts of the classification package, each against a count by hand or an independent source."""
+
+import argparse
+import pickle
+
+import numpy as np
+import pytest
+import timm
+import torch
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import HOOKS, MODELS
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+import backbones  # noqa: F401
+from classification import Accuracy, TimmTransform, UserError
+from classification import checkpoint as files
+from classification.config import data_config
+from classification.hooks import PlainStateHook
+from classification.metrics import Evaluation
+from classification.pictures import draw_confusion_matrix, draw_curve, draw_mistakes, draw_prediction
+from classification.transforms import _augment_ops
+from classification.zoo import check_name, create_model
+
+from .classification_fixtures import picture
+
+SMALL = dict(patch_size=4, embed_dim=16, depth=2, num_heads=2, mixers="spectral:1")
+
+
+def classifier(**changes):
+    settings = dict(type="TimmClassifier", name="spectformer_ti", num_classes=3, img_size=16, kwargs=SMALL)
+    return MODELS.build({**settings, **changes})
+
+
+def batch(count=6, classes=3):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(count, 3, 16, 16, generator=generator), torch.arange(count) % classes
+
+
+# The classifier
+
+
+def test_loss_and_accuracy_are_those_of_the_logits():
+    model, (inputs, labels) = classifier().eval(), batch()
+    logits = model(inputs)
+    losses = model(inputs, labels, mode="loss")
+    assert torch.allclose(losses["loss"], cross_entropy(logits, labels))
+    assert losses["top1"] == 100 * (logits.argmax(1) == labels).float().mean()
+
+
+def test_label_smoothing_mixes_in_the_mean_over_classes():
+    model, (inputs, labels) = classifier(label_smoothing=0.3).eval(), batch()
+    expected = cross_entropy(model(inputs), labels, label_smoothing=0.3)
+    assert torch.allclose(model(inputs, labels, mode="loss")["loss"], expected)
+
+
+def test_mixup_changes_pictures_and_targets_together():
+    model, (inputs, labels) = classifier(mixup=dict(mixup_alpha=1.0)).eval(), batch()
+    np.random.seed(0)
+    loss = model(inputs.clone(), labels, mode="loss")["loss"]
+    np.random.seed(0)
+    share = np.random.RandomState(0)
+    share.rand()  # timm asks first whether to mix
+    share = float(share.beta(1.0, 1.0))
+    mixed = share * inputs + (1 - share) * inputs.flip(0)
+    logits = model(mixed)
+    expected = share * cross_entropy(logits, labels) + (1 - share) * cross_entropy(logits, labels.flip(0))
+    assert torch.allclose(loss, expected, atol=1e-5)
+
+
+def test_predictions_carry_index_label_and_logits():
+    model, (inputs, labels) = classifier().eval(), batch()
+    samples = model(inputs, labels, torch.arange(6) + 40, mode="predict")
+    assert [sample["index"] for sample in samples] == list(range(40, 46))
+    assert torch.equal(torch.stack([sample["logits"] for sample in samples]), model(inputs).detach())
+
+
+def test_mmengine_does_not_initialise_what_timm_has():
+    """mmengine calls init_weights of every child that has one: a timm model would lose the weights it was given."""
+    model = classifier(name="vit_tiny_patch16_224", kwargs=dict(patch_size=4, embed_dim=16, depth=1, num_heads=2))
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    model.init_weights()
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "convnext_atto", "vit_tiny_patch16_224", "gfnet_ti"])
+def test_any_timm_name_fits(name):
+    model = classifier(name=name, kwargs=None, img_size=64).eval()
+    assert model(torch.randn(2, 3, 64, 64)).shape == (2, 3)
+
+
+def test_an_unknown_name_offers_names_like_it():
+    with pytest.raises(UserError, match=r"no model is called 'spectformer_tiny'; near it: .*spectformer_ti"):
+        check_name("spectformer_tiny")
+
+
+def test_an_argument_that_the_model_lacks_is_told():
+    with pytest.raises(UserError, match=r"resnet10t refuses .*mixers.* model.kwargs=None takes them all away"):
+        create_model("resnet10t", kwargs=dict(mixers="spectral:1"))
+
+
+def test_a_model_without_weights_is_not_trained_from_scratch_by_mistake():
+    with pytest.raises(UserError, match="spectformer_ti has no weights to download"):
+        create_model("spectformer_ti", pretrained=True)
+
+
+# The optimiser
+
+
+def optimizer(model, **changes):
+    settings = dict(
+        type="OptimWrapper",
+        constructor="TimmOptimWrapperConstructor",
+        optimizer=dict(opt="adamw", lr=1.0, weight_decay=0.5),
+    )
+    return build_optim_wrapper(model, {**settings, **changes}).optimizer
+
+
+def test_one_dimensional_parameters_and_what_the_model_names_do_not_decay():
+    model = classifier()
+    decays = {
+        id(parameter): group["weight_decay"] for group in optimizer(model).param_groups for parameter in group["params"]
+    }
+    named = dict(model.model.named_parameters())
+    assert len(decays) == len(named)
+    for name, parameter in named.items():
+        spared = parameter.ndim == 1 or name in model.model.no_weight_decay()
+        assert decays[id(parameter)] == (0 if spared else 0.5), name
+
+
+def test_layer_decay_lowers_the_rate_towards_the_stem():
+    model = classifier()
+    rates = {}
+    for group in optimizer(model, paramwise_cfg=dict(layer_decay=0.5)).param_groups:
+        rates |= {id(parameter): group["lr"] for parameter in group["params"]}
+    named = {name: rates[id(parameter)] for name, parameter in model.model.named_parameters()}
+    head, second, first, stem = (
+        next(rate for name, rate in named.items() if name.startswith(prefix))
+        for prefix in ("head", "blocks.1", "blocks.0", "patch_embed")
+    )
+    assert (head, second, first, stem) == (1.0, 0.5, 0.25, 0.125)
+
+
+def test_bfloat16_covers_the_forward_pass_and_leaves_weights_float32():
+    model, (inputs, labels) = classifier(), batch()
+    wrapper = build_optim_wrapper(
+        model,
+        dict(type="Bfloat16OptimWrapper", constructor="TimmOptimWrapperConstructor", optimizer=dict(opt="sgd", lr=0.1)),
+    )
+    with wrapper.optim_context(model):
+        assert model(inputs).dtype == torch.bfloat16
+    before = model.model.head.weight.clone() if hasattr(model.model.head, "weight") else None
+    log = model.train_step(dict(inputs=inputs, labels=labels), wrapper)
+    assert torch.isfinite(log["loss"]) and log["loss"].dtype == torch.float32
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+    assert before is None or not torch.equal(before, model.model.head.weight)
+
+
+# The metric
+
+
+def test_accuracy_against_a_count_by_hand():
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(40, 7, generator=generator), torch.randint(7, (40,), generator=generator)
+    metric = Accuracy()
+    metric.dataset_meta = {"classes": tuple("abcdefg")}
+    for start in (0, 16, 32):
+        metric.process(
+            None,
+            [
+                dict(index=index, label=int(labels[index]), logits=logits[index])
+                for index in range(start, min(start + 16, 40))
+            ],
+        )
+    figures = metric.evaluate(40)
+    order = logits.argsort(1, descending=True)
+    assert figures["top1"] == pytest.approx(100 * sum((order[:, 0] == labels).tolist()) / 40)
+    assert figures["top5"] == pytest.approx(100 * sum(int(labels[i]) in order[i, :5].tolist() for i in range(40)) / 40)
+    assert figures["loss"] == pytest.approx(cross_entropy(logits, labels).item(), rel=1e-5)
+    matrix = metric.last.confusion_matrix()
+    assert matrix.sum() == 40 and matrix[2, 5] == ((labels == 2) & (order[:, 0] == 5)).sum()
+
+
+# The average of the weights
+
+
+def test_ema_is_the_average_and_is_lent_for_validation_only():
+    hook = HOOKS.build(dict(type="ModelEmaHook", decay=0.75))
+    model = nn.Linear(1, 1, bias=False)
+
+    class Wrapper:
+        def should_update(self):
+            return True
+
+    runner = argparse.Namespace(model=model, optim_wrapper=Wrapper(), iter=4)
+    with torch.no_grad():
+        model.weight.fill_(1.0)
+        hook.before_train(runner)
+        model.weight.fill_(5.0)
+    hook.after_train_iter(runner, 0)
+    hook.before_val_epoch(runner)
+    assert model.weight.item() == 0.75 * 1 + 0.25 * 5
+    hook.after_val_epoch(runner)
+    assert model.weight.item() == 5.0
+    checkpoint = {}
+    hook.before_save_checkpoint(runner, checkpoint)
+    assert checkpoint["ema_state_dict"]["weight"].item() == 2.0
+
+
+# Checkpoint files
+
+
+def test_a_checkpoint_cut_short_is_told_and_not_whole(tmp_path):
+    path = tmp_path / "epoch_1.pth"
+    torch.save({"state_dict": {"weight": torch.randn(1000)}}, path)
+    assert files.is_whole(path)
+    content = path.read_bytes()
+    for length in (0, 100, len(content) - 1):
+        path.write_bytes(content[:length])
+        assert not files.is_whole(path)
+        with pytest.raises(UserError, match=rf"epoch_1.pth \({length} bytes\) cannot be read: it is cut short"):
+            files.read(path)
+    damaged = bytearray(content)
+    damaged[len(content) // 2] ^= 255
+    path.write_bytes(damaged)
+    assert not files.is_whole(path)
+
+
+class Trap:
+    def __reduce__(self):
+        return (open, ("sprung", "w"))
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": {}, "meta": Trap()}, "trap.pth")
+    with pytest.raises(UserError, match="holds more than tensors and plain values"):
+        files.read("trap.pth")
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_an_official_checkpoint_with_its_command_line_is_read(tmp_path):
+    weights = {"head.weight": torch.ones(2)}
+    torch.save({"model": weights, "args": argparse.Namespace(lr=1.0)}, tmp_path / "official.pth")
+    assert torch.equal(files.read_weights(tmp_path / "official.pth")["head.weight"], weights["head.weight"])
+
+
+def test_weights_that_do_not_fit_are_named():
+    with pytest.raises(
+        UserError, match=r"bias is missing; other is unknown; weight has shape \(3, 2\), the model \(2, 3\)"
+    ):
+        files.load_strictly(nn.Linear(3, 2), {"weight": torch.zeros(3, 2), "other": torch.zeros(1)}, "x.pth")
+
+
+def test_the_message_hub_survives_as_plain_lists():
+    from mmengine.logging import HistoryBuffer
+
+    state = {
+        "log_scalars": {"train/loss": HistoryBuffer([3.0, 2.0], [1, 1])},
+        "runtime_info": {"best_score": np.float64(2.5)},
+        "resumed_keys": {},
+    }
+    checkpoint = {"message_hub": state}
+    PlainStateHook().before_save_checkpoint(None, checkpoint)
+    assert b"numpy" not in pickle.dumps(checkpoint)
+    PlainStateHook().after_load_checkpoint(None, checkpoint)
+    assert checkpoint["message_hub"]["log_scalars"]["train/loss"].mean() == 2.5
+
+
+# Transforms
+
+
+def test_pictures_are_prepared_as_the_model_says():
+    config = data_config("tnt_s_patch16_224", img_size=32)
+    assert config["input_size"] == (3, 32, 32) and config["mean"] == timm.get_pretrained_cfg("tnt_s_patch16_224").mean
+    grey = data_config("gfnet_ti", in_chans=1)
+    assert grey["mean"] == (pytest.approx((0.485 + 0.456 + 0.406) / 3),)
+    image = picture(0, 1)
+    assert TimmTransform(**config)(image.convert("L")).shape == (3, 32, 32)
+    assert TimmTransform(**grey)(image).shape == (1, 224, 224)
+
+
+@pytest.mark.parametrize("policy", ["rand-m10-inc1", "original", "augmix-m10"])
+def test_no_strength_of_augmentation_fails(policy):
+    """timm's posterize asks Pillow for zero bits at full strength, which Pillow 13 refuses."""
+    transform = TimmTransform((3, 16, 16), is_training=True, auto_augment=policy)
+    operations = [op for op in _augment_ops(transform.transform) if op.name.startswith("Posterize")]
+    assert operations
+    for op in operations:
+        op.prob, op.magnitude, op.magnitude_std = 1.0, 10, 0
+        op(picture(0, 0))
+    if policy == "rand-m10-inc1":
+        assert operations[0](picture(0, 0)).getextrema() == ((0, 0),) * 3
+
+
+# Pictures
+
+
+def test_pictures_are_written_whatever_the_outcome(tmp_path):
+    class Data:
+        def image(self, index):
+            return picture(index, index)
+
+    right = Evaluation(torch.arange(3), torch.arange(3), torch.arange(3), torch.ones(3), ["a", "b", "c"])
+    wrong = Evaluation(
+        torch.arange(60),
+        torch.arange(60),
+        torch.arange(60).flip(0),
+        torch.rand(60),
+        [f"a rather long class name {number}" for number in range(60)],
+    )
+    for name, outcome in (("right", right), ("wrong", wrong)):
+        draw_confusion_matrix(outcome, tmp_path / f"{name}_matrix.png")
+        draw_mistakes(outcome, Data(), tmp_path / f"{name}_mistakes.png")
+    draw_curve([2.0, 1.5, 1.0, 0.5], 2, [1, 2], [1.2, 0.9], [50.0, 75.0], "model", tmp_path / "curve.png")
+    draw_prediction(picture(0, 0), [("one", 0.9), ("two", 0.1)], tmp_path / "prediction.png")
+    from PIL import Image
+
+    sizes = {path.name: Image.open(path).size for path in tmp_path.iterdir()}
+    assert len(sizes) == 6 and min(min(size) for size in sizes.values()) > 200

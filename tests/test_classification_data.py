@@ -1,0 +1,213 @@
+"""Data sets: real layouts in, pictures and labels out, and a plain word where something is wrong."""
+
+import hashlib
+import pickle
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from mmengine.dataset import default_collate
+from mmengine.registry import DATASETS
+from torch.utils.data import DataLoader
+
+from classification import UserError, sampler
+from classification.datasets import CIFAR10, CIFAR100, Digits, Flowers102, ImageFolder, StanfordCars
+from classification.errors import plain_message
+from classification.sampler import EpochSampler
+
+from .classification_fixtures import SAMPLES, make_cars, make_cifar10, make_flowers, make_folder
+
+TRANSFORM = {"type": "TimmTransform", "input_size": (3, 16, 16), "is_training": True, "auto_augment": "rand-m9"}
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise URLError("no route to host")
+
+    for module in ("cifar", "flowers102"):
+        monkeypatch.setattr(f"torchvision.datasets.{module}.download_and_extract_archive", refuse)
+
+
+def test_cifar10_reads_the_original_pickles(tmp_path, monkeypatch):
+    folder = make_cifar10(tmp_path)
+    meta = (folder / "batches.meta").read_bytes()
+    monkeypatch.setitem(torchvision.datasets.CIFAR10.meta, "md5", hashlib.md5(meta).hexdigest())
+    train = CIFAR10(str(tmp_path), "train", check_integrity=False)
+    test = CIFAR10(str(tmp_path), "test", check_integrity=False)
+    first = pickle.loads((folder / "data_batch_1").read_bytes())
+    assert len(train) == 20 and len(test) == 4
+    assert train.labels[:4].tolist() == first["labels"] and train.classes[8] == "ship"
+    assert np.array_equal(np.asarray(train.image(1)), first["data"][1].reshape(3, 32, 32).transpose(1, 2, 0))
+
+
+def test_a_damaged_cifar_pickle_is_told(tmp_path, no_network):
+    folder = make_cifar10(tmp_path)
+    (folder / "data_batch_3").write_bytes((folder / "data_batch_3").read_bytes()[:100])
+    with pytest.raises(UserError, match=f"CIFAR10: a file in {folder} cannot be read"):
+        CIFAR10(str(tmp_path), "train", check_integrity=False)
+
+
+def test_flowers_joins_splits_and_counts_classes_from_zero(tmp_path):
+    make_flowers(tmp_path)
+    data = Flowers102(str(tmp_path), "train+val", setid="small.mat")
+    assert data.labels.tolist() == [0, 76, 0, 76]
+    assert data.classes[0] == "pink primrose" and data.classes[76] == "passion flower" and len(data.classes) == 102
+    assert [path[-15:] for path in data.paths] == [f"image_{n:05d}.jpg" for n in (1, 2, 3, 4)]
+
+
+def test_flowers_with_a_label_out_of_range_says_which_labels(tmp_path):
+    make_flowers(tmp_path, labels=[1, 103, 1, 1, 1, 1])
+    with pytest.raises(UserError, match=r"labels from 0 to 102, but 102 class names"):
+        Flowers102(str(tmp_path), "train", setid="small.mat")
+
+
+def test_flowers_with_a_listed_image_absent_says_how_many_and_which(tmp_path):
+    folder = make_flowers(tmp_path)
+    (folder / "jpg" / "image_00002.jpg").unlink()
+    with pytest.raises(UserError, match=r"1 of 2 listed images are not there, first .*image_00002\.jpg"):
+        Flowers102(str(tmp_path), "train", setid="small.mat")
+
+
+@pytest.mark.parametrize("inside", [True, False], ids=["the folder itself", "the folder above"])
+def test_stanford_cars_takes_either_root(tmp_path, inside):
+    folder = make_cars(tmp_path)
+    root = str(folder if inside else tmp_path)
+    train, test = StanfordCars(root, "train"), StanfordCars(root, "test")
+    assert train.labels.tolist() == [0, 1, 2, 1] and test.labels.tolist() == [2, 0]
+    assert train.classes[2] == "Audi R8 Coupe 2012"
+    assert train.image(0).size == (24, 20)
+
+
+@pytest.mark.parametrize(
+    ("build", "says"),
+    [
+        (lambda root: CIFAR10(root, "train"), ["cifar-10-batches-py/data_batch_1", "batches.meta", "toronto.edu"]),
+        (lambda root: CIFAR100(root, "test"), ["cifar-100-python/test", "meta"]),
+        (lambda root: Flowers102(root, "val"), ["flowers-102/jpg", "imagelabels.mat", "setid.mat", "robots.ox.ac.uk"]),
+        (lambda root: StanfordCars(root, "test"), ["cars_test_annos_withlabels.mat", "cars_test/*.jpg"]),
+        (lambda root: ImageFolder(root + "/absent", "train"), ["absent does not exist"]),
+    ],
+    ids=["cifar10", "cifar100", "flowers", "cars", "folder"],
+)
+def test_missing_data_are_told_file_by_file(tmp_path, no_network, build, says):
+    with pytest.raises(UserError) as error:
+        build(str(tmp_path))
+    for text in [str(tmp_path), *says]:
+        assert text in str(error.value)
+
+
+def test_a_failed_download_gives_its_reason(tmp_path, no_network):
+    with pytest.raises(UserError, match=r"the download failed: .*no route to host"):
+        CIFAR10(str(tmp_path), "train")
+
+
+def test_folder_with_splits(tmp_path):
+    make_folder(tmp_path, per_class=3)
+    data = ImageFolder(str(tmp_path), "train")
+    assert data.classes == ("blue", "green", "red") and data.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert len(ImageFolder(str(tmp_path), "test")) == 9  # val stands for a test split that is not there
+
+
+def test_folder_without_splits_holds_out_the_same_part_of_each_class(tmp_path):
+    make_folder(tmp_path, splits=(), per_class=10)
+    train, val = ImageFolder(str(tmp_path), "train"), ImageFolder(str(tmp_path), "val")
+    assert np.bincount(val.labels).tolist() == [2, 2, 2] and len(train) == 24
+    assert not set(train.paths) & set(val.paths)
+    assert val.paths == ImageFolder(str(tmp_path), "val").paths
+
+
+def test_folder_mistakes_are_told(tmp_path):
+    make_folder(tmp_path, per_class=2)
+    (tmp_path / "val" / "violet").mkdir()
+    with pytest.raises(UserError, match=r"classes that the training split has not: .*violet"):
+        ImageFolder(str(tmp_path), "val")
+    (tmp_path / "train" / "violet").mkdir()
+    with pytest.raises(UserError, match=r"violet has no images"):
+        ImageFolder(str(tmp_path), "train")
+    with pytest.raises(UserError, match="splits train, val and test, got 'dev'"):
+        ImageFolder(str(tmp_path), "dev")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_cut_short_is_named(tmp_path, workers):
+    make_folder(tmp_path, per_class=2)
+    broken = tmp_path / "train" / "green" / "1.png"
+    broken.write_bytes(broken.read_bytes()[:200])
+    data = ImageFolder(str(tmp_path), "train", TRANSFORM)
+    with pytest.raises(UserError) as error:
+        list(DataLoader(data, batch_size=2, num_workers=workers, collate_fn=default_collate))
+    assert plain_message(error.value).startswith(f"cannot read image {broken}: ")
+    assert "\n" not in plain_message(error.value)
+
+
+def test_digits_are_split_once_and_evenly():
+    train, test = Digits("train"), Digits("test")
+    assert len(train) == 1437 and len(test) == 360
+    assert np.abs(np.bincount(test.labels) - 36).max() <= 1
+    seen = {image.tobytes() for image in train.pixels}
+    assert sum(image.tobytes() in seen for image in test.pixels) == 0
+    assert test.image(0).size == (8, 8) and test.pixels.max() == 255
+
+
+def batches(data, workers, epoch, seed=3):
+    order = EpochSampler(data, seed)
+    order.set_epoch(epoch)
+    loader = DataLoader(data, batch_size=8, sampler=order, num_workers=workers, collate_fn=default_collate)
+    return {
+        int(index): image for batch in loader for index, image in zip(batch["indices"], batch["inputs"], strict=True)
+    }
+
+
+def test_augmentation_depends_on_seed_epoch_and_sample_alone(tmp_path):
+    """A run may go on with another number of workers, and ends the same."""
+    data = ImageFolder(str(make_folder(tmp_path)), "train", TRANSFORM)
+    alone, many, later = batches(data, 0, 1), batches(data, 2, 1), batches(data, 0, 2)
+    assert list(alone) == list(many) and list(alone) != list(later)
+    assert all(torch.equal(alone[index], many[index]) for index in alone)
+    assert not any(torch.equal(alone[index], later[index]) for index in alone)
+
+
+def test_two_processes_share_out_the_batches_of_one(monkeypatch):
+    """With a batch half as large each holds, at any time, half of the batch that one process would hold."""
+    data = range(101)
+    whole = list(EpochSampler(data, 0))
+    parts = []
+    for rank in range(2):
+        monkeypatch.setattr(sampler, "get_dist_info", lambda rank=rank: (rank, 2))
+        parts.append(list(EpochSampler(data, 0)))
+    assert len(parts[0]) == len(parts[1]) == 50
+    for start in range(0, 48, 4):
+        together = {*parts[0][start : start + 4], *parts[1][start : start + 4]}
+        assert together == set(whole[2 * start : 2 * start + 8])
+
+
+needs_samples = pytest.mark.skipif(not SAMPLES.is_dir(), reason=f"no sample data at {SAMPLES}")
+
+
+@needs_samples
+@pytest.mark.parametrize(
+    ("config", "length", "classes"),
+    [
+        (dict(type="CIFAR10", root="cifar10", split="train", check_integrity=False), 2500, 10),
+        (dict(type="CIFAR10", root="cifar10", split="test", check_integrity=False), 500, 10),
+        (dict(type="CIFAR100", root="cifar100", split="train", check_integrity=False), 900, 100),
+        (dict(type="Flowers102", root="flowers102", split="train"), 1020, 102),
+        (dict(type="Flowers102", root="flowers102", split="test", setid="setid_subset.mat"), 102, 102),
+        (dict(type="StanfordCars", root="stanford_cars", split="train"), 100, 196),
+        (dict(type="StanfordCars", root=".", split="test"), 40, 196),
+    ],
+    ids=lambda value: f"{value['type']}-{value['split']}" if isinstance(value, dict) else None,
+)
+def test_the_real_samples_open(config, length, classes):
+    data = DATASETS.build(dict(config, root=str(SAMPLES / config["root"]), transform=TRANSFORM))
+    assert len(data) == length and len(data.classes) == classes
+    assert data[length - 1]["inputs"].shape == (3, 16, 16)
+
+
+@needs_samples
+def test_a_subset_of_cifar_is_refused_unless_allowed(no_network):
+    with pytest.raises(UserError, match="check_integrity=False for a subset"):
+        CIFAR10(str(SAMPLES / "cifar10"), "train")
