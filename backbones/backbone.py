@@ -381,10 +381,13 @@ class Pyramid(Backbone):
         blocks = [
             (r"^stages\.(\d+)\.downsample", (0,)),
             (r"^stages\.(\d+)\.blocks\.(\d+)", None),
-            (r"^stages\.(\d+)\.norm", (99999,)),
-            (r"^norm", (99999,)),
+            (r"^stages\.(\d+)\.norm", (99999,)),  # timm's mark for the layer before
         ]
-        return dict(stem=r"^patch_embed|^pos_embed", blocks=r"^stages\.(\d+)" if coarse else blocks)
+        stages = [(r"^stages\.(\d+)", None)]
+        return dict(
+            stem=r"^patch_embed|^pos_embed",
+            blocks=[*(stages if coarse else blocks), (r"^norm", (99999,))],
+        )
 
 
 # Checkpoints ---------------------------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ class AFNO(nn.Module):
         method: How the DFT is computed, as in SpectralGating.
 
     Raises:
-        ValueError: `num_blocks` does not divide `dim`, or `method` is unknown.
+        ValueError: `num_blocks` does not divide `dim`, `method` is unknown, or the input is not a map of `dim` channels.
     """
 
     def __init__(
@@ -48,8 +48,8 @@ class AFNO(nn.Module):
         dtype=None,
     ) -> None:
         super().__init__()
-        if dim % num_blocks:
-            raise ValueError(f"num_blocks must divide the {dim} channels, got {num_blocks}")
+        if num_blocks < 1 or dim % num_blocks:
+            raise ValueError(f"num_blocks must be a divisor of the {dim} channels, got {num_blocks}")
         dd = {"device": device, "dtype": dtype}
         self.dim = dim
         self.num_blocks = num_blocks
@@ -81,6 +81,8 @@ class AFNO(nn.Module):
         return torch.stack([out_real, out_imag])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.dim() != 4 or x.shape[3] != self.dim:
+            raise ValueError(f"expected a map (B, H, W, C) with C = {self.dim}, got {list(x.shape)}")
         with full_precision(x.device):
             return x + self._mix(x.to(compute_dtype(x.dtype))).to(x.dtype)
 
@@ -94,7 +96,8 @@ class AFNO(nn.Module):
         else:
             spectrum = torch.view_as_real(torch.fft.rfft2(x, dim=(1, 2), norm="ortho"))  # B H F C 2
             spectrum = spectrum.movedim(-1, 0)
-        spectrum = spectrum.reshape(2, -1, self.num_blocks, dim // self.num_blocks).transpose(1, 2)  # 2 k M d
+        spectrum = spectrum.reshape(2, batch * height * half, self.num_blocks, dim // self.num_blocks)
+        spectrum = spectrum.transpose(1, 2)  # 2 k M d
         spectrum = self._complex_mlp(spectrum).transpose(1, 2)  # 2 M k d
         if matmul:
             spectrum = spectrum.reshape(2, batch, height, half * dim).transpose(0, 1)  # B 2 H FC

@@ -1,9 +1,11 @@
 """Tensors that depend on parameters and a grid alone, kept while neither changes."""
 
+import contextlib
 from collections import OrderedDict
 from typing import Callable, Hashable, NamedTuple
 
 import torch
+from torch.autograd import forward_ad
 
 from .tracing import is_eager
 
@@ -18,9 +20,10 @@ class EvalCache:
     """Keeps what a layer derives from a parameter, such as its filter resampled to a grid.
 
     A value is kept only where no gradient has to reach the parameter, and is used only while the parameter is the same
-    memory at the same version. Writes that autograd does not see (`parameter.data.copy_`) leave the version as it is:
-    therefore layers also clear their cache whenever `train()` or `eval()` is called. Under compilation, export or
-    tracing nothing is kept, because the value would become a constant of the graph.
+    memory at the same version. Some writes leave the version as it is: `parameter.data.copy_`, and the step of a fused
+    optimiser. Therefore layers also clear their cache whenever `train()` or `eval()` is called, and a forward pass with
+    gradients clears it too. Under compilation, export, tracing or a transform of torch.func nothing is kept, because
+    the value would become a constant of the graph or belong to the transform.
 
     Args:
         max_entries: How many values, of different grids, are kept at most.
@@ -61,13 +64,16 @@ class EvalCache:
             entry = _Entry(source.detach(), source._version, compute())
         self._entries[key] = entry
         while len(self._entries) > self.max_entries:
-            self._entries.popitem(last=False)
+            with contextlib.suppress(KeyError):  # another thread has cleared it
+                self._entries.popitem(last=False)
         return entry.value
 
-    @staticmethod
-    def _may_keep(source: torch.Tensor) -> bool:
+    def _may_keep(self, source: torch.Tensor) -> bool:
         if torch.jit.is_tracing() or not is_eager(source):
             return False
         if torch.is_grad_enabled() and source.requires_grad:
+            self.clear()  # a step of an optimiser is likely to follow
+            return False
+        if forward_ad.unpack_dual(source).tangent is not None:
             return False
         return not source.is_inference()  # inference tensors have no version

@@ -97,9 +97,10 @@ def matrices_for(x: torch.Tensor, height: int, width: int) -> List[torch.Tensor]
 def rdft2(x: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
     """Half spectrum of a real map, (B, H, W, C) -> (B, 2, H, F C), real part first."""
     batch, height, width, dim = x.shape
+    half = width // 2 + 1
     x = torch.matmul(rows, x.reshape(batch * height, width, dim))  # BH 2F C
-    x = torch.matmul(columns, x.reshape(batch, height * 2, -1))  # B 2H FC
-    return x.reshape(batch, 2, height, -1)
+    x = torch.matmul(columns, x.reshape(batch, height * 2, half * dim))  # B 2H FC
+    return x.reshape(batch, 2, height, half * dim)
 
 
 def irdft2(x: torch.Tensor, dim: int, inverse_columns: torch.Tensor, inverse_rows: torch.Tensor) -> torch.Tensor:
@@ -107,10 +108,11 @@ def irdft2(x: torch.Tensor, dim: int, inverse_columns: torch.Tensor, inverse_row
 
     The imaginary parts of frequencies 0 and W / 2 along W, which a real map does not have, are ignored.
     """
-    batch, _, height, _ = x.shape
-    x = torch.matmul(inverse_columns, x.reshape(batch, 2 * height, -1))  # B H2 FC
-    x = torch.matmul(inverse_rows, x.reshape(batch * height, -1, dim))  # BH W C
-    return x.reshape(batch, height, -1, dim)
+    batch, _, height, columns = x.shape
+    width = inverse_rows.shape[0]
+    x = torch.matmul(inverse_columns, x.reshape(batch, 2 * height, columns))  # B H2 FC
+    x = torch.matmul(inverse_rows, x.reshape(batch * height, 2 * columns // dim, dim))  # BH W C
+    return x.reshape(batch, height, width, dim)
 
 
 def hermitian_columns(spectrum: torch.Tensor, width: int) -> torch.Tensor:

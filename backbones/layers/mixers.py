@@ -89,14 +89,14 @@ def _expand_text(text: str, depth: int) -> List[Mixer]:
     entries = [entry.strip() for entry in text.split(",")]
     mixers: List[Mixer] = []
     for i, entry in enumerate(entries):
-        name, colon, count = entry.partition(":")
+        name, colon, count = (part.strip() for part in entry.partition(":"))
         if name not in MIXERS:
             raise ValueError(_unknown(name))
         if not colon:
             if i < len(entries) - 1:
                 raise ValueError(f"only the last name of the mixer pattern {text!r} may have no count")
             return _exactly(mixers + [name] * (depth - len(mixers)), depth, text)
-        if not count.strip().isdigit() or int(count) < 1:
+        if not count.isdecimal() or int(count) < 1:
             raise ValueError(f"a count in a mixer pattern must be a positive number, got {entry!r} in {text!r}")
         mixers += [name] * int(count)
     return _exactly((mixers * depth)[: max(depth, len(mixers))], depth, text)

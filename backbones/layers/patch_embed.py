@@ -47,6 +47,9 @@ class PatchEmbed(nn.Module):
         in_chans: Channels of the image.
         embed_dim: Channels of a token.
         norm_layer: Norm over the channels of a token, None for none.
+
+    Raises:
+        ValueError: `patch_size` is not positive.
     """
 
     def __init__(
@@ -60,6 +63,8 @@ class PatchEmbed(nn.Module):
     ) -> None:
         super().__init__()
         dd = {"device": device, "dtype": dtype}
+        if patch_size < 1:
+            raise ValueError(f"the patch size must be at least 1 pixel, got {patch_size}")
         self.stride = patch_size
         self.proj = nn.Conv2d(in_chans, embed_dim, kernel_size=patch_size, stride=patch_size, **dd)
         self.norm = norm_layer(embed_dim, **dd) if norm_layer is not None else nn.Identity()

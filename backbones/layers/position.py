@@ -1,6 +1,6 @@
 """Resampling of tables that belong to a token grid: position embeddings and spectral filters."""
 
-from typing import List, Tuple
+from typing import List, Tuple, Union
 
 import torch
 import torch.nn as nn
@@ -9,6 +9,14 @@ from timm.layers import to_2tuple, trunc_normal_
 from timm.models import register_notrace_module
 
 from .cache import EvalCache
+
+
+def check_grid_size(grid_size: Union[int, Tuple[int, int]]) -> Tuple[int, int]:
+    """`grid_size` as (H, W), or ValueError if it is not a grid of at least one cell."""
+    size = to_2tuple(grid_size)
+    if len(size) != 2 or min(size) < 1:
+        raise ValueError(f"grid_size must be (H, W) of at least (1, 1), got {grid_size}")
+    return size
 
 
 def resample_grid(
@@ -61,11 +69,14 @@ class PositionEmbedding(nn.Module):
     Args:
         dim: Channels C.
         grid_size: Token grid (H, W) the table is stored for.
+
+    Raises:
+        ValueError: The grid is empty.
     """
 
     def __init__(self, dim: int, grid_size: Tuple[int, int], device=None, dtype=None) -> None:
         super().__init__()
-        self.grid_size = to_2tuple(grid_size)
+        self.grid_size = check_grid_size(grid_size)
         self.weight = nn.Parameter(
             torch.empty(1, self.grid_size[0] * self.grid_size[1], dim, device=device, dtype=dtype)
         )
@@ -87,9 +98,10 @@ class PositionEmbedding(nn.Module):
     @torch.jit.ignore
     def set_grid_size(self, grid_size: Tuple[int, int]) -> None:
         """Resample the stored table to another grid for good, (H, W) in tokens."""
-        table = self.table(*grid_size).reshape(1, grid_size[0] * grid_size[1], -1).detach()
+        height, width = check_grid_size(grid_size)
+        table = self.table(height, width).reshape(1, height * width, -1).detach()
         self.weight = nn.Parameter(table, requires_grad=self.weight.requires_grad)
-        self.grid_size = to_2tuple(grid_size)
+        self.grid_size = (height, width)
 
     @torch.jit.unused
     def _kept_table(self, height: int, width: int) -> torch.Tensor:

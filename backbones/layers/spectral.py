@@ -4,7 +4,6 @@ from typing import Tuple
 
 import torch
 import torch.nn as nn
-from timm.layers import to_2tuple
 from timm.models import register_notrace_module
 
 from .cache import EvalCache
@@ -17,7 +16,7 @@ from .dft import (
     rdft2,
     uses_matmul,
 )
-from .position import resample_spectrum
+from .position import check_grid_size, resample_spectrum
 from .precision import compute_dtype, full_precision
 
 
@@ -41,7 +40,8 @@ class SpectralGating(nn.Module):
             and exports to ONNX; "auto" takes the faster one for the grid, and matmul in export.
 
     Raises:
-        ValueError: `method` is unknown, the grid is empty, or the channels of the input are not `dim`.
+        ValueError: `method` is unknown, `grid_size` is empty, or the input is not a map of `dim` channels with at
+            least one position.
     """
 
     def __init__(
@@ -54,9 +54,7 @@ class SpectralGating(nn.Module):
     ) -> None:
         super().__init__()
         self.dim = dim
-        self.grid_size = to_2tuple(grid_size)
-        if min(self.grid_size) < 1:
-            raise ValueError(f"grid_size must be at least (1, 1), got {self.grid_size}")
+        self.grid_size = check_grid_size(grid_size)
         self.method = check_spectral_method(method)
         height, width = self.grid_size
         weight = torch.empty(height, width // 2 + 1, dim, 2, device=device, dtype=dtype)
@@ -74,9 +72,9 @@ class SpectralGating(nn.Module):
     @torch.jit.ignore
     def set_grid_size(self, grid_size: Tuple[int, int]) -> None:
         """Resample the stored filter to another token grid (H, W) for good, as fine-tuning does."""
-        weight = resample_spectrum(self.complex_weight.detach(), list(grid_size), mode="bicubic")
+        self.grid_size = check_grid_size(grid_size)
+        weight = resample_spectrum(self.complex_weight.detach(), list(self.grid_size), mode="bicubic")
         self.complex_weight = nn.Parameter(weight, requires_grad=self.complex_weight.requires_grad)
-        self.grid_size = to_2tuple(grid_size)
 
     def filter(self, height: int, width: int, dtype: torch.dtype) -> torch.Tensor:
         """The filter for a map of `height` x `width`: resampled, and the spectrum of a real kernel.
@@ -96,9 +94,9 @@ class SpectralGating(nn.Module):
         return torch.stack([torch.stack([real, real]), torch.stack([-imag, imag])])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        height, width, dim = x.shape[1], x.shape[2], x.shape[3]
-        if dim != self.dim:
-            raise ValueError(f"expected a map of {self.dim} channels (B, H, W, C), got one of {dim}")
+        if x.dim() != 4 or x.shape[3] != self.dim or min(x.shape[1], x.shape[2]) < 1:
+            raise ValueError(f"expected a map (B, H, W, C) with C = {self.dim}, H and W at least 1, got {list(x.shape)}")
+        height, width = x.shape[1], x.shape[2]
         if torch.jit.is_scripting():
             matmul = uses_matmul(self.method, height, width)
             dtype = compute_dtype(x.dtype)

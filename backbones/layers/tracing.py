@@ -5,8 +5,10 @@ import torch
 
 @torch.jit.unused
 def is_eager(x: torch.Tensor) -> bool:
-    """Whether `x` is a real tensor and not one that a compiler, an exporter or another tracer passes through."""
-    return type(x) in (torch.Tensor, torch.nn.Parameter) and not torch.compiler.is_compiling()
+    """Whether `x` is a real tensor and not one that a compiler, an exporter or torch.func passes through."""
+    if type(x) not in (torch.Tensor, torch.nn.Parameter) or torch.compiler.is_compiling():
+        return False
+    return not torch._C._functorch.is_functorch_wrapped_tensor(x)  # which type() cannot tell
 
 
 @torch.jit.unused

@@ -1,0 +1,115 @@
+"""Outputs of the official code on weights made from tensor names (tests/golden/weights.py): ours must agree."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+
+import backbones
+
+from .golden import weights
+
+GOLDEN = Path(__file__).parent / "golden"
+# Files carry official names; ours differ where timm has the name.
+OURS = {
+    "convit_tiny": "convit_ti",
+    "convit_small": "convit_s",
+    "halonet26t": "halonet_26t",
+    "dat_tiny": "dat_t",
+    "datpp_tiny": "dat_pp_t",
+    "vitae_tiny": "vitae_ti",
+    "halonet_h1": "halonet_h1_256",
+}
+FILES = [
+    path.stem for path in sorted(GOLDEN.glob("*.npz")) if OURS.get(path.stem, path.stem) in backbones.list_models()
+]
+TOLERANCE = 1e-4  # of the output's scale
+
+
+def load(file, **kwargs):
+    golden = np.load(GOLDEN / f"{file}.npz")
+    state_dict = weights.state_dict(golden["names"], golden["shapes"])
+    overlay = dict(state_dict=state_dict)
+    model = timm.create_model(OURS.get(file, file), pretrained=True, pretrained_cfg_overlay=overlay, **kwargs).eval()
+    return golden, model, weights.images(golden["image_shape"])
+
+
+def assert_agrees(actual, expected):
+    expected = torch.as_tensor(np.asarray(expected))
+    error = (actual.detach() - expected).abs().max() / expected.abs().max()
+    assert error < TOLERANCE, f"off by {error:.1e} of the scale"
+
+
+def assert_samples_agree(tensor, golden, key):
+    """The golden files hold a tap's shape, standard deviation and first 64 values."""
+    assert tuple(tensor.shape) == tuple(golden[f"{key}_shape"])
+    flat = tensor.detach().flatten()
+    assert_agrees(flat[:64], golden[f"{key}_sample"])
+    assert float(flat.std(unbiased=False)) == pytest.approx(float(golden[f"{key}_std"]), rel=1e-3)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_official_state_dict_gives_official_logits(file):
+    golden, model, images = load(file)
+    with torch.no_grad():
+        assert_agrees(model(images), golden["logits"])
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_official_checkpoint_file_gives_official_logits(file, tmp_path):
+    golden = np.load(GOLDEN / f"{file}.npz")
+    state_dict = weights.state_dict(golden["names"], golden["shapes"])
+    torch.save({"model": state_dict, "epoch": 299}, tmp_path / "official.pth")
+    overlay = dict(file=str(tmp_path / "official.pth"))
+    model = timm.create_model(OURS.get(file, file), pretrained=True, pretrained_cfg_overlay=overlay).eval()
+    with torch.no_grad():
+        assert_agrees(model(weights.images(golden["image_shape"])), golden["logits"])
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_parameter_count_equals_the_official_one(file):
+    golden, model, _ = load(file)
+    shapes = dict(zip(map(str, golden["names"]), json.loads(str(golden["shapes"]))))
+    official = sum(int(np.prod(shape)) for name, shape in shapes.items() if "running_" not in name)
+    assert sum(parameter.numel() for parameter in model.parameters()) == official
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_features_are_taken_where_the_official_taps_are(file):
+    golden, model, images = load(file)
+    taps = [key.removesuffix("_shape") for key in golden.files if key.endswith("_shape") and key != "image_shape"]
+    assert taps, "the golden file has no taps"
+    with torch.no_grad():
+        features = model.forward_intermediates(images, intermediates_only=True)
+        for tap in taps:
+            if tap == "tokens":  # the sequence that enters the final norm
+                assert_samples_agree(features[-1].flatten(2).transpose(1, 2).contiguous(), golden, tap)
+            elif tap.removeprefix("feature_").isdigit():
+                assert_samples_agree(features[int(tap.removeprefix("feature_"))], golden, tap)
+
+
+def test_spectformer_h_normalises_the_last_map_on_request():
+    golden, model, images = load("spectformer_h_s")
+    with torch.no_grad():
+        (last,) = model.forward_intermediates(images, indices=[3], norm=True, intermediates_only=True)
+    assert_samples_agree(last, golden, "feature_3_norm4")
+
+
+def test_spectformer_h_without_token_labelling_classifies_by_the_class_token_alone():
+    golden, model, images = load("spectformer_h_s", aux_head=False)
+    with torch.no_grad():
+        assert_agrees(model(images), golden["logits_cls_only"])
+
+
+def test_spectformer_h_takes_a_checkpoint_that_was_trained_without_token_labelling():
+    golden = np.load(GOLDEN / "spectformer_h_s.npz")
+    state_dict = weights.state_dict(golden["names"], golden["shapes"])
+    state_dict = {name: value for name, value in state_dict.items() if not name.startswith("aux_head")}
+    overlay = dict(state_dict=state_dict)
+    model = timm.create_model("spectformer_h_s", pretrained=True, pretrained_cfg_overlay=overlay).eval()
+    assert sum(parameter.numel() for parameter in model.parameters()) == 21_777_928
+    with torch.no_grad():
+        assert_agrees(model(weights.images(golden["image_shape"])), golden["logits_cls_only"])
