@@ -34,7 +34,7 @@ class AFNO(nn.Module):
         method: How the DFT is computed, as in SpectralGating.
 
     Raises:
-        ValueError: `num_blocks` does not divide `dim`, `method` is unknown, or the input is not a map of `dim` channels.
+        ValueError: `num_blocks` does not divide `dim`, `method` is unknown, or the input does not have `dim` channels.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class AFNO(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.dim() != 4 or x.shape[3] != self.dim:
-            raise ValueError(f"expected a map (B, H, W, C) with C = {self.dim}, got {list(x.shape)}")
+            raise ValueError(f"expected a map (B, H, W, {self.dim}), got {list(x.shape)}")
         with full_precision(x.device):
             return x + self._mix(x.to(compute_dtype(x.dtype))).to(x.dtype)
 

@@ -109,9 +109,9 @@ def irdft2(x: torch.Tensor, dim: int, inverse_columns: torch.Tensor, inverse_row
     The imaginary parts of frequencies 0 and W / 2 along W, which a real map does not have, are ignored.
     """
     batch, _, height, columns = x.shape
-    width = inverse_rows.shape[0]
+    width, parts = inverse_rows.shape
     x = torch.matmul(inverse_columns, x.reshape(batch, 2 * height, columns))  # B H2 FC
-    x = torch.matmul(inverse_rows, x.reshape(batch * height, 2 * columns // dim, dim))  # BH W C
+    x = torch.matmul(inverse_rows, x.reshape(batch * height, parts, dim))  # BH W C
     return x.reshape(batch, height, width, dim)
 
 

@@ -95,7 +95,7 @@ class SpectralGating(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.dim() != 4 or x.shape[3] != self.dim or min(x.shape[1], x.shape[2]) < 1:
-            raise ValueError(f"expected a map (B, H, W, C) with C = {self.dim}, H and W at least 1, got {list(x.shape)}")
+            raise ValueError(f"expected a map (B, H, W, {self.dim}) with H and W at least 1, got {list(x.shape)}")
         height, width = x.shape[1], x.shape[2]
         if torch.jit.is_scripting():
             matmul = uses_matmul(self.method, height, width)
