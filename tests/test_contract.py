@@ -1,4 +1,4 @@
-"""The contract of a model (backbones/backbone.py), for every registered name: a new family is covered by registering."""
+"""The contract of a model (backbones/backbone.py) for every registered name: registering a family covers it."""
 
 import copy
 import fnmatch
@@ -89,7 +89,7 @@ def test_unknown_argument_is_refused(name):
 
 
 def test_wrong_pooling_is_refused_with_what_is_allowed(name):
-    with pytest.raises(ValueError, match="'avg'.*'median'"):
+    with pytest.raises(ValueError, match=r"'avg'.*'median'"):
         create(name, global_pool="median")
 
 
@@ -151,7 +151,7 @@ def test_intermediates_are_the_same_whichever_are_asked_for(name):
 
 
 def test_unknown_output_format_is_refused(name):
-    with pytest.raises(ValueError, match="NCHW.*'CHWN'"):
+    with pytest.raises(ValueError, match=r"NCHW.*'CHWN'"):
         create(name).forward_intermediates(images(), output_fmt="CHWN")
 
 
