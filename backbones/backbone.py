@@ -421,18 +421,19 @@ def resample_grid_tensors(state_dict: Dict[str, torch.Tensor], model: Backbone) 
         state_dict: Tensors by the names of `model`.
         model: The model that will load them.
     """
-    for name, module in model.named_modules():
-        key = f"{name}.complex_weight"
-        if isinstance(module, SpectralGating) and key in state_dict:
-            weight = state_dict[key]
-            if weight.shape[:2] != module.complex_weight.shape[:2]:
-                state_dict[key] = resample_spectrum(weight, list(module.grid_size))
+    # The position embedding first: the grid it was trained for shows in the filters.
     key = "pos_embed.weight"
     if isinstance(model.pos_embed, PositionEmbedding) and key in state_dict:
         table = state_dict[key]
         grid = _source_grid(state_dict, table.shape[1], model.pos_embed.grid_size)
         table = resample_grid(table.reshape(*grid, -1), list(model.pos_embed.grid_size))
         state_dict[key] = table.flatten(0, 1).unsqueeze(0)
+    for name, module in model.named_modules():
+        key = f"{name}.complex_weight"
+        if isinstance(module, SpectralGating) and key in state_dict:
+            weight = state_dict[key]
+            if weight.shape[:2] != module.complex_weight.shape[:2]:
+                state_dict[key] = resample_spectrum(weight, list(module.grid_size))
     return state_dict
 
 
