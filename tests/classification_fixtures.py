@@ -113,7 +113,7 @@ def small_config(folder, data_root, max_epochs=3, imports=()):
         "val_dataloader": {"num_workers": 0, "persistent_workers": False, "dataset": {"root": str(data_root)}},
         "test_dataloader": {"num_workers": 0, "persistent_workers": False, "dataset": {"root": str(data_root)}},
     }
-    lines = [f"_base_ = {json.dumps([str(base / 'folder.py'), str(base / 'scratch_20e.py')])}"]
+    lines = [f"_base_ = {json.dumps([str(base / 'folder.py'), str(base / 'scratch_15e.py')])}"]
     lines += [f"{key} = {value!r}" for key, value in settings.items()]
     path = folder / "small.py"
     path.write_text("\n".join(lines))

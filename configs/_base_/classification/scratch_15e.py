@@ -11,5 +11,5 @@ param_scheduler = [
     dict(type="LinearLR", start_factor=0.05, begin=0, end=2, convert_to_iter_based=True),
     dict(type="CosineAnnealingLR", eta_min_ratio=0.01, begin=2, convert_to_iter_based=True),
 ]
-train_cfg = dict(max_epochs=20)
+train_cfg = dict(max_epochs=15)
 model = dict(label_smoothing=0.1)
