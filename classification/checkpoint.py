@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from .errors import UserError
+from .sharding import split_weights
 
 PathLike = Union[str, Path]
 
@@ -115,7 +116,7 @@ def load_strictly(model: torch.nn.Module, weights: Dict[str, Tensor], path: Path
     if differences:
         more = f" and {len(differences) - 5} more" if len(differences) > 5 else ""
         raise UserError(f"checkpoint {path} does not fit the model: {'; '.join(differences[:5])}{more}")
-    model.load_state_dict(weights)
+    model.load_state_dict(split_weights(weights, model))
 
 
 def _first_line(error: Exception) -> str:

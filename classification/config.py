@@ -86,7 +86,8 @@ def _check_schedule(cfg: Config) -> None:
         if not begin < end <= epochs:
             raise UserError(
                 f"param_scheduler {number}, {scheduler.type}, goes from epoch {begin} to {end}, but "
-                f"train_cfg.max_epochs is {epochs}: raise that, or shorten the warm-up by param_scheduler.0.end=N param_scheduler.1.begin=N"
+                f"train_cfg.max_epochs is {epochs}: raise that, or shorten the warm-up by "
+                "param_scheduler.0.end=N param_scheduler.1.begin=N"
             )
 
 

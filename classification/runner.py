@@ -5,15 +5,18 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Optional, Union
 
 import torch
-from mmengine.dist import broadcast_object_list, get_world_size, master_only
+from mmengine.device import get_device
+from mmengine.dist import broadcast_object_list, get_world_size
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import load_state_dict
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 
 from . import checkpoint as files
+from . import sharding
 from .classifier import TimmClassifier
 from .errors import UserError
 from .hooks import PlainStateHook
@@ -51,9 +54,16 @@ class CarefulRunner(Runner):
                     "batch norm takes its statistics from each process alone, because torch synchronises it on CUDA "
                     "only: losses differ from those of one process with the same total batch"
                 )
+        if self.distributed and self.cfg.get("fsdp"):
+            return sharding.shard(model.to(get_device()))
         if self.distributed and model_wrapper_cfg is None and not torch.cuda.is_available():
-            model_wrapper_cfg = {"type": "MMDistributedDataParallel", "device_ids": None, "broadcast_buffers": False}
+            model_wrapper_cfg = {"type": "MMDistributedDataParallel", "device_ids": None}
         return super().wrap_model(model_wrapper_cfg, model)
+
+    def _init_model_weights(self) -> None:
+        # Sharded models were built alike in all processes, from one seed; torch has no broadcast for their parts.
+        if not isinstance(self.model, FSDPModule):
+            super()._init_model_weights()
 
     def load_or_resume(self) -> None:
         """Resumes from the last whole checkpoint of the work directory, or from `load_from` where it is given."""
@@ -90,12 +100,22 @@ class CarefulRunner(Runner):
         self.logger.info(f"loaded {filename}")
         return checkpoint
 
-    @master_only
+    def resume(self, *args: Any, **kwargs: Any) -> None:
+        """Resumes, and splits the optimiser's state where the parameters are split."""
+        super().resume(*args, **kwargs)
+        sharding.split_optimizer(self.optim_wrapper.optimizer)
+
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
         """Writes beside the old file, then takes its place in one step."""
-        part = f".{filename}.part"
-        super().save_checkpoint(out_dir, part, *args, **kwargs)
-        files.replace(Path(out_dir) / part, Path(out_dir) / filename)
+        if isinstance(self.model, FSDPModule):  # all processes hold a part
+            self.whole_state = {
+                "state_dict": sharding.gather(self.model.state_dict()),
+                "optimizer": sharding.gather(self.optim_wrapper.state_dict()),
+            }
+        if self.rank == 0:
+            part = f".{filename}.part"
+            super().save_checkpoint(out_dir, part, *args, **kwargs)
+            files.replace(Path(out_dir) / part, Path(out_dir) / filename)
 
     def build_train_loop(self, loop: Any) -> Any:
         """Builds the loop and checks that model and data fit each other.

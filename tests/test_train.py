@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from torch.distributed.tensor import DTensor
 
 from classification import UserError
 from classification.errors import plain_message
@@ -289,14 +290,40 @@ def test_test_refuses_a_checkpoint_of_another_model(finished, tmp_path):
 # Several processes
 
 
-def test_two_processes_have_the_losses_of_one(tmp_path, data):
-    """torchrun over Gloo, half the batch in each process, against one process with the whole batch."""
-    config = small_config(tmp_path, data, max_epochs=2)
-    run_here("train.py", config, "--work-dir", tmp_path / "one", "--cfg-options", "train_dataloader.batch_size=16")
-    result = run_tool("train.py", config, "--work-dir", tmp_path / "two", processes=2)
-    assert result.returncode == 0, result.stdout
-    assert "3 batches of 8 in each of 2 processes" in result.stdout
-    one, two = (load(tmp_path / name, "epoch_2.pth") for name in ("one", "two"))
-    assert len(losses(one)) == 6
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, data):
+    """The run of one process with the whole batch, to compare with."""
+    folder = tmp_path_factory.mktemp("alone")
+    config = small_config(folder, data, max_epochs=2)
+    run_here("train.py", config, "--work-dir", folder / "run", "--cfg-options", "train_dataloader.batch_size=16")
+    return config, load(folder / "run", "epoch_2.pth")
+
+
+def assert_same_run(one, two):
+    assert len(losses(one)) == len(losses(two)) == 6
     for key in ("train/loss", "train/top1", "val/top1", "val/loss"):
         assert losses(one, key) == pytest.approx(losses(two, key), rel=1e-4), key
+
+
+def test_two_processes_have_the_losses_of_one(tmp_path, alone):
+    """torchrun over Gloo, half the batch in each process, against one process with the whole batch."""
+    config, one = alone
+    result = run_tool("train.py", config, "--work-dir", tmp_path, processes=2)
+    assert result.returncode == 0, result.stdout
+    assert "3 batches of 8 in each of 2 processes" in result.stdout
+    assert_same_run(one, load(tmp_path, "epoch_2.pth"))
+
+
+def test_sharded_training_has_the_losses_of_one_and_resumes(tmp_path, alone):
+    """Two processes with half of every tensor each write whole checkpoints, and go on from them."""
+    config, one = alone
+    arguments = ["train.py", config, "--work-dir", tmp_path, "--cfg-options", "fsdp=True"]
+    result = run_tool(*arguments, processes=2)
+    assert result.returncode == 0, result.stdout
+    assert_same_run(one, load(tmp_path, "epoch_2.pth"))
+    (tmp_path / "epoch_2.pth").rename(tmp_path / "first.pth")
+    result = run_tool(*arguments, "--resume", processes=2)
+    assert result.returncode == 0 and "from epoch 2:" in result.stdout, result.stdout
+    first, resumed = load(tmp_path, "first.pth"), load(tmp_path, "epoch_2.pth")
+    assert_equal(first, resumed, "state_dict")
+    assert not any(isinstance(value, DTensor) for value in resumed["state_dict"].values())

@@ -7,6 +7,9 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from timm.utils import ModelEmaV3
+from torch.distributed.fsdp import FSDPModule
+
+from ..errors import UserError
 
 
 @HOOKS.register_module()
@@ -27,7 +30,13 @@ class ModelEmaHook(Hook):
         self.resumed = checkpoint.get("ema_state_dict")
 
     def before_train(self, runner: Any) -> None:
-        """Starts from the weights as they are now, initialised, loaded or resumed."""
+        """Starts from the weights as they are now, initialised, loaded or resumed.
+
+        Raises:
+            UserError: The model is sharded, which timm's average does not know.
+        """
+        if isinstance(runner.model, FSDPModule):
+            raise UserError("an average of the weights is not kept of a sharded model: drop fsdp or default_hooks.ema")
         self.ema = ModelEmaV3(_bare(runner.model), **self.kwargs)
         if self.resumed is not None:
             self.ema.module.load_state_dict(self.resumed)

@@ -15,6 +15,9 @@ class PlainStateHook(Hook):
 
     def before_save_checkpoint(self, runner: Any, checkpoint: Dict[str, Any]) -> None:
         """Turns histories into (values, counts)."""
+        for key, state in getattr(runner, "whole_state", {}).items():  # sharded training has gathered them
+            if key in checkpoint:
+                checkpoint[key] = state
         hub = checkpoint["message_hub"]
         checkpoint["message_hub"] = {
             "log_scalars": {key: [part.tolist() for part in buffer.data] for key, buffer in hub["log_scalars"].items()},

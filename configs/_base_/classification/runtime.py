@@ -10,6 +10,7 @@ test_cfg = dict()
 val_evaluator = dict(type="Accuracy")
 test_evaluator = val_evaluator
 
+fsdp = False  # True splits weights and optimiser over torchrun's processes, for models that one GPU cannot hold
 randomness = dict(seed=0)
 default_hooks = dict(
     logger=dict(type="LoggerHook", interval=50),
