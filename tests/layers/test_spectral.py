@@ -80,6 +80,14 @@ def test_float32_is_close_to_the_reference(grid, method):
     torch.testing.assert_close(gate(x).double(), reference(x, gate.complex_weight), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("grid", [(6, 5), (6, 6), (9, 8), (1, 2)])
+def test_the_filter_is_made_the_spectrum_of_a_real_kernel(grid):
+    """So that no library's inverse, of which some differ on other spectra, has anything to decide."""
+    spectrum = torch.view_as_complex(gate_of().filter(*grid, torch.float64))
+    full = torch.fft.fft2(torch.fft.irfft2(spectrum, s=grid, dim=(0, 1)), dim=(0, 1))  # of a real kernel
+    torch.testing.assert_close(spectrum, full[:, : grid[1] // 2 + 1])
+
+
 def test_is_a_circular_convolution_with_the_kernel_of_its_filter():
     gate = gate_of(grid_size=(4, 5), dtype=torch.float64)
     x = torch.randn(1, 4, 5, 3, dtype=torch.float64)
@@ -207,6 +215,7 @@ def test_transforms_of_torch_func_reach_the_filter_in_evaluation(method):
         torch.testing.assert_close(torch.vmap(function)(torch.stack([weight, tangent]))[1], expected)
         torch.testing.assert_close(torch.func.jvp(function, (weight,), (tangent,)), (plain, expected))
         with torch.autograd.forward_ad.dual_level():
+            function(weight)  # is kept, and has the memory and the version of the dual number below
             dual = function(torch.autograd.forward_ad.make_dual(weight, tangent))
             torch.testing.assert_close(torch.autograd.forward_ad.unpack_dual(dual).tangent, expected)
         torch.testing.assert_close(function(weight), plain)
@@ -231,12 +240,22 @@ def count_preparations(gate, monkeypatch):
 @both_methods
 def test_evaluation_prepares_the_filter_once_for_a_grid(method, monkeypatch):
     gate = gate_of(method=method).eval()
-    maps = [torch.randn(1, *grid, 3) for grid in [(6, 5), (9, 9), (6, 5), (9, 9)]]
+    grids = [(6, 5), (9, 5), (9, 9)]
+    maps = [torch.randn(1, *grid, 3) for grid in grids * 2]
     expected = [fresh(gate, x) for x in maps]
     calls = count_preparations(gate, monkeypatch)
     for x, y in zip(maps, expected):
         assert torch.equal(gate(x), y)
-    assert calls == [(6, 5), (9, 9)]
+    assert calls == grids
+
+
+@torch.no_grad()
+def test_what_is_kept_for_one_dtype_or_method_does_not_serve_another():
+    gate = gate_of().eval()
+    x = torch.randn(1, 6, 5, 3)
+    for gate.method in METHODS * 2:
+        for map_of_a_dtype in (x, x.double(), x.bfloat16()):
+            assert torch.equal(gate(map_of_a_dtype), fresh(gate, map_of_a_dtype))
 
 
 def test_passes_with_gradients_prepare_the_filter_every_time(monkeypatch):
