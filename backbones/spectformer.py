@@ -58,7 +58,7 @@ class SpectFormer(Isotropic):
         mlp_ratio: Hidden channels of an MLP in multiples of C.
         mixers: Which block mixes how: the number of spectral blocks, a text such as "spectral:4, attention", or a list;
             see `expand_mixers`. The paper's ablation is "spectral", "attention", "spectral:4, attention",
-            "attention:8, spectral" and "spectral:1, attention:1" at depth 12.
+            "attention:8, spectral" and "spectral, attention, ..." at depth 12.
         stem: "patchify", one convolution as wide as a patch, or "conv", a stack of 3x3 convolutions.
         spectral_method: How the DFT is computed, "auto", "fft" or "matmul", see SpectralGating.
         drop_rate: Dropout before the classifier.

@@ -61,8 +61,8 @@ def expand_mixers(pattern: MixerPattern, depth: int) -> List[Mixer]:
 
     Args:
         pattern: A number n, spectral gating in the first n blocks and attention in the others; a sequence with a mixer
-            for each block; or a text of names with counts, such as "spectral:4, attention". In a text the last name
-            without a count fills what is left, and a text of counts alone is repeated: "spectral:1, attention:1"
+            for each block; or a text of names with counts, such as "spectral:4, attention", in which a last name
+            without a count fills what is left. A text that ends in "..." is repeated: "spectral, attention, ..."
             alternates.
         depth: Number of blocks.
 
@@ -87,24 +87,31 @@ def expand_mixers(pattern: MixerPattern, depth: int) -> List[Mixer]:
 
 def _expand_text(text: str, depth: int) -> List[Mixer]:
     entries = [entry.strip() for entry in text.split(",")]
+    repeats = entries[-1] == "..."
+    if repeats:
+        entries = entries[:-1]
     mixers: List[Mixer] = []
     for i, entry in enumerate(entries):
         name, colon, count = (part.strip() for part in entry.partition(":"))
         if name not in MIXERS:
             raise ValueError(_unknown(name))
-        if not colon:
-            if i < len(entries) - 1:
-                raise ValueError(f"only the last name of the mixer pattern {text!r} may have no count")
-            return _exactly(mixers + [name] * (depth - len(mixers)), depth, text)
-        if not count.isdecimal() or int(count) < 1:
+        if colon and not (count.isdecimal() and int(count) > 0):
             raise ValueError(f"a count in a mixer pattern must be a positive number, got {entry!r} in {text!r}")
-        mixers += [name] * int(count)
-    return _exactly((mixers * depth)[: max(depth, len(mixers))], depth, text)
-
-
-def _exactly(mixers: List[Mixer], depth: int, text: str) -> List[Mixer]:
+        if colon:
+            mixers += [name] * int(count)
+        elif repeats:
+            mixers.append(name)
+        elif i == len(entries) - 1:
+            mixers += [name] * (depth - len(mixers))
+        else:
+            raise ValueError(f"only the last name of the mixer pattern {text!r} may have no count")
+    if repeats:
+        mixers = (mixers * depth)[: max(depth, len(mixers))]
     if len(mixers) != depth:
-        raise ValueError(f"the mixer pattern {text!r} has {len(mixers)} blocks, the trunk {depth}")
+        raise ValueError(
+            f"the mixer pattern {text!r} has {len(mixers)} blocks, the trunk {depth}: give the last name no count to "
+            "fill what is left, or end with ', ...' to repeat the pattern"
+        )
     return mixers
 
 

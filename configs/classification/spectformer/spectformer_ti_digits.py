@@ -8,5 +8,5 @@ model = dict(
     num_classes=10,
     in_chans=1,
     img_size=32,
-    kwargs=dict(patch_size=4, embed_dim=128, depth=4, num_heads=4, mixers="spectral:2", stem="conv"),
+    kwargs=dict(patch_size=4, embed_dim=128, depth=4, num_heads=4, mixers="spectral:2, attention", stem="conv"),
 )

@@ -7,7 +7,7 @@ model = dict(
     name="spectformer_ti",
     num_classes=102,
     img_size=64,
-    kwargs=dict(patch_size=8, embed_dim=128, depth=4, num_heads=4, mixers="spectral:2", stem="conv"),
+    kwargs=dict(patch_size=8, embed_dim=128, depth=4, num_heads=4, mixers="spectral:2, attention", stem="conv"),
 )
 # Ours: few parameters and few epochs need less augmentation than the papers' recipe, and all of a small picture.
 train_dataloader = dict(dataset=dict(transform=dict(scale=(0.4, 1.0), auto_augment=None, color_jitter=0.2)))
