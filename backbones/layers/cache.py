@@ -1,8 +1,6 @@
 """Tensors that depend on parameters and a grid alone, kept while neither changes."""
 
-import contextlib
-from collections import OrderedDict
-from typing import Callable, Hashable, NamedTuple
+from typing import Callable, Dict, Hashable, NamedTuple
 
 import torch
 from torch.autograd import forward_ad
@@ -31,7 +29,8 @@ class EvalCache:
 
     def __init__(self, max_entries: int = 4) -> None:
         self.max_entries = max_entries
-        self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
+        # Never changed, only replaced, so that threads may share it.
+        self._entries: Dict[Hashable, _Entry] = {}
 
     def __getstate__(self) -> dict:
         return {"max_entries": self.max_entries}  # a copy of the layer starts empty
@@ -44,7 +43,7 @@ class EvalCache:
 
     def clear(self) -> None:
         """Forget everything."""
-        self._entries.clear()
+        self._entries = {}
 
     def get(self, key: Hashable, source: torch.Tensor, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
         """The value of `compute()`, from memory where it is still right.
@@ -62,10 +61,8 @@ class EvalCache:
         # Outside inference mode, so that the value can later take part in a forward pass with gradients.
         with torch.inference_mode(False), torch.no_grad():
             entry = _Entry(source.detach(), source._version, compute())
-        self._entries[key] = entry
-        while len(self._entries) > self.max_entries:
-            with contextlib.suppress(KeyError):  # another thread has cleared it
-                self._entries.popitem(last=False)
+        others = [item for item in self._entries.items() if item[0] != key]
+        self._entries = dict([*others, (key, entry)][-self.max_entries :])
         return entry.value
 
     def _may_keep(self, source: torch.Tensor) -> bool:
