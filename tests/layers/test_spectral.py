@@ -438,12 +438,13 @@ def test_threads_may_share_a_gate():
             except Exception as error:
                 wrong.append(error)
 
-    threads = [threading.Thread(target=work, args=(offset,)) for offset in range(6)]
+    threads = [threading.Thread(target=work, args=(offset,), daemon=True) for offset in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(timeout=60)
     assert not wrong
+    assert not any(thread.is_alive() for thread in threads)
 
 
 # Precision -------------------------------------------------------------------------------------------------------
