@@ -52,6 +52,9 @@ def complete(cfg: Config) -> Config:
     if model.get("num_classes") is None:
         model.num_classes = len(DATASETS.build(next(_datasets(cfg))).classes)
     resolved = data_config(model.name, model.get("in_chans", 3), model.get("img_size"))
+    for key in _LOADERS:
+        if cfg.get(key) and not cfg[key].get("num_workers"):
+            cfg[key].pop("persistent_workers", None)  # torch refuses it where there are none
     for dataset in _datasets(cfg):
         transform = dataset.transform
         for key, value in resolved.items():

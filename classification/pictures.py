@@ -72,7 +72,7 @@ def draw_confusion_matrix(evaluation: Evaluation, path: Path) -> None:
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     side = max(4.5, 0.5 * len(names)) if few else 8
     figure = Figure(figsize=(side + 1.5, side) if few else (side + 4.5, side), layout="constrained")
-    axes, text = (figure.add_subplot(), None) if few else figure.subplots(1, 2, width_ratios=[8, 4])
+    axes, text = (figure.add_subplot(), None) if few else figure.subplots(1, 2, width_ratios=[9, 4])
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted", ylabel="true", title=f"{len(evaluation.labels)} images, {len(names)} classes")
     if few:
@@ -90,7 +90,7 @@ def draw_confusion_matrix(evaluation: Evaluation, path: Path) -> None:
     else:
         text.set_axis_off()
         text.text(0, 1, "most often confused\n\n" + "\n".join(_worst_pairs(matrix, names)), va="top", fontsize=9)
-    figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
+    figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8, pad=0.03)
     figure.savefig(path, dpi=110)
 
 
@@ -98,7 +98,7 @@ def _worst_pairs(matrix: np.ndarray, names: Sequence[str], count: int = 20) -> L
     wrong = matrix * (1 - np.eye(len(matrix), dtype=matrix.dtype))
     rows, columns = np.unravel_index(np.argsort(-wrong, axis=None, kind="stable")[:count], wrong.shape)
     return [
-        f"{wrong[row, column]} times {shorten(names[row])} → {shorten(names[column])}"
+        f"{wrong[row, column]}x  {shorten(names[row])} → {shorten(names[column])}"
         for row, column in zip(rows, columns, strict=True)
         if wrong[row, column]
     ]
@@ -119,9 +119,8 @@ def draw_mistakes(evaluation: Evaluation, dataset: Any, path: Path, count: int =
     columns = min(6, max(len(shown), 3))
     rows = max(-(-len(shown) // columns), 1)
     figure = Figure(figsize=(1.9 * columns, 2.5 * rows + 0.6), layout="constrained")
-    figure.suptitle(
-        f"{len(wrong)} mistakes in {len(evaluation.labels)} images" + (", the surest first" if shown else "")
-    )
+    many = "1 mistake" if len(wrong) == 1 else f"{len(wrong)} mistakes"
+    figure.suptitle(f"{many} in {len(evaluation.labels)} images" + (", the surest first" if len(wrong) > 1 else ""))
     grid = np.atleast_1d(figure.subplots(rows, columns)).reshape(-1)
     for axes, number in zip(grid, shown, strict=False):
         _show(axes, dataset.image(int(evaluation.indices[number])))

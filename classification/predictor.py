@@ -57,10 +57,7 @@ class Predictor:
 
     @classmethod
     def _from_timm(cls, name: str, pretrained: Union[bool, str]) -> "Predictor":
-        try:
-            model = create_model(name, pretrained=pretrained)
-        except OSError as error:
-            raise UserError(f"the weights of {name} could not be downloaded: {error}") from error
+        model = create_model(name, pretrained=pretrained)
         return cls(model, TimmTransform(**data_config(name)), _class_names(model))
 
     @torch.inference_mode()

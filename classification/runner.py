@@ -33,6 +33,8 @@ class CarefulRunner(Runner):
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """Builds mmengine's logger with a console that shows this library's warnings and nobody's chatter."""
         logger = super().build_logger(*args, **kwargs)
+        if "console" not in self.cfg.get("default_hooks", {}):  # nothing else would speak
+            return logger
         for handler in logger.handlers:
             if not isinstance(handler, logging.FileHandler):
                 handler.setLevel(logging.WARNING)

@@ -70,12 +70,15 @@ def create_model(
             f"{name} refuses an argument of model.kwargs: {error}. Given: {kwargs}; "
             "--cfg-options model.kwargs=None takes them all away"
         ) from error
+    except ValueError as error:
+        raise UserError(f"{name} cannot be built with img_size={img_size} and {kwargs}: {error}") from error
+    except OSError as error:
+        raise UserError(f"the weights of {name} could not be downloaded: {error}") from error
     except RuntimeError as error:
         if not pretrained:
             raise
-        raise UserError(
-            f"the weights of {pretrained if pretrained is not True else name} do not fit: {error}"
-        ) from error
+        source = name if pretrained is True else pretrained
+        raise UserError(f"the weights of {source} do not fit {name}: {error}") from error
 
 
 def _with_size(name: str, img_size: Optional[int], arguments: Dict[str, Any]) -> nn.Module:

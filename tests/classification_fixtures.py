@@ -96,7 +96,7 @@ def small_config(folder, data_root, max_epochs=3, imports=()):
         "model": {
             "name": "spectformer_ti",
             "img_size": 16,
-            "kwargs": {"patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2, "mixers": "spectral:1"},
+            "kwargs": {"patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2, "mixers": "spectral:1, attention"},
         },
         "custom_imports": {"imports": ["backbones", "classification", *imports]},
         "train_cfg": {"max_epochs": max_epochs},
@@ -107,11 +107,10 @@ def small_config(folder, data_root, max_epochs=3, imports=()):
         "train_dataloader": {
             "batch_size": 8,
             "num_workers": 0,
-            "persistent_workers": False,
             "dataset": {"root": str(data_root)},
         },
-        "val_dataloader": {"num_workers": 0, "persistent_workers": False, "dataset": {"root": str(data_root)}},
-        "test_dataloader": {"num_workers": 0, "persistent_workers": False, "dataset": {"root": str(data_root)}},
+        "val_dataloader": {"num_workers": 0, "dataset": {"root": str(data_root)}},
+        "test_dataloader": {"num_workers": 0, "dataset": {"root": str(data_root)}},
     }
     lines = [f"_base_ = {json.dumps([str(base / 'folder.py'), str(base / 'scratch_15e.py')])}"]
     lines += [f"{key} = {value!r}" for key, value in settings.items()]

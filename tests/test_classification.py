@@ -24,7 +24,7 @@ from classification.zoo import check_name, create_model
 
 from .classification_fixtures import picture
 
-SMALL = dict(patch_size=4, embed_dim=16, depth=2, num_heads=2, mixers="spectral:1")
+SMALL = dict(patch_size=4, embed_dim=16, depth=2, num_heads=2, mixers="spectral:1, attention")
 
 
 def classifier(**changes):
@@ -99,9 +99,36 @@ def test_an_argument_that_the_model_lacks_is_told():
         create_model("resnet10t", kwargs=dict(mixers="spectral:1"))
 
 
+def test_a_value_that_the_model_refuses_is_told():
+    with pytest.raises(UserError, match=r"spectformer_ti cannot be built with .*depth': 2.*mixer"):
+        create_model("spectformer_ti", kwargs=dict(SMALL, mixers="spectral:7"))
+
+
 def test_a_model_without_weights_is_not_trained_from_scratch_by_mistake():
     with pytest.raises(UserError, match="spectformer_ti has no weights to download"):
         create_model("spectformer_ti", pretrained=True)
+
+
+def test_weights_that_cannot_be_downloaded_are_told(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", refuse)
+    with pytest.raises(UserError, match="the weights of resnet10t could not be downloaded: no route to host"):
+        create_model("resnet10t", pretrained=True)
+
+
+def test_training_starts_from_a_checkpoint_of_another_data_set(tmp_path):
+    """Its head does not fit and is left out; the rest is taken, the position tables at the size of the model."""
+    source = create_model("spectformer_ti", num_classes=7, img_size=16, kwargs=SMALL)
+    torch.save({"model": source.state_dict()}, tmp_path / "official.pth")
+    model = create_model(
+        "spectformer_ti", num_classes=3, img_size=32, kwargs=SMALL, pretrained=tmp_path / "official.pth"
+    )
+    own = model.state_dict()
+    assert own["head.weight"].shape[0] == 3
+    name = "blocks.1.mlp.fc1.weight"
+    assert torch.equal(own[name], source.state_dict()[name])
 
 
 # The optimiser

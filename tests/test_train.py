@@ -127,6 +127,7 @@ class KillHook(Hook):
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_weights(tmp_path, data, finished):
     """Killed in the middle of an epoch, killed again in the middle of writing a checkpoint, and then let finish."""
     config, whole, output = finished
@@ -163,6 +164,7 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path, data, finished):
     assert not list(work_dir.glob(".*"))
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_costs_one_epoch(tmp_path, finished):
     config, whole, _ = finished
     work_dir = tmp_path / "run"
@@ -182,6 +184,13 @@ def test_a_new_run_does_not_overwrite_an_old_one(finished):
     with pytest.raises(UserError, match=r"earlier run \(last epoch_4.pth\): go on with --resume"):
         run_here("train.py", config, "--work-dir", work_dir)
     assert before == {path: path.read_bytes() for path in work_dir.glob("*.pth")}
+
+
+def test_a_finished_run_has_nothing_to_resume(finished):
+    config, work_dir, output = finished
+    again = run_here("train.py", config, "--work-dir", work_dir, "--resume", "--cfg-options", *RANDOM)
+    assert again.splitlines()[-1] == output.splitlines()[-1]
+    assert not [line for line in again.splitlines() if line.startswith("epoch")]
 
 
 def test_resuming_nothing_starts_anew_and_says_so(tmp_path, data):
@@ -305,6 +314,7 @@ def assert_same_run(one, two):
         assert losses(one, key) == pytest.approx(losses(two, key), rel=1e-4), key
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_losses_of_one(tmp_path, alone):
     """torchrun over Gloo, half the batch in each process, against one process with the whole batch."""
     config, one = alone
@@ -314,6 +324,7 @@ def test_two_processes_have_the_losses_of_one(tmp_path, alone):
     assert_same_run(one, load(tmp_path, "epoch_2.pth"))
 
 
+@pytest.mark.slow
 def test_sharded_training_has_the_losses_of_one_and_resumes(tmp_path, alone):
     """Two processes with half of every tensor each write whole checkpoints, and go on from them."""
     config, one = alone
