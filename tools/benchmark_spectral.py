@@ -7,7 +7,7 @@
 Each grid is measured in inference, where the gate keeps its prepared filter, and in training, where every step prepares
 it anew and sends gradients to filter and map. The two methods run in turn, one step each, in changing order; the ratio
 is taken within such pairs. A ratio below 1 says that matrix products are faster. The last lines say where the two meet:
-that is what `prefers_matmul` in backbones/layers/dft.py is set by.
+that is what `longest_for_matmul` in backbones/layers/dft.py is set by.
 
 With one thread, the default, the clock is the processor time of this process, which other programs disturb less.
 """

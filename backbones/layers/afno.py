@@ -89,7 +89,7 @@ class AFNO(nn.Module):
     def _mix(self, x: torch.Tensor) -> torch.Tensor:
         batch, height, width, dim = x.shape
         half = width // 2 + 1
-        matmul = uses_matmul(self.method, height, width)
+        matmul = uses_matmul(self.method, x)
         if matmul:
             rows, columns, inverse_columns, inverse_rows = matrices_for(x, height, width)
             spectrum = rdft2(x, rows, columns).transpose(0, 1)  # 2 B H FC

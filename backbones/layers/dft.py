@@ -29,22 +29,31 @@ def check_spectral_method(method: str) -> str:
     return method
 
 
-def prefers_matmul(height: int, width: int) -> bool:
-    """Whether the DFT by matrix products is faster than the FFT on a grid of `height` x `width`.
+def longest_for_matmul(x: torch.Tensor) -> int:
+    """The longest W + 2 H at which the DFT of maps like `x` by matrix products is faster than the FFT.
 
-    The products cost 2 (W + 2 H) multiply-adds for each value, the FFT is bound by memory and costs about the same for
-    any grid. tools/benchmark_spectral.py measures both; on x86 CPUs they meet a little above 28 x 28.
+    The products cost 2 (W + 2 H) multiply-adds for each value; the FFT is bound by memory and costs about the same for
+    any grid. The limits are where the two meet on x86 CPUs, measured with tools/benchmark_spectral.py: eager at 85 to
+    93, a little above 28 x 28; compiled at 110 for inference, and in training beyond 56 x 56, because a compiler fuses
+    what stands around a product but not around an FFT. GPUs were not measured: there it is torch's FFT, which keeps
+    float32 precision where users let products run in TF32.
     """
-    return width + 2 * height <= 96
+    if x.device.type != "cpu":
+        return 0
+    if x.dtype == torch.float64:
+        return 40
+    if not torch.jit.is_scripting() and torch.compiler.is_compiling():
+        return 168 if torch.is_grad_enabled() else 110
+    return 90
 
 
-def uses_matmul(method: str, height: int, width: int) -> bool:
-    """Whether a map of `height` x `width` is transformed by matrix products here and now, given the user's choice."""
+def uses_matmul(method: str, x: torch.Tensor) -> bool:
+    """Whether maps `x` (B, H, W, C) are transformed by matrix products here and now, given the user's choice."""
     if method != "auto":
         return method == "matmul"
     if not torch.jit.is_scripting() and is_exporting():
         return True
-    return prefers_matmul(height, width)
+    return x.shape[2] + 2 * x.shape[1] <= longest_for_matmul(x)
 
 
 def cos_sin(rows: int, n: int, dtype: torch.dtype, device: torch.device) -> Tuple[torch.Tensor, torch.Tensor]:

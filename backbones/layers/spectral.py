@@ -98,7 +98,7 @@ class SpectralGating(nn.Module):
             raise ValueError(f"expected a map (B, H, W, {self.dim}) with H and W at least 1, got {list(x.shape)}")
         height, width = x.shape[1], x.shape[2]
         if torch.jit.is_scripting():
-            matmul = uses_matmul(self.method, height, width)
+            matmul = uses_matmul(self.method, x)
             dtype = compute_dtype(x.dtype)
             x = self._apply_filter(x.to(dtype), self._prepared(height, width, dtype, matmul), matmul).to(x.dtype)
         else:
@@ -108,7 +108,7 @@ class SpectralGating(nn.Module):
     @torch.jit.unused
     def _forward(self, x: torch.Tensor) -> torch.Tensor:
         height, width = x.shape[1], x.shape[2]
-        matmul = uses_matmul(self.method, height, width)
+        matmul = uses_matmul(self.method, x)
         dtype = compute_dtype(x.dtype)
         with full_precision(x.device):
             weight = self._cache.get(

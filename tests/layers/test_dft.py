@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from backbones.layers import dft
+from backbones.layers import SpectralGating, dft
 
 GRIDS = [(1, 1), (1, 2), (2, 1), (1, 7), (7, 1), (5, 6), (6, 5), (7, 7), (8, 8), (4, 9)]
 
@@ -105,18 +105,31 @@ def test_kept_matrices_are_bounded():
 
 
 def test_auto_takes_matrices_on_small_grids_and_fft_on_large_ones():
-    assert dft.uses_matmul("auto", 7, 7)
-    assert dft.uses_matmul("auto", 14, 14)
-    assert not dft.uses_matmul("auto", 56, 56)
+    def takes_matrices(height, width, **kwargs):
+        return dft.uses_matmul("auto", torch.empty(1, height, width, 1, **kwargs))
+
+    assert takes_matrices(7, 7)
+    assert takes_matrices(14, 14)
+    assert takes_matrices(28, 28)
+    assert not takes_matrices(56, 56)
     # Along H the transform is complex and costs twice as much as along W.
-    least = next(n for n in range(1, 1000) if not dft.prefers_matmul(1, n))
-    assert least > next(n for n in range(1, 1000) if not dft.prefers_matmul(n, 1))
+    assert takes_matrices(20, 48) and not takes_matrices(48, 20)
+    assert takes_matrices(14, 14, dtype=torch.bfloat16)  # computed in float32
+    assert not takes_matrices(14, 14, dtype=torch.float64)
+    assert not takes_matrices(7, 7, device="meta")  # as on any device that was not measured
+
+
+def test_auto_takes_matrices_on_any_grid_in_export():
+    gate = SpectralGating(4, (56, 56)).eval()
+    program = torch.export.export(gate, (torch.randn(1, 56, 56, 4),))
+    assert not [node for node in program.graph.nodes if "fft" in str(node.target)]
 
 
 @pytest.mark.parametrize("grid", [(7, 7), (224, 224)])
 def test_a_forced_method_is_used_on_any_grid(grid):
-    assert dft.uses_matmul("matmul", *grid)
-    assert not dft.uses_matmul("fft", *grid)
+    x = torch.empty(1, *grid, 1)
+    assert dft.uses_matmul("matmul", x)
+    assert not dft.uses_matmul("fft", x)
 
 
 def test_an_unknown_method_is_refused_with_the_known_ones():
