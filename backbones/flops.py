@@ -9,6 +9,7 @@ fvcore traces the model and attributes every operator to a module, `flop_handles
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -16,13 +17,16 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from fvcore.nn.jit_analysis import JitModelAnalysis
 from torch import nn
 
 from backbones.flop_handles import ACTIVATIONS, HANDLES, PRODUCT_KINDS
 from backbones.layers.afno import AFNO
 from backbones.layers.fnet import FNet
 from backbones.layers.spectral import SpectralGating
+
+with warnings.catch_warnings():  # fvcore scripts its losses when it is imported, which torch deprecates
+    warnings.simplefilter("ignore", FutureWarning)
+    from fvcore.nn.jit_analysis import JitModelAnalysis
 
 __all__ = ["Cost", "Share", "count"]
 
