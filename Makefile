@@ -9,7 +9,7 @@ BIN := .venv/bin
 
 demo: .venv/.train
 	@echo "== Training a small SpectFormer on handwritten digits, then classifying some. About three minutes on two cores."
-	$(BIN)/python tools/demo.py
+	OMP_WAIT_POLICY=passive $(BIN)/python tools/demo.py
 
 test: .venv/.test
 	@echo "== Style"

@@ -161,6 +161,7 @@ class HierarchicalStem(nn.Module):
         self.embed = OverlapPatchEmbed(hidden_dim, dim, **dd)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.contiguous(memory_format=torch.channels_last)  # convolutions then keep the layout that tokens need
         return self.embed(self.conv(x))
 
 

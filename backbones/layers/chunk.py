@@ -9,9 +9,9 @@ import torch.nn as nn
 from .tracing import is_eager
 
 # What the widest tensor of a block may take. Larger ones are fetched from memory by every operator, and above 32 MB
-# the C library also returns them to the system and takes fresh pages each time. On an x86 CPU, one thread, batch 8,
-# 2 to 8 MiB are equally good: SpectFormer-H-S then takes 0.77 of its time, GFNet-H-Ti 0.91 (tools/benchmark.py).
-CHUNK_BYTES = 4 * 2**20
+# the C library also returns them to the system and takes fresh pages each time. On an x86 CPU at batch 8, 4 to 12 MiB
+# are equally good: SpectFormer-H-S then takes 0.79 of its time, GFNet-H-Ti 0.82 (tools/benchmark.py).
+CHUNK_BYTES = 8 * 2**20
 
 
 def hidden_width(module: nn.Module) -> int:
@@ -42,10 +42,10 @@ def by_images(
     ):
         return forward(x)
     bytes_per_image = math.prod(x.shape[1:-1]) * width * x.element_size()
-    images = max(1, CHUNK_BYTES // max(1, bytes_per_image))
-    if images >= x.shape[0] or _has_hooks(module):
+    parts = math.ceil(x.shape[0] / max(1, CHUNK_BYTES // max(1, bytes_per_image)))
+    if parts <= 1 or _has_hooks(module):
         return forward(x)
-    return torch.cat([forward(part) for part in x.split(images)])
+    return torch.cat([forward(part) for part in x.tensor_split(parts)])
 
 
 def _has_hooks(module: nn.Module) -> bool:

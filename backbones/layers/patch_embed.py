@@ -124,6 +124,7 @@ class ConvStem(nn.Module):
         self.proj = nn.Conv2d(embed_dim, embed_dim, 1, **dd)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.contiguous(memory_format=torch.channels_last)  # convolutions then keep the layout that tokens need
         return self.proj(self.conv(x)).permute(0, 2, 3, 1)  # B H' W' C
 
 
