@@ -341,6 +341,13 @@ class Stage(nn.Module):
         return self.norm(x)
 
 
+def check_per_stage(num_stages: int, **arguments: Sequence[Any]) -> None:
+    """Raise ValueError if one of the arguments does not have a value for each stage."""
+    for name, values in arguments.items():
+        if len(values) != num_stages:
+            raise ValueError(f"{name} must have a value for each of the {num_stages} stages, got {values!r}")
+
+
 class Pyramid(Backbone):
     """Stages at strides 4, 8, 16 and 32. Every stage ends in a map."""
 

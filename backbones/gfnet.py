@@ -14,7 +14,7 @@ import torch.nn as nn
 from timm.layers import LayerNorm, Mlp, calculate_drop_path_rates
 from timm.models import generate_default_cfgs
 
-from .backbone import Pyramid, Stage, cfg, check_fits, rename, resample_grid_tensors, unwrap_state_dict
+from .backbone import Pyramid, Stage, cfg, check_fits, check_per_stage, rename, resample_grid_tensors, unwrap_state_dict
 from .layers import (
     MixerPattern,
     PatchEmbed,
@@ -94,9 +94,7 @@ class GFNetH(Pyramid):
         num_stages = len(embed_dims)
         num_heads = num_heads or [max(1, dim // 32) for dim in embed_dims]
         mixers = [mixers] * num_stages if isinstance(mixers, str) else mixers
-        for name, values in dict(depths=depths, num_heads=num_heads, mixers=mixers).items():
-            if len(values) != num_stages:
-                raise ValueError(f"{name} must have a value for each of the {num_stages} stages, got {values!r}")
+        check_per_stage(num_stages, depths=depths, num_heads=num_heads, mixers=mixers)
         self.in_chans = in_chans
         self._init_feature_info(embed_dims)
         grids = self._grids(self._check_img_size(img_size))
