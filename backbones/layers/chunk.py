@@ -10,8 +10,9 @@ from .tracing import is_eager
 
 # What the widest tensor of a block may take. Larger ones are fetched from memory by every operator, and above 32 MB
 # the C library also returns them to the system and takes fresh pages each time. On an x86 CPU at batch 8, 4 to 12 MiB
-# are equally good: SpectFormer-H-S then takes 0.79 of its time, GFNet-H-Ti 0.82 (tools/benchmark.py).
-CHUNK_BYTES = 8 * 2**20
+# are equally good: SpectFormer-H-S then takes 0.83 of its time, GFNet-H-Ti 0.87. Narrow models lose a little if they
+# are split at all, and are not up to 12 MiB.
+CHUNK_BYTES = 12 * 2**20
 
 
 def hidden_width(module: nn.Module) -> int:
