@@ -86,12 +86,11 @@ class SpectralGating(nn.Module):
         return hermitian_columns(weight, width)
 
     def _prepared(self, height: int, width: int, dtype: torch.dtype, matmul: bool) -> torch.Tensor:
-        """The filter in the form that `forward` multiplies with, (H, F, C) complex or (2, 2, H, F C) real."""
+        """The filter in the form that `forward` multiplies with, (H, F, C) complex or (2, H, F C) real."""
         weight = self.filter(height, width, dtype)
         if not matmul:
             return torch.view_as_complex(weight)
-        real, imag = weight.reshape(height, -1, 2).unbind(-1)  # H FC
-        return torch.stack([torch.stack([real, real]), torch.stack([-imag, imag])])
+        return weight.reshape(height, -1, 2).movedim(-1, 0).contiguous()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.dim() != 4 or x.shape[3] != self.dim or min(x.shape[1], x.shape[2]) < 1:
@@ -125,8 +124,14 @@ class SpectralGating(nn.Module):
             return torch.fft.irfft2(x, s=[height, width], dim=(1, 2), norm="ortho")
         rows, columns, inverse_columns, inverse_rows = matrices_for(x, height, width)
         x = rdft2(x, rows, columns)  # B 2 H FC
-        # (a + ib)(c + id) = (a, b) * (c, c) + (b, a) * (-d, d)
-        x = torch.addcmul(x * weight[0], x.flip(1), weight[1])
+        real, imag = x[:, 0], x[:, 1]  # B H FC
+        x = torch.stack(
+            [
+                torch.addcmul(real * weight[0], imag, weight[1], value=-1.0),
+                torch.addcmul(real * weight[1], imag, weight[0]),
+            ],
+            dim=1,
+        )
         return irdft2(x, self.dim, inverse_columns, inverse_rows)
 
     def extra_repr(self) -> str:
