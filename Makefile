@@ -8,7 +8,7 @@ BIN := .venv/bin
 .DELETE_ON_ERROR:
 
 demo: .venv/.train
-	@echo "== Training a small SpectFormer on handwritten digits, then classifying some. About three minutes on two cores."
+	@echo "== Training a small SpectFormer on handwritten digits, then classifying some. About two minutes on two cores."
 	OMP_WAIT_POLICY=passive $(BIN)/python tools/demo.py
 
 test: .venv/.test
