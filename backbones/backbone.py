@@ -16,7 +16,7 @@ from timm.models import checkpoint, named_apply
 from timm.models._features import feature_take_indices
 from timm.models._input import update_model_input_size
 
-from .layers import PositionEmbedding, SpectralGating, check_image_size, resample_grid, resample_spectrum
+from .layers import PositionEmbedding, SpectralGating, check_image_size, resample_grid, resample_spectrum, token_grid
 
 POOLS = ("avg", "max", "avgmax", "")
 
@@ -82,10 +82,11 @@ class Backbone(nn.Module):
         dd = get_device_dtype(self)
         if global_pool is not None and global_pool != self.global_pool:
             self._set_pool(global_pool, **dd)
+            self.pool.train(self.training)
         self.num_classes = num_classes
         self.head = self._linear_head(num_classes, **dd)
         self._init_new(self.head)
-        self.train(self.training)
+        self.head.train(self.training)
 
     def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
         """Pool and classify features (B, H, W, C).
@@ -289,8 +290,7 @@ class Isotropic(Backbone):
         self.feature_info = [dict(num_chs=dim, reduction=stride, module=f"blocks.{i}") for i in range(depth)]
 
     def _grids(self, img_size: Tuple[int, int]) -> List[Tuple[int, int]]:
-        grid = (-(-img_size[0] // self.stride), -(-img_size[1] // self.stride))
-        return [grid] * len(self.feature_info)
+        return [token_grid(*img_size, self.stride)] * len(self.feature_info)
 
     def _run_unit(self, unit: nn.Module, x: torch.Tensor) -> torch.Tensor:
         if self.grad_checkpointing:
@@ -361,10 +361,8 @@ class Pyramid(Backbone):
         ]
 
     def _grids(self, img_size: Tuple[int, int]) -> List[Tuple[int, int]]:
-        strides = [
-            info["reduction"] for info in self.feature_info
-        ]  # rounding up by 4 and then by 2 is rounding up by 8
-        return [(-(-img_size[0] // stride), -(-img_size[1] // stride)) for stride in strides]
+        # Rounding up by 4 and then by 2 is rounding up by 8.
+        return [token_grid(*img_size, info["reduction"]) for info in self.feature_info]
 
     def _norm_tap(self, x: torch.Tensor, index: int) -> torch.Tensor:
         return self.norm(x) if index == len(self.feature_info) - 1 else x

@@ -373,7 +373,7 @@ class SpectFormerH(Pyramid):
             self._init_new(self.pool)
         self.aux_head = self._linear_aux_head(**get_device_dtype(self))
         self._init_new(self.aux_head)
-        self.train(self.training)
+        self.aux_head.train(self.training)
 
     @torch.jit.ignore
     def drop_aux_head(self) -> None:

@@ -202,6 +202,17 @@ def test_reset_classifier_keeps_pooling_mode_and_dtype(name):
     assert model(images(dtype=torch.float64)).shape == (2, model.num_features)
 
 
+def test_reset_classifier_leaves_the_mode_of_every_other_module(name):
+    """A frozen stem stays in evaluation while the rest trains, batch norm's averages included."""
+    model = create(name).train()
+    model.patch_embed.eval()
+    model.reset_classifier(7)
+    model.reset_classifier(7, "avg")
+    assert not any(module.training for module in model.patch_embed.modules())
+    assert all(module.training for module in model.head.modules())
+    assert all(module.training for module in model.pool.modules())
+
+
 def test_frozen_weights_stay_frozen_through_reset_and_resize(name):
     model = create(name, device="meta").requires_grad_(False)
     model.reset_classifier(0)
