@@ -132,8 +132,10 @@ def make_step(name: str, size: tuple[int, int], batch: int, args: argparse.Names
     return train if args.train else infer
 
 
-def time_in_turn(steps: Sequence[Step], seconds: float) -> list[list[float]]:
-    """Seconds that each run of each step took, the steps run in turn and in changing order for `seconds` in all."""
+def time_in_turn(
+    steps: Sequence[Step], seconds: float, clock: Callable[[], float] = time.perf_counter
+) -> list[list[float]]:
+    """Seconds by `clock` of each run of each step; steps run in turn, in changing order, for `seconds` of real time."""
     for step in steps:
         for _ in range(WARMUP_STEPS):
             step()
@@ -142,9 +144,9 @@ def time_in_turn(steps: Sequence[Step], seconds: float) -> list[list[float]]:
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(times[0]) < MIN_STEPS:
         for i in order:
-            start = time.perf_counter()
+            start = clock()
             steps[i]()
-            times[i].append(time.perf_counter() - start)
+            times[i].append(clock() - start)
         order.reverse()
     return times
 

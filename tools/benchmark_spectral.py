@@ -19,21 +19,18 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from arguments import image_size, positive_int
+from benchmark import Step, time_in_turn
 from tables import FORMATS, Column, render
 
 from backbones.layers import SpectralGating
 
-Step = Callable[[], None]  # one pass over one batch
-
 GRIDS = [(side, side) for side in (7, 14, 21, 24, 28, 32, 40, 56)]
 VALUES = 56 * 56 * 32  # of one image's map: without --dim, C is such that H W C is about this
-WARMUP_PAIRS = 3
-MIN_PAIRS = 5
 DTYPES = {name: getattr(torch, name) for name in ("float32", "float64", "bfloat16")}
 
 
@@ -105,22 +102,6 @@ def make_step(gate: SpectralGating, x: torch.Tensor, train: bool, compiled: bool
     return step
 
 
-def time_pairs(steps: Sequence[Step], seconds: float, clock: Callable[[], float]) -> list[list[float]]:
-    """Seconds by `clock` of each run of each step; steps run in turn for at least `seconds` of real time in all."""
-    for _, step in itertools.product(range(WARMUP_PAIRS), steps):
-        step()
-    times: list[list[float]] = [[] for _ in steps]
-    order = list(range(len(steps)))
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times[0]) < MIN_PAIRS:
-        for i in order:
-            start = clock()
-            steps[i]()
-            times[i].append(clock() - start)
-        order.reverse()
-    return times
-
-
 def measure(grid: tuple[int, int], args: argparse.Namespace) -> dict[str, Any]:
     """The row of one grid."""
     dim = args.dim or channels(grid)
@@ -132,7 +113,7 @@ def measure(grid: tuple[int, int], args: argparse.Namespace) -> dict[str, Any]:
         torch.compiler.reset()  # or the limit of recompilations would end in eager runs
         gates = [SpectralGating(dim, grid, method=method, dtype=dtype) for method in ("fft", "matmul")]
         steps = [make_step(gate, x, mode == "train", args.compile) for gate in gates]
-        fft, matmul = time_pairs(steps, args.seconds, clock)
+        fft, matmul = time_in_turn(steps, args.seconds, clock)
         row[f"{mode}_fft_s"] = statistics.median(fft)
         row[f"{mode}_matmul_s"] = statistics.median(matmul)
         row[f"{mode}_ratio"] = statistics.median(b / a for a, b in zip(fft, matmul, strict=True))
