@@ -1,7 +1,7 @@
 """What the families share, one idea a file."""
 
 from .afno import AFNO
-from .attention import Attention, ClassAttention, check_heads
+from .attention import Attention, ClassAttention, GroupAttention, check_heads
 from .block import Block, SerialBlock
 from .cache import EvalCache
 from .dft import SPECTRAL_METHODS, SpectralMethod
@@ -32,6 +32,7 @@ __all__ = [
     "DepthwiseMlp",
     "EvalCache",
     "FNet",
+    "GroupAttention",
     "Mixer",
     "MixerPattern",
     "OverlapMerging",

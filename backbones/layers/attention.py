@@ -58,6 +58,22 @@ class Attention(nn.Module):
         return self.proj_drop(self.proj(x))
 
 
+class GroupAttention(Attention):
+    """Self-attention within groups: a token attends to those that share all axes but the last two with it, as the
+    sixteen pixels of a patch do in TNT (arXiv 2103.00112, equation 4).
+
+    (B, ..., L, C) -> (B, ..., L, C), in groups of L tokens. Arguments as in Attention.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        shape = x.shape
+        qkv = self.qkv(x).reshape(-1, shape[-2], 3, self.num_heads, self.head_dim)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # groups heads L head_dim
+        x = F.scaled_dot_product_attention(q, k, v, dropout_p=self.attn_drop if self.training else 0.0)
+        x = x.transpose(1, 2).reshape(shape)
+        return self.proj_drop(self.proj(x))
+
+
 class ClassAttention(nn.Module):
     """Attention in which only the class token asks (CaiT, arXiv 2103.17239, section 4.1).
 

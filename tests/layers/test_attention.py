@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from backbones.layers import Attention, ClassAttention, check_heads
+from backbones.layers import Attention, ClassAttention, GroupAttention, check_heads
 
 
 def formula(layer, x):
@@ -47,6 +47,14 @@ def test_any_memory_layout_gives_the_same():
     x = torch.randn(2, 3, 4, 8)
     as_nchw = x.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
     torch.testing.assert_close(layer(as_nchw), layer(x))
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 12), (2, 5, 16, 12), (2, 3, 4, 7, 12)])
+@pytest.mark.parametrize("num_heads", [1, 4])
+def test_groups_attend_within_themselves(shape, num_heads):
+    layer = GroupAttention(12, num_heads, qkv_bias=False)
+    x = torch.randn(shape)
+    torch.testing.assert_close(layer(x), formula(layer, x.flatten(0, -3)).reshape(shape))
 
 
 @pytest.mark.parametrize("dropout", ["attn_drop", "proj_drop"])
