@@ -1,7 +1,8 @@
 """The contract of a model: what timm and dense prediction expect of a backbone, written once.
 
 Two trunks: `Isotropic`, blocks at one resolution, and `Pyramid`, stages at strides 4, 8, 16 and 32. Both work on maps
-(B, H, W, C), channels last, of any size. A family gives a stem, blocks and a head; all else is here.
+(B, H, W, C), channels last, of any size. `ClassTokenTrunk` is the isotropic trunk whose tokens a class token joins: a
+sequence (B, 1 + N, C). A family gives a stem, blocks and a head; all else is here.
 """
 
 import math
@@ -11,7 +12,7 @@ from typing import Any, Dict, List, Optional, Sequence, Set, Tuple, Union
 import torch
 import torch.nn as nn
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.layers import SelectAdaptivePool2d, get_device_dtype, to_2tuple, trunc_normal_
+from timm.layers import SelectAdaptivePool2d, get_device_dtype, global_pool_nlc, to_2tuple, trunc_normal_
 from timm.models import checkpoint, named_apply
 from timm.models._features import feature_take_indices
 from timm.models._input import update_model_input_size
@@ -19,6 +20,12 @@ from timm.models._input import update_model_input_size
 from .layers import PositionEmbedding, SpectralGating, check_image_size, resample_grid, resample_spectrum, token_grid
 
 POOLS = ("avg", "max", "avgmax", "")
+OUTPUT_FORMATS = ("NCHW", "NHWC", "NLC")
+
+
+def _check_output_format(output_fmt: str) -> None:
+    if output_fmt not in OUTPUT_FORMATS:
+        raise ValueError(f"output_fmt must be one of {', '.join(OUTPUT_FORMATS)}, got {output_fmt!r}")
 
 
 class Backbone(nn.Module):
@@ -50,11 +57,14 @@ class Backbone(nn.Module):
         self._set_pool(global_pool, device, dtype)
         self.head = self._linear_head(num_classes, device, dtype)
 
-    def _set_pool(self, global_pool: str, device, dtype) -> None:
+    def _check_pool(self, global_pool: str) -> str:
         if global_pool not in self.pools:
             allowed = ", ".join(repr(pool) for pool in self.pools)
             raise ValueError(f"global_pool must be one of {allowed}, got {global_pool!r}")
-        self.global_pool = global_pool
+        return global_pool
+
+    def _set_pool(self, global_pool: str, device, dtype) -> None:
+        self.global_pool = self._check_pool(global_pool)
         self.pool = (
             SelectAdaptivePool2d(pool_type=global_pool, flatten=True, input_fmt="NHWC")
             if global_pool
@@ -119,15 +129,34 @@ class Backbone(nn.Module):
     def _units(self) -> nn.ModuleList:
         return getattr(self, self.trunk)
 
-    def _run_unit(self, unit: nn.Module, x: torch.Tensor) -> torch.Tensor:
-        return unit(x)
+    def _run_unit(self, index: int, state: Any) -> Any:
+        """What block or stage `index` makes of `state`, a map, or whatever else a family passes from unit to unit."""
+        return self._units()[index](state)
+
+    def _tap(self, state: torch.Tensor) -> torch.Tensor:
+        """The features in a state."""
+        return state
 
     def _norm_tap(self, x: torch.Tensor, index: int) -> torch.Tensor:
         return self.norm(x)
 
     def _end_features(self, x: torch.Tensor) -> torch.Tensor:
-        """What `forward_features` does behind the trunk."""
+        """What `forward_features` does with the last unit's features."""
         return self.norm(x)
+
+    def _run_trunk(
+        self, x: torch.Tensor, take_indices: Sequence[int], stop: int, norm: bool
+    ) -> Tuple[torch.Tensor, List[torch.Tensor]]:
+        """Run the first `stop` units. Returns the features they end in and those after the units in `take_indices`."""
+        state = self.forward_stem(x)
+        taps = []
+        for i in range(stop):
+            state = self._run_unit(i, state)
+            if i in take_indices:
+                tap = self._tap(state)
+                taps.append(self._norm_tap(tap, i) if norm else tap)
+        features = self._tap(state)
+        return (self._end_features(features) if stop == len(self._units()) else features), taps
 
     @torch.jit.ignore
     def forward_intermediates(
@@ -155,23 +184,12 @@ class Backbone(nn.Module):
         Raises:
             ValueError: `output_fmt` is none of the three.
         """
-        if output_fmt not in ("NCHW", "NHWC", "NLC"):
-            raise ValueError(f"output_fmt must be NCHW, NHWC or NLC, got {output_fmt!r}")
-        units = self._units()
-        take_indices, max_index = feature_take_indices(len(units), indices)
-        stop = max_index + 1 if stop_early else len(units)
-
-        x = self.forward_stem(x)
-        intermediates = []
-        for i, unit in enumerate(units[:stop]):
-            x = self._run_unit(unit, x)
-            if i in take_indices:
-                intermediates.append(self._format(self._norm_tap(x, i) if norm else x, output_fmt))
-        if intermediates_only:
-            return intermediates
-        if stop == len(units):
-            x = self._end_features(x)
-        return x, intermediates
+        _check_output_format(output_fmt)
+        take_indices, max_index = feature_take_indices(len(self._units()), indices)
+        stop = max_index + 1 if stop_early else len(self._units())
+        features, taps = self._run_trunk(x, take_indices, stop, norm)
+        intermediates = [self._format(tap, output_fmt) for tap in taps]
+        return intermediates if intermediates_only else (features, intermediates)
 
     @staticmethod
     def _format(x: torch.Tensor, output_fmt: str) -> torch.Tensor:
@@ -292,10 +310,9 @@ class Isotropic(Backbone):
     def _grids(self, img_size: Tuple[int, int]) -> List[Tuple[int, int]]:
         return [token_grid(*img_size, self.stride)] * len(self.feature_info)
 
-    def _run_unit(self, unit: nn.Module, x: torch.Tensor) -> torch.Tensor:
-        if self.grad_checkpointing:
-            return checkpoint(unit, x)
-        return unit(x)
+    def _run_unit(self, index: int, state: Any) -> Any:
+        block = self.blocks[index]
+        return checkpoint(block, state) if self.grad_checkpointing else block(state)
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
         x = self.forward_stem(x)
@@ -313,6 +330,110 @@ class Isotropic(Backbone):
             stem=r"^patch_embed|^pos_embed",
             blocks=[(r"^blocks\.(\d+)", None), (r"^norm", (99999,))],
         )
+
+
+class ClassTokenTrunk(Isotropic):
+    """Blocks at one resolution whose tokens a class token joins: features are a sequence (B, P + N, C), the P class
+    tokens (one, or none) first and then the map's tokens row by row.
+
+    A family's constructor also calls `_init_class_token`, and its `forward_features` `_join_class_token`.
+    """
+
+    output_fmt = "NLC"
+    pools = ("token", "avg", "max", "avgmax", "")
+
+    def _init_class_token(self, dim: int, num_prefix_tokens: int, device, dtype) -> None:
+        self.num_prefix_tokens = num_prefix_tokens
+        # None where there is no class token
+        cls_token = torch.empty(1, num_prefix_tokens, dim, device=device, dtype=dtype)
+        self.cls_token = nn.Parameter(cls_token) if num_prefix_tokens else None
+
+    def _join_class_token(self, x: torch.Tensor) -> torch.Tensor:
+        """A map (B, H, W, C) as a sequence (B, P + N, C)."""
+        x = x.flatten(1, 2)
+        if self.cls_token is not None:
+            x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1).to(x.dtype), x], dim=1)
+        return x
+
+    @torch.jit.ignore
+    def init_weights(self) -> None:
+        """Draw all weights anew, also after construction on the meta device and `to_empty`."""
+        if self.cls_token is not None:
+            trunc_normal_(self.cls_token, std=0.02)
+        super().init_weights()
+
+    def _set_pool(self, global_pool: str, device, dtype) -> None:
+        if self._check_pool(global_pool) == "token" and not self.num_prefix_tokens:
+            raise ValueError("global_pool 'token' needs a class token, which this model does not have")
+        self.global_pool = global_pool
+        self.pool = ClassTokenPool(global_pool, self.num_prefix_tokens)
+
+    @torch.jit.ignore
+    def forward_intermediates(
+        self,
+        x: torch.Tensor,
+        indices: Optional[Union[int, List[int]]] = None,
+        return_prefix_tokens: bool = False,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> Union[List[Any], Tuple[torch.Tensor, List[Any]]]:
+        """The features and the maps at the ends of blocks.
+
+        Args:
+            x: Images (B, in_chans, H, W).
+            indices: The last n if an int, all if None, else their indices.
+            return_prefix_tokens: Return pairs of a map and its class tokens (B, P, C), P = 0 where there is none yet.
+            norm: Apply the final norm to maps and class tokens.
+            stop_early: Compute no further than the last map asked for.
+            output_fmt: Layout of the maps, "NCHW", "NHWC" or "NLC".
+            intermediates_only: Return the maps alone.
+
+        Returns:
+            The maps, or what `forward_features` gives and the maps.
+
+        Raises:
+            ValueError: `output_fmt` is none of the three.
+        """
+        _check_output_format(output_fmt)
+        take_indices, max_index = feature_take_indices(len(self.blocks), indices)
+        height, width = token_grid(x.shape[-2], x.shape[-1], self.stride)
+        stop = max_index + 1 if stop_early else len(self.blocks)
+        features, taps = self._run_trunk(x, take_indices, stop, norm)
+        intermediates: List[Any] = []
+        for tap in taps:
+            prefix, tokens = tap.tensor_split([tap.shape[1] - height * width], dim=1)
+            feature = self._format(tokens.unflatten(1, (height, width)), output_fmt)
+            intermediates.append((feature, prefix) if return_prefix_tokens else feature)
+        return intermediates if intermediates_only else (features, intermediates)
+
+    @torch.jit.ignore
+    def no_weight_decay(self) -> Set[str]:
+        """Names of parameters that weight decay should leave alone, beside norms and biases."""
+        return super().no_weight_decay() | ({"cls_token"} if self.cls_token is not None else set())
+
+    @torch.jit.ignore
+    def group_matcher(self, coarse: bool = False) -> Dict[str, Any]:
+        """Regular expressions that sort parameters into layers: stem, then a layer for each block."""
+        return dict(super().group_matcher(coarse), stem=r"^patch_embed|^pos_embed|^cls_token")
+
+
+class ClassTokenPool(nn.Module):
+    """Pools a sequence (B, P + N, C) to (B, C), or not at all.
+
+    Args:
+        pool_type: "token" for the first token, "avg", "max" or "avgmax" over the N others, "" for all as they are.
+        num_prefix_tokens: P, how many tokens are not of the map.
+    """
+
+    def __init__(self, pool_type: str, num_prefix_tokens: int) -> None:
+        super().__init__()
+        self.pool_type = pool_type
+        self.num_prefix_tokens = num_prefix_tokens
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return global_pool_nlc(x, self.pool_type, self.num_prefix_tokens)
 
 
 class Stage(nn.Module):
