@@ -4,8 +4,12 @@ from .afno import AFNO
 from .attention import Attention, ClassAttention, GroupAttention, check_heads
 from .block import Block, SerialBlock
 from .cache import EvalCache
+from .chunk import by_images
+from .conv import ConvNormAct
 from .dft import SPECTRAL_METHODS, SpectralMethod
 from .fnet import FNet
+from .gpsa import GPSA, GatedAttention
+from .halo import HaloAttention
 from .mixers import MIXERS, Mixer, MixerPattern, create_mixer, expand_mixers
 from .mlp import DepthwiseMlp
 from .patch_embed import (
@@ -18,37 +22,46 @@ from .patch_embed import (
     pad_to_multiple,
     token_grid,
 )
-from .position import PositionEmbedding, resample_grid, resample_spectrum
+from .position import PairBias, PositionEmbedding, resample_grid, resample_pairs, resample_spectrum
+from .reduced_attention import ReducedAttention
 from .spectral import SpectralGating
 
 __all__ = [
     "AFNO",
+    "GPSA",
     "MIXERS",
     "SPECTRAL_METHODS",
     "Attention",
     "Block",
     "ClassAttention",
+    "ConvNormAct",
     "ConvStem",
     "DepthwiseMlp",
     "EvalCache",
     "FNet",
+    "GatedAttention",
     "GroupAttention",
+    "HaloAttention",
     "Mixer",
     "MixerPattern",
     "OverlapMerging",
     "OverlapPatchEmbed",
+    "PairBias",
     "PatchEmbed",
     "PatchMerging",
     "PositionEmbedding",
+    "ReducedAttention",
     "SerialBlock",
     "SpectralGating",
     "SpectralMethod",
+    "by_images",
     "check_heads",
     "check_image_size",
     "create_mixer",
     "expand_mixers",
     "pad_to_multiple",
     "resample_grid",
+    "resample_pairs",
     "resample_spectrum",
     "token_grid",
 ]
