@@ -29,9 +29,9 @@ class SpectralGating(nn.Module):
     for each channel, and transformed back: a circular convolution as large as the map. It runs in float32, in float64
     for a float64 input, also under autocast; the result has the dtype of the input.
 
-    The filter is not constrained to be the spectrum of a real kernel. Its columns at frequencies 0 and W / 2 are made
-    so before it is used, see `hermitian_columns`. On another grid than its own it is resampled bilinearly, see
-    `resample_spectrum`. In evaluation the filter is prepared once for each grid.
+    The filter is not constrained to be the spectrum of a real kernel. What of its columns at frequencies 0 and W / 2
+    no real kernel has does not reach the map, see `hermitian_columns`. On another grid than its own it is resampled
+    bilinearly, see `resample_spectrum`. In evaluation the filter is prepared once for each grid.
 
     Args:
         dim: Channels C.
@@ -76,21 +76,23 @@ class SpectralGating(nn.Module):
         weight = resample_spectrum(self.complex_weight.detach(), list(self.grid_size), mode="bicubic")
         self.complex_weight = nn.Parameter(weight, requires_grad=self.complex_weight.requires_grad)
 
+    def _resampled(self, height: int, width: int, dtype: torch.dtype) -> torch.Tensor:
+        return resample_spectrum(self.complex_weight.to(dtype), [height, width], mode="bilinear")
+
     def filter(self, height: int, width: int, dtype: torch.dtype) -> torch.Tensor:
         """The filter for a map of `height` x `width`: resampled, and the spectrum of a real kernel.
 
         Returns:
             (H, W // 2 + 1, C, 2) real.
         """
-        weight = resample_spectrum(self.complex_weight.to(dtype), [height, width], mode="bilinear")
-        return hermitian_columns(weight, width)
+        return hermitian_columns(self._resampled(height, width, dtype), width)
 
     def _prepared(self, height: int, width: int, dtype: torch.dtype, matmul: bool) -> torch.Tensor:
         """The filter in the form that `forward` multiplies with, (H, F, C) complex or (2, H, F C) real."""
-        weight = self.filter(height, width, dtype)
         if not matmul:
-            return torch.view_as_complex(weight)
-        return weight.reshape(height, -1, 2).movedim(-1, 0).contiguous()
+            return torch.view_as_complex(self.filter(height, width, dtype))
+        # `irdft2` ignores what a real map cannot have, so these columns may stay as they are.
+        return self._resampled(height, width, dtype).reshape(height, -1, 2).movedim(-1, 0).contiguous()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.dim() != 4 or x.shape[3] != self.dim or min(x.shape[1], x.shape[2]) < 1:
@@ -123,8 +125,7 @@ class SpectralGating(nn.Module):
             x = torch.fft.rfft2(x, dim=(1, 2), norm="ortho") * weight
             return torch.fft.irfft2(x, s=[height, width], dim=(1, 2), norm="ortho")
         rows, columns, inverse_columns, inverse_rows = matrices_for(x, height, width)
-        x = rdft2(x, rows, columns)  # B 2 H FC
-        real, imag = x[:, 0], x[:, 1]  # B H FC
+        real, imag = rdft2(x, rows, columns).unbind(1)  # B H FC
         x = torch.stack(
             [
                 torch.addcmul(real * weight[0], imag, weight[1], value=-1.0),

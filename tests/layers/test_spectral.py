@@ -3,6 +3,7 @@
 import copy
 import io
 import pickle
+import re
 import threading
 import warnings
 
@@ -12,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from timm.models import create_feature_extractor
 
-from backbones.layers import SpectralGating
+from backbones.layers import SpectralGating, dft
 
 METHODS = ["fft", "matmul"]
 GRIDS = [(1, 1), (1, 2), (2, 1), (1, 7), (7, 1), (5, 6), (6, 5), (7, 7), (8, 8), (4, 9)]
@@ -532,6 +533,23 @@ def test_exports_with_a_dynamic_batch(grid, method):
     program = torch.export.export(gate, (example,), dynamic_shapes={"x": {0: torch.export.Dim("batch")}})
     x = torch.randn(5, *grid, 3)
     torch.testing.assert_close(program.module()(x), gate(x))
+
+
+def test_gates_of_a_grid_share_the_constants_of_a_graph_that_can_be_saved():
+    model = torch.nn.Sequential(*(gate_of(grid_size=grid, method="matmul") for grid in [(6, 5), (6, 5), (8, 8)]))
+    example = torch.randn(2, 6, 5, 3)
+    dft._kept_matrices.cache_clear()  # the exporter is the first to ask
+    program = torch.export.export(model, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    assert len(program.constants) == 4  # the third gate is used on the grid of the others
+    computed = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
+    assert not {name for name in computed if re.search(r"arange|cos|sin|grad_enabled", name)}
+    file = io.BytesIO()
+    torch.export.save(program, file)
+    file.seek(0)
+    x = torch.randn(3, 6, 5, 3, requires_grad=True)
+    expected = model(x)  # with what the exporter kept
+    torch.testing.assert_close(torch.export.load(file).module()(x), expected)
+    expected.sum().backward()
 
 
 @torch.no_grad()
