@@ -303,6 +303,8 @@ class Isotropic(Backbone):
     trunk = "blocks"
 
     def _init_feature_info(self, dim: int, depth: int, stride: int) -> None:
+        if stride < 1:
+            raise ValueError(f"the patch size must be at least 1 pixel, got {stride}")
         self.embed_dim = dim
         self.stride = self.least_size = stride
         self.feature_info = [dict(num_chs=dim, reduction=stride, module=f"blocks.{i}") for i in range(depth)]
@@ -489,10 +491,10 @@ class Pyramid(Backbone):
         return self.norm(x) if index == len(self.feature_info) - 1 else x
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.forward_stem(x)
+        state = self.forward_stem(x)
         for stage in self.stages:
-            x = stage(x)
-        return self._end_features(x)
+            state = stage(state)
+        return self._end_features(self._tap(state))
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
@@ -505,7 +507,7 @@ class Pyramid(Backbone):
     def group_matcher(self, coarse: bool = False) -> Dict[str, Any]:
         """Regular expressions that sort parameters into layers: stem, then a layer for each block (stage if coarse)."""
         blocks = [
-            (r"^stages\.(\d+)\.downsample", (0,)),
+            (r"^stages\.(\d+)\.(?!blocks\.|norm\.)", (0,)),  # what stands before them
             (r"^stages\.(\d+)\.blocks\.(\d+)", None),
             (r"^stages\.(\d+)\.norm", (99999,)),  # timm's mark for the layer before
         ]
@@ -537,6 +539,22 @@ def rename(state_dict: Dict[str, torch.Tensor], patterns: Sequence[Tuple[str, An
     return renamed
 
 
+def join_projections(state_dict: Dict[str, torch.Tensor], parts: Sequence[str], whole: str) -> Dict[str, torch.Tensor]:
+    """Stack projections of the same input that a checkpoint stores apart: with parts ("qk", "v") and whole "qkv",
+    `x.qk.weight` (2C, C) and `x.v.weight` (C, C) become `x.qkv.weight` (3C, C). Biases likewise.
+    """
+    joined = {}
+    for name, value in state_dict.items():
+        owner, _, kind = name.rpartition(".")
+        prefix, dot, part = owner.rpartition(".")
+        siblings = [f"{prefix}{dot}{sibling}.{kind}" for sibling in parts]
+        if part not in parts or not all(sibling in state_dict for sibling in siblings):
+            joined[name] = value
+        elif part == parts[0]:
+            joined[f"{prefix}{dot}{whole}.{kind}"] = torch.cat([state_dict[sibling] for sibling in siblings])
+    return joined
+
+
 def resample_grid_tensors(state_dict: Dict[str, torch.Tensor], model: Backbone) -> Dict[str, torch.Tensor]:
     """Resample position embeddings and spectral filters of a checkpoint to the token grids of `model`.
 
@@ -551,7 +569,7 @@ def resample_grid_tensors(state_dict: Dict[str, torch.Tensor], model: Backbone) 
     key = "pos_embed.weight"
     if isinstance(model.pos_embed, PositionEmbedding) and key in state_dict:
         table = state_dict[key]
-        grid = _source_grid(state_dict, table.shape[1], model.pos_embed.grid_size)
+        grid = source_grid(state_dict, table.shape[1], model.pos_embed.grid_size)
         table = resample_grid(table.reshape(*grid, -1), list(model.pos_embed.grid_size))
         state_dict[key] = table.flatten(0, 1).unsqueeze(0)
     for name, module in model.named_modules():
@@ -563,7 +581,7 @@ def resample_grid_tensors(state_dict: Dict[str, torch.Tensor], model: Backbone) 
     return state_dict
 
 
-def _source_grid(state_dict: Dict[str, torch.Tensor], num_tokens: int, grid_size: Tuple[int, int]) -> Tuple[int, int]:
+def source_grid(state_dict: Dict[str, torch.Tensor], num_tokens: int, grid_size: Tuple[int, int]) -> Tuple[int, int]:
     """The grid a position embedding of `num_tokens` was trained for: a filter's, the model's own, or a square."""
     heights = [weight.shape[0] for name, weight in state_dict.items() if name.endswith("complex_weight")]
     if heights and num_tokens % max(heights) == 0:

@@ -1,6 +1,6 @@
 """Tensors that depend on parameters and a grid alone, kept while neither changes."""
 
-from typing import Callable, Dict, Hashable, NamedTuple
+from typing import Callable, Dict, Hashable, NamedTuple, Tuple, Union
 
 import torch
 from torch.autograd import forward_ad
@@ -9,16 +9,22 @@ from .tracing import is_eager
 
 
 class _Entry(NamedTuple):
-    source: torch.Tensor  # shares the memory of the parameter and so keeps its address from being given away
-    version: int
+    sources: Tuple[torch.Tensor, ...]  # share the parameters' memory and so keep its address from being given away
+    versions: Tuple[int, ...]
     value: torch.Tensor
+
+    def is_of(self, sources: Tuple[torch.Tensor, ...]) -> bool:
+        """Whether these are still the parameters, unchanged, that the value was computed from."""
+        return self.versions == tuple(source._version for source in sources) and all(
+            mine.data_ptr() == theirs.data_ptr() for mine, theirs in zip(self.sources, sources)
+        )
 
 
 class EvalCache:
-    """Keeps what a layer derives from a parameter, such as its filter resampled to a grid.
+    """Keeps what a layer derives from its parameters, such as a filter resampled to a grid.
 
-    A value is kept only where no gradient has to reach the parameter, and is used only while the parameter is the same
-    memory at the same version. Some writes leave the version as it is: `parameter.data.copy_`, and the step of a fused
+    A value is kept only where no gradient has to reach the parameters, and is used only while they are the same memory
+    at the same version. Some writes leave the version as it is: `parameter.data.copy_`, and the step of a fused
     optimiser. Therefore layers also clear their cache whenever `train()` or `eval()` is called, and a forward pass with
     gradients clears it too. Under compilation, export, tracing or a transform of torch.func nothing is kept, because
     the value would become a constant of the graph or belong to the transform.
@@ -45,22 +51,29 @@ class EvalCache:
         """Forget everything."""
         self._entries = {}
 
-    def get(self, key: Hashable, source: torch.Tensor, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
+    def get(
+        self,
+        key: Hashable,
+        source: Union[torch.Tensor, Tuple[torch.Tensor, ...]],
+        compute: Callable[[], torch.Tensor],
+    ) -> torch.Tensor:
         """The value of `compute()`, from memory where it is still right.
 
         Args:
-            key: What the value depends on beside the parameter: grid, dtype, form.
-            source: The parameter it is derived from.
+            key: What the value depends on beside the parameters: grid, dtype, form.
+            source: The parameter, or the parameters, it is derived from.
             compute: Computes the value.
         """
-        if not self._may_keep(source):
+        sources = source if isinstance(source, tuple) else (source,)
+        if not all([self._may_keep(source) for source in sources]):
             return compute()
         entry = self._entries.get(key)
-        if entry is not None and entry.source.data_ptr() == source.data_ptr() and entry.version == source._version:
+        if entry is not None and entry.is_of(sources):
             return entry.value
         # Outside inference mode, so that the value can later take part in a forward pass with gradients.
         with torch.inference_mode(False), torch.no_grad():
-            entry = _Entry(source.detach(), source._version, compute())
+            detached = tuple(source.detach() for source in sources)
+            entry = _Entry(detached, tuple(source._version for source in sources), compute())
         others = [item for item in self._entries.items() if item[0] != key]
         self._entries = dict([*others, (key, entry)][-self.max_entries :])
         return entry.value

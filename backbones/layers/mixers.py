@@ -9,9 +9,10 @@ from .afno import AFNO
 from .attention import Attention
 from .dft import SpectralMethod
 from .fnet import FNet
+from .gpsa import GPSA
 from .spectral import SpectralGating
 
-MIXERS = ("spectral", "attention", "afno", "fnet")
+MIXERS = ("spectral", "attention", "gpsa", "afno", "fnet")
 Mixer = Union[str, Callable[..., nn.Module]]
 MixerPattern = Union[int, str, Sequence[Mixer]]
 
@@ -49,6 +50,8 @@ def create_mixer(
         return SpectralGating(dim, grid_size, method=spectral_method, **dd)
     if mixer == "attention":
         return Attention(dim, num_heads, attn_drop=attn_drop, proj_drop=proj_drop, **dd)
+    if mixer == "gpsa":
+        return GPSA(dim, num_heads, attn_drop=attn_drop, proj_drop=proj_drop, **dd)
     if mixer == "afno":
         return AFNO(dim, method=spectral_method, **dd)
     if mixer == "fnet":

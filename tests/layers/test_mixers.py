@@ -63,9 +63,9 @@ def test_the_list_of_a_user_is_copied():
         (np.float64(2), r"a number, a text or a sequence"),
         (
             "spectrum",
-            r"unknown mixer 'spectrum' \(did you mean 'spectral'\?\), expected one of spectral, attention, afno",
+            r"unknown mixer 'spectrum' \(did you mean 'spectral'\?\), expected one of spectral, attention, gpsa, afno",
         ),
-        ("conv:2, attention", r"unknown mixer 'conv', expected one of spectral, attention, afno, fnet or a class"),
+        ("conv:2, attention", r"unknown mixer 'conv', expected one of spectral, attention, gpsa, afno, fnet or a cl"),
         ("", r"unknown mixer ''"),
         (":3", r"unknown mixer ''"),
         ("spectral:2,", r"unknown mixer ''"),
@@ -125,6 +125,6 @@ def test_a_class_of_ones_own_is_called_with_what_a_mixer_needs():
 
 def test_an_unknown_name_is_refused():
     with pytest.raises(
-        ValueError, match=r"unknown mixer 'fft', expected one of spectral, attention, afno, fnet or a class"
+        ValueError, match=r"unknown mixer 'fft', expected one of spectral, attention, gpsa, afno, fnet or a class"
     ):
         create_mixer("fft", 16, (4, 6), num_heads=2)

@@ -1,0 +1,183 @@
+"""Gated positional self-attention, ConViT's mixture of attention by content and by position."""
+
+import math
+from typing import NamedTuple, Tuple
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from timm.layers import trunc_normal_
+from timm.models import register_notrace_module
+
+from .attention import check_heads
+from .cache import EvalCache
+from .precision import compute_dtype, full_precision
+
+
+class GatedAttention(NamedTuple):
+    """The attention of a GPSA layer, taken apart. N = H W tokens, row by row.
+
+    Attributes:
+        gate: How much each head attends by position, 0 to 1, (heads,).
+        content: Attention by content, (B, heads, N, N).
+        position: Attention by position, the same for all images, (heads, N, N).
+    """
+
+    gate: torch.Tensor
+    content: torch.Tensor
+    position: torch.Tensor
+
+    @property
+    def mixed(self) -> torch.Tensor:
+        """The attention that is applied to the values, (B, heads, N, N)."""
+        return torch.lerp(self.content, self.position, self.gate.view(-1, 1, 1))
+
+
+@register_notrace_module  # the map's size makes the distances
+class GPSA(nn.Module):
+    """Gated positional self-attention (ConViT, arXiv 2103.10697, section 3, equations 5 to 8).
+
+    (B, H, W, C) -> (B, H, W, C). Every head mixes attention by content with attention by position,
+    (1 - g) softmax(q k / sqrt(d)) + g softmax(w . r), where r = (dx, dy, dx^2 + dy^2) leads from query to key in tokens
+    and g = sigmoid(gating_param).
+
+    The second softmax is taken of a sum of a function of dx and one of dy. It is therefore the product of a softmax
+    along rows and one along columns, and is applied as two small products, in O(H + W) a token: neither distances nor
+    attention by position exist as N x N tables. The official code also divides the mixture by its sum, which is one.
+
+    Args:
+        dim: Channels C.
+        num_heads: Number of heads, a divisor of `dim`.
+        qkv_bias: Whether the projection to query, key and value has a bias.
+        attn_drop: Dropout on the attention weights.
+        proj_drop: Dropout after the output projection.
+        locality_strength: How sharply a new layer's heads look at their neighbour, 0 for not at all.
+
+    Raises:
+        ValueError: `num_heads` does not divide `dim`, or `locality_strength` is negative.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int = 8,
+        qkv_bias: bool = False,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+        locality_strength: float = 1.0,
+        device=None,
+        dtype=None,
+    ) -> None:
+        super().__init__()
+        dd = {"device": device, "dtype": dtype}
+        if locality_strength < 0:
+            raise ValueError(f"locality_strength must be at least 0, got {locality_strength}")
+        self.dim = dim
+        self.num_heads = num_heads
+        self.head_dim = check_heads(dim, num_heads)
+        self.attn_drop = attn_drop
+        self.locality_strength = locality_strength
+        self.qkv = nn.Linear(dim, dim * 3, bias=qkv_bias, **dd)
+        self.pos_proj = nn.Linear(3, num_heads, **dd)
+        self.gating_param = nn.Parameter(torch.empty(num_heads, **dd))
+        self.proj = nn.Linear(dim, dim, **dd)
+        self.proj_drop = nn.Dropout(proj_drop)
+        self._cache = EvalCache(max_entries=8)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Start as a convolution (section 3).
+
+        Values are the input, and head a + k b of the first k x k heads looks at row a and column b of a k x k window
+        around the query.
+        """
+        nn.init.ones_(self.gating_param)
+        nn.init.eye_(self.qkv.weight[2 * self.dim :])
+        weight = self.pos_proj.weight
+        trunc_normal_(weight, std=0.02)  # remains where the number of heads is not a square
+        side = math.isqrt(self.num_heads)
+        for head in range(side * side):
+            column, row = divmod(head, side)
+            dx, dy = column - (side - 1) / 2, row - (side - 1) / 2
+            for i, value in enumerate((2 * dx, 2 * dy, -1.0)):  # -(x - dx)^2 - (y - dy)^2 but for a constant
+                weight[head, i] = value
+        weight.mul_(self.locality_strength)
+        nn.init.zeros_(self.pos_proj.bias)
+
+    def train(self, mode: bool = True) -> "GPSA":
+        self._cache.clear()
+        return super().train(mode)
+
+    # Attention by position --------------------------------------------------------------------------------------------
+
+    def _attend_along(self, axis: int, length: int) -> torch.Tensor:
+        """Attention by position along rows (axis 0) or columns (axis 1) of `length` tokens, (heads, length, length)."""
+        weight = self.pos_proj.weight
+        weight = weight.to(compute_dtype(weight.dtype))
+        place = torch.arange(length, device=weight.device, dtype=weight.dtype)
+        distance = place.unsqueeze(0) - place.unsqueeze(1)  # from query (row) to key (column)
+        scores = weight[:, axis].view(-1, 1, 1) * distance + weight[:, 2].view(-1, 1, 1) * distance.square()
+        # The bias shifts all scores of a head, which softmax does not see: it is here for its gradient, of zero.
+        return (scores + self.pos_proj.bias.to(weight.dtype).view(-1, 1, 1)).softmax(dim=-1)
+
+    @torch.jit.unused
+    def _kept_along(self, axis: int, length: int, dtype: torch.dtype) -> torch.Tensor:
+        sources = (self.pos_proj.weight, self.pos_proj.bias)
+        with full_precision(self.pos_proj.weight.device):
+            return self._cache.get((axis, length, dtype), sources, lambda: self._attend_along(axis, length).to(dtype))
+
+    def _positions(self, height: int, width: int, dtype: torch.dtype) -> Tuple[torch.Tensor, torch.Tensor]:
+        """Attention by position between rows (heads, H, H) and between columns (heads, W, W)."""
+        if torch.jit.is_scripting():
+            return self._attend_along(1, height).to(dtype), self._attend_along(0, width).to(dtype)
+        else:
+            return self._kept_along(1, height, dtype), self._kept_along(0, width, dtype)
+
+    # Forward ----------------------------------------------------------------------------------------------------------
+
+    def _project(self, x: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Query, key and value of a map, (B, heads, N, head_dim) each."""
+        batch, height, width, _ = x.shape
+        qkv = self.qkv(x).reshape(batch, height * width, 3, self.num_heads, self.head_dim)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        return q, k, v
+
+    def _content(self, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+        """Attention by content, (B, heads, N, N)."""
+        return ((q * self.head_dim**-0.5) @ k.transpose(-2, -1)).softmax(dim=-1)
+
+    def _position(self, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+        """Attention by position, (heads, N, N)."""
+        return torch.einsum("nyv,nxu->nyxvu", rows, columns).flatten(3, 4).flatten(1, 2)
+
+    @torch.jit.ignore
+    def attention(self, x: torch.Tensor) -> GatedAttention:
+        """What `forward(x)` attends to, in evaluation, for pictures. Takes memory in N^2.
+
+        Args:
+            x: A map (B, H, W, C).
+        """
+        q, k, _ = self._project(x)
+        content = self._content(q, k)
+        rows, columns = self._positions(x.shape[1], x.shape[2], content.dtype)
+        return GatedAttention(torch.sigmoid(self.gating_param), content, self._position(rows, columns))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        batch, height, width, dim = x.shape
+        q, k, v = self._project(x)
+        rows, columns = self._positions(height, width, v.dtype)
+        gate = torch.sigmoid(self.gating_param).to(v.dtype).view(-1, 1, 1)
+        if self.training and self.attn_drop > 0.0:  # drops the same weights from content and position
+            weights = torch.lerp(self._content(q, k).to(v.dtype), self._position(rows, columns), gate)
+            x = F.dropout(weights, self.attn_drop) @ v
+        else:
+            content = F.scaled_dot_product_attention(q, k, v)
+            v = rows @ v.reshape(batch, self.num_heads, height, width * self.head_dim)  # B heads H W*head_dim
+            v = columns.unsqueeze(1) @ v.reshape(batch, self.num_heads, height, width, self.head_dim)
+            x = torch.lerp(content, v.reshape(batch, self.num_heads, height * width, self.head_dim), gate)
+        x = x.transpose(1, 2).reshape(batch, height, width, dim)
+        return self.proj_drop(self.proj(x))
+
+    def extra_repr(self) -> str:
+        return f"{self.dim}, num_heads={self.num_heads}"
