@@ -113,10 +113,14 @@ class Backbone(nn.Module):
 
     # Trunk -----------------------------------------------------------------------------------------------------------
 
-    def forward_stem(self, x: torch.Tensor) -> torch.Tensor:
-        """Images (B, in_chans, H, W) to the first map of tokens (B, H', W', C')."""
-        x = self.patch_embed(check_image_size(x, self.least_size))
-        return self.pos_drop(self.pos_embed(x))
+    def forward_stem(self, x: torch.Tensor):  # its type is that of _embed, which TorchScript finds out by itself
+        """Images (B, in_chans, H, W) to what the first unit takes, mostly a map (B, H', W', C')."""
+        # Checked here, whatever a family embeds: torch.fx wraps functions only where the root's forward was defined.
+        return self._embed(check_image_size(x, self.least_size))
+
+    def _embed(self, x: torch.Tensor) -> torch.Tensor:
+        """Images of a size that was checked to the first map of tokens (B, H', W', C')."""
+        return self.pos_drop(self.pos_embed(self.patch_embed(x)))
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
         """Images (B, in_chans, H, W) to the last map (B, H', W', num_features), not pooled."""

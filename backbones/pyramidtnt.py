@@ -33,7 +33,6 @@ from .layers import (
     PairBias,
     PositionEmbedding,
     ReducedAttention,
-    check_image_size,
     pad_to_multiple,
     token_grid,
 )
@@ -358,9 +357,8 @@ class PyramidTNT(Pyramid):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             nn.init.zeros_(module.bias)
 
-    def forward_stem(self, x: torch.Tensor) -> State:
-        """Images (B, in_chans, H, W) to the first stage's words and patches."""
-        words, patches = self.patch_embed(check_image_size(x, self.least_size))
+    def _embed(self, x: torch.Tensor) -> State:
+        words, patches = self.patch_embed(x)
         return words, self.pos_drop(self.pos_embed(patches))
 
     def _tap(self, state: State) -> torch.Tensor:
