@@ -11,7 +11,7 @@ from timm.models import register_notrace_module
 
 from .attention import check_heads
 from .cache import EvalCache
-from .precision import compute_dtype, full_precision
+from .precision import compute_dtype
 
 
 class GatedAttention(NamedTuple):
@@ -33,17 +33,91 @@ class GatedAttention(NamedTuple):
         return torch.lerp(self.content, self.position, self.gate.view(-1, 1, 1))
 
 
+class PositionalAttention(nn.Module):
+    """Attention by position alone (ConViT, arXiv 2103.10697, section 3): softmax over keys of w . r, where
+    r = (dx, dy, dx^2 + dy^2) leads from query to key in tokens.
+
+    The score is a sum of a function of dx and one of dy, so its softmax is the product of a softmax along rows and one
+    along columns, and is given as these two: neither distances nor attention exist as N x N tables. In evaluation they
+    are kept for the grid.
+
+    Args:
+        num_heads: Number of heads.
+        locality_strength: How sharply a new layer's heads look at their neighbour, 0 for not at all.
+
+    Raises:
+        ValueError: `locality_strength` is negative.
+    """
+
+    def __init__(self, num_heads: int, locality_strength: float = 1.0, device=None, dtype=None) -> None:
+        super().__init__()
+        if locality_strength < 0:
+            raise ValueError(f"locality_strength must be at least 0, got {locality_strength}")
+        self.locality_strength = locality_strength
+        self.weight = nn.Parameter(torch.empty(num_heads, 3, device=device, dtype=dtype))
+        # Shifts all scores of a head, which softmax does not see; checkpoints have it.
+        self.bias = nn.Parameter(torch.empty(num_heads, device=device, dtype=dtype))
+        self._cache = EvalCache(max_entries=8)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Start as a convolution (section 3): of the first k x k heads, number a + k b looks at row a and column b of a
+        k x k window around the query. Heads beyond the largest square are random.
+        """
+        num_heads = len(self.weight)
+        trunc_normal_(self.weight, std=0.02)
+        side = math.isqrt(num_heads)
+        for head in range(side * side):
+            column, row = divmod(head, side)
+            dx, dy = column - (side - 1) / 2, row - (side - 1) / 2
+            for i, value in enumerate((2 * dx, 2 * dy, -1.0)):  # -(x - dx)^2 - (y - dy)^2 but for a constant
+                self.weight[head, i] = value
+        self.weight.mul_(self.locality_strength)
+        nn.init.zeros_(self.bias)
+
+    def train(self, mode: bool = True) -> "PositionalAttention":
+        self._cache.clear()
+        return super().train(mode)
+
+    def _along(self, axis: int, length: int, dtype: torch.dtype) -> torch.Tensor:
+        """Attention along x (axis 0) or y (axis 1) over `length` tokens, (heads, length, length)."""
+        weight = self.weight.to(compute_dtype(self.weight.dtype))
+        place = torch.arange(length, device=weight.device, dtype=weight.dtype)
+        distance = place.unsqueeze(0) - place.unsqueeze(1)  # from query (row) to key (column)
+        scores = weight[:, axis].view(-1, 1, 1) * distance + weight[:, 2].view(-1, 1, 1) * distance.square()
+        return (scores + self.bias.to(weight.dtype).view(-1, 1, 1)).softmax(dim=-1).to(dtype)
+
+    @torch.jit.unused
+    def _kept_along(self, axis: int, length: int, dtype: torch.dtype) -> torch.Tensor:
+        sources = (self.weight, self.bias)
+        return self._cache.get((axis, length, dtype), sources, lambda: self._along(axis, length, dtype))
+
+    def forward(self, height: int, width: int, dtype: torch.dtype) -> Tuple[torch.Tensor, torch.Tensor]:
+        """Attention between the rows of a map and between its columns.
+
+        Args:
+            height: Tokens in a column.
+            width: Tokens in a row.
+            dtype: Of the result; it is computed in float32 or float64.
+
+        Returns:
+            (heads, H, H) and (heads, W, W), queries first.
+        """
+        if torch.jit.is_scripting():
+            return self._along(1, height, dtype), self._along(0, width, dtype)
+        else:
+            return self._kept_along(1, height, dtype), self._kept_along(0, width, dtype)
+
+
 @register_notrace_module  # the map's size makes the distances
 class GPSA(nn.Module):
-    """Gated positional self-attention (ConViT, arXiv 2103.10697, section 3, equations 5 to 8).
+    """Gated positional self-attention (ConViT, arXiv 2103.10697, section 3).
 
     (B, H, W, C) -> (B, H, W, C). Every head mixes attention by content with attention by position,
-    (1 - g) softmax(q k / sqrt(d)) + g softmax(w . r), where r = (dx, dy, dx^2 + dy^2) leads from query to key in tokens
-    and g = sigmoid(gating_param).
-
-    The second softmax is taken of a sum of a function of dx and one of dy. It is therefore the product of a softmax
-    along rows and one along columns, and is applied as two small products, in O(H + W) a token: neither distances nor
-    attention by position exist as N x N tables. The official code also divides the mixture by its sum, which is one.
+    (1 - g) softmax(q k / sqrt(d)) + g PositionalAttention, g = sigmoid(gating_param). Attention by position is applied
+    along rows and then along columns, in O(H + W) a token. The official code also divides the mixture by its sum, which
+    is one.
 
     Args:
         dim: Channels C.
@@ -70,71 +144,22 @@ class GPSA(nn.Module):
     ) -> None:
         super().__init__()
         dd = {"device": device, "dtype": dtype}
-        if locality_strength < 0:
-            raise ValueError(f"locality_strength must be at least 0, got {locality_strength}")
         self.dim = dim
         self.num_heads = num_heads
         self.head_dim = check_heads(dim, num_heads)
         self.attn_drop = attn_drop
-        self.locality_strength = locality_strength
         self.qkv = nn.Linear(dim, dim * 3, bias=qkv_bias, **dd)
-        self.pos_proj = nn.Linear(3, num_heads, **dd)
+        self.pos_proj = PositionalAttention(num_heads, locality_strength, **dd)
         self.gating_param = nn.Parameter(torch.empty(num_heads, **dd))
         self.proj = nn.Linear(dim, dim, **dd)
         self.proj_drop = nn.Dropout(proj_drop)
-        self._cache = EvalCache(max_entries=8)
         self.reset_parameters()
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Start as a convolution (section 3).
-
-        Values are the input, and head a + k b of the first k x k heads looks at row a and column b of a k x k window
-        around the query.
-        """
+        """Start as a convolution (section 3): gates favour position, and values are the input."""
         nn.init.ones_(self.gating_param)
         nn.init.eye_(self.qkv.weight[2 * self.dim :])
-        weight = self.pos_proj.weight
-        trunc_normal_(weight, std=0.02)  # remains where the number of heads is not a square
-        side = math.isqrt(self.num_heads)
-        for head in range(side * side):
-            column, row = divmod(head, side)
-            dx, dy = column - (side - 1) / 2, row - (side - 1) / 2
-            for i, value in enumerate((2 * dx, 2 * dy, -1.0)):  # -(x - dx)^2 - (y - dy)^2 but for a constant
-                weight[head, i] = value
-        weight.mul_(self.locality_strength)
-        nn.init.zeros_(self.pos_proj.bias)
-
-    def train(self, mode: bool = True) -> "GPSA":
-        self._cache.clear()
-        return super().train(mode)
-
-    # Attention by position --------------------------------------------------------------------------------------------
-
-    def _attend_along(self, axis: int, length: int) -> torch.Tensor:
-        """Attention by position along rows (axis 0) or columns (axis 1) of `length` tokens, (heads, length, length)."""
-        weight = self.pos_proj.weight
-        weight = weight.to(compute_dtype(weight.dtype))
-        place = torch.arange(length, device=weight.device, dtype=weight.dtype)
-        distance = place.unsqueeze(0) - place.unsqueeze(1)  # from query (row) to key (column)
-        scores = weight[:, axis].view(-1, 1, 1) * distance + weight[:, 2].view(-1, 1, 1) * distance.square()
-        # The bias shifts all scores of a head, which softmax does not see: it is here for its gradient, of zero.
-        return (scores + self.pos_proj.bias.to(weight.dtype).view(-1, 1, 1)).softmax(dim=-1)
-
-    @torch.jit.unused
-    def _kept_along(self, axis: int, length: int, dtype: torch.dtype) -> torch.Tensor:
-        sources = (self.pos_proj.weight, self.pos_proj.bias)
-        with full_precision(self.pos_proj.weight.device):
-            return self._cache.get((axis, length, dtype), sources, lambda: self._attend_along(axis, length).to(dtype))
-
-    def _positions(self, height: int, width: int, dtype: torch.dtype) -> Tuple[torch.Tensor, torch.Tensor]:
-        """Attention by position between rows (heads, H, H) and between columns (heads, W, W)."""
-        if torch.jit.is_scripting():
-            return self._attend_along(1, height).to(dtype), self._attend_along(0, width).to(dtype)
-        else:
-            return self._kept_along(1, height, dtype), self._kept_along(0, width, dtype)
-
-    # Forward ----------------------------------------------------------------------------------------------------------
 
     def _project(self, x: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Query, key and value of a map, (B, heads, N, head_dim) each."""
@@ -160,13 +185,13 @@ class GPSA(nn.Module):
         """
         q, k, _ = self._project(x)
         content = self._content(q, k)
-        rows, columns = self._positions(x.shape[1], x.shape[2], content.dtype)
+        rows, columns = self.pos_proj(x.shape[1], x.shape[2], content.dtype)
         return GatedAttention(torch.sigmoid(self.gating_param), content, self._position(rows, columns))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         batch, height, width, dim = x.shape
         q, k, v = self._project(x)
-        rows, columns = self._positions(height, width, v.dtype)
+        rows, columns = self.pos_proj(height, width, v.dtype)
         gate = torch.sigmoid(self.gating_param).to(v.dtype).view(-1, 1, 1)
         if self.training and self.attn_drop > 0.0:  # drops the same weights from content and position
             weights = torch.lerp(self._content(q, k).to(v.dtype), self._position(rows, columns), gate)

@@ -20,11 +20,12 @@ def relative_positions(height, width, dtype):
 
 
 def formula(layer, x):
-    """Equations 5 to 8 of the paper with all tables, and the division by the sum that the official code adds."""
+    """The paper's formula with all tables, and the division by the sum that the official code adds."""
     batch, height, width, dim = x.shape
     q, k, v = layer.qkv(x.flatten(1, 2)).unflatten(2, (3, layer.num_heads, -1)).permute(2, 0, 3, 1, 4)
     content = (q @ k.transpose(-2, -1) / math.sqrt(layer.head_dim)).softmax(-1)
-    position = layer.pos_proj(relative_positions(height, width, x.dtype)).permute(2, 0, 1).softmax(-1)
+    scores = relative_positions(height, width, x.dtype) @ layer.pos_proj.weight.T + layer.pos_proj.bias
+    position = scores.permute(2, 0, 1).softmax(-1)
     gate = torch.sigmoid(layer.gating_param).view(-1, 1, 1)
     weights = (1 - gate) * content + gate * position
     weights = weights / weights.sum(-1, keepdim=True)
@@ -106,8 +107,8 @@ def test_heads_beyond_a_square_are_random():
 def test_positions_are_computed_once_for_a_grid_while_weights_stay(monkeypatch):
     layer = random_layer(dtype=torch.float32).eval()
     calls = []
-    attend_along = layer._attend_along
-    monkeypatch.setattr(layer, "_attend_along", lambda *args: (calls.append(args), attend_along(*args))[1])
+    along = layer.pos_proj._along
+    monkeypatch.setattr(layer.pos_proj, "_along", lambda *args: (calls.append(args[:2]), along(*args))[1])
     with torch.no_grad():
         for grid in ((4, 5), (4, 5), (5, 4), (4, 5)):
             layer(torch.randn(1, *grid, 12))
@@ -123,7 +124,7 @@ def test_memory_grows_like_the_map_and_not_like_its_square():
     """At 96x96 tokens a table of all pairs would take 340 MB a head."""
     layer = GPSA(8, 2).eval()
     for side in (48, 96):
-        rows, columns = layer._positions(side, side, torch.float32)
+        rows, columns = layer.pos_proj(side, side, torch.float32)
         assert rows.numel() + columns.numel() == 4 * side * side
 
 
