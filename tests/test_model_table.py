@@ -13,8 +13,8 @@ import model_table  # noqa: E402
 
 NAMES = backbones.list_models()
 
-# Multiply-adds of all spectral gates of a model in millions, from 2.5 HW log2(HW) FLOPs a transform and channel and 6 a
-# complex product.
+# Multiply-adds of all spectral gates of a model in millions, for the models that have any, from 2.5 HW log2(HW) FLOPs a
+# transform and channel and 6 a complex product.
 SPECTRAL_MMACS = {
     "spectformer_ti": 4.17,
     "spectformer_xs": 6.25,
@@ -51,9 +51,10 @@ def test_counts_agree_with_the_papers_and_the_readme(name):
     assert not cost.uncounted
     assert not cost.uncalled
     spectral_macs = (cost.by_operator["fft"] + cost.by_operator["complex product"]) / 2
-    assert spectral_macs / 1e6 == pytest.approx(SPECTRAL_MMACS[name], rel=0.003)
-    low, high = published_gmacs(name)
-    assert 0.98 * low <= comparable_macs(name) / 1e9 <= 1.02 * high
+    assert spectral_macs / 1e6 == pytest.approx(SPECTRAL_MMACS.get(name, 0), rel=0.003)
+    if model_table.PUBLISHED[name].gmacs is not None:
+        low, high = published_gmacs(name)
+        assert 0.98 * low <= comparable_macs(name) / 1e9 <= 1.02 * high
     assert model_table.row(name) in readme_table(), "run python tools/model_table.py"
 
 
@@ -65,9 +66,9 @@ def published_gmacs(name):
 
 
 def comparable_macs(name):
-    """What the paper counted: SpectFormer's hierarchical figures leave out attention's products and the transforms."""
+    """What the paper counted."""
     cost = model_table.cost_of(name)
-    if model_table.PUBLISHED[name].note == "token labels":
+    if model_table.PUBLISHED[name].layers_only:
         return (cost.by_operator["conv"] + cost.by_operator["linear"]) / 2
     return cost.macs
 

@@ -19,8 +19,6 @@ from backbones.flops import Cost, count
 README = Path(__file__).resolve().parents[1] / "README.md"
 BEGIN, END = "<!-- model table: begin, by tools/model_table.py -->", "<!-- model table: end -->"
 
-INPUT_SIZE = (3, 224, 224)
-
 
 @dataclass(frozen=True)
 class Family:
@@ -37,24 +35,32 @@ class Family:
 
 @dataclass(frozen=True)
 class Published:
-    """What a paper says of a model on ImageNet-1k at 224 x 224 pixels.
+    """What is published of a model on ImageNet-1k, at the model's own image size.
 
     Attributes:
         family: Key of `FAMILIES`.
-        gmacs: The paper's "GFLOPs", with the decimals it gives.
-        top1: Accuracy in percent.
+        gmacs: "GFLOPs" with the decimals that are given, None where none are.
+        top1: Accuracy in percent, None where none is known.
         note: Key of `NOTES`, if there is something to know about the figures.
+        layers_only: Whether `gmacs` are those of convolutions and linear layers, without attention and transforms.
+        has_weights: Whether this model is among the family's published weights.
     """
 
     family: str
-    gmacs: str
-    top1: str
+    gmacs: str | None
+    top1: str | None
     note: str | None = None
+    layers_only: bool = False
+    has_weights: bool = True
 
 
 FAMILIES = {
     "SpectFormer": Family("2304.06446", None),  # the repository badripatro/SpectFormers never had any
     "GFNet": Family("2107.00645", "https://github.com/raoyongming/GFNet#model-zoo"),
+    "ConViT": Family("2103.10697", "https://github.com/facebookresearch/convit#pretrained-models"),
+    "TNT": Family("2103.00112", "https://github.com/huawei-noah/Efficient-AI-Backbones/releases/tag/tnt"),
+    "PyramidTNT": Family("2201.00978", None),  # only on a file host that most users cannot reach
+    "HaloNet": Family("2103.12731", None),  # the authors published no code
 }
 
 NOTES = {
@@ -63,18 +69,27 @@ NOTES = {
         "MACs are those of convolutions and linear layers only; attention and the transforms are missing."
     ),
     "too low": "Less than its convolutions and linear layers take by themselves; later listings give 4.6 and 8.6.",
+    "no attention": "The published MACs leave out the products of attention.",
+    "official": "The parameters leave out `outer_tokens`, which the official checkpoints hold and nothing uses.",
+    "legacy": "The network of the first public TNT-S checkpoint, which the paper does not describe.",
+    "not checked": "These accuracies could not be compared with the paper's tables again, except H7's.",
+    "timm": "Designed and trained for timm; figures are those of its model cards.",
 }
 
 # SpectFormer: tables of arXiv 2304.06446 and the readme of badripatro/SpectFormers. GFNet: the model zoo in the readme
-# of raoyongming/GFNet, which repeats arXiv 2107.00645.
+# of raoyongming/GFNet, which repeats arXiv 2107.00645. ConViT: table 1 of arXiv 2103.10697. TNT: table 1 of arXiv
+# 2103.00112; the legacy network's accuracy from timm's listing. PyramidTNT: arXiv 2201.00978. HaloNet: arXiv 2103.12731
+# and timm's model cards.
 PUBLISHED = {
     "spectformer_ti": Published("SpectFormer", "1.8", "76.9"),
     "spectformer_xs": Published("SpectFormer", "4.0", "80.2"),
     "spectformer_s": Published("SpectFormer", "6.6", "81.7"),
     "spectformer_b": Published("SpectFormer", "11.5", "82.1"),
-    "spectformer_h_s": Published("SpectFormer", "3.9", "84.3", "token labels"),
-    "spectformer_h_b": Published("SpectFormer", "6.3", "85.0", "token labels"),  # 85.1 in the paper's table
-    "spectformer_h_l": Published("SpectFormer", "12.7", "85.7", "token labels"),
+    "spectformer_h_s": Published("SpectFormer", "3.9", "84.3", "token labels", layers_only=True),
+    "spectformer_h_b": Published(
+        "SpectFormer", "6.3", "85.0", "token labels", layers_only=True
+    ),  # 85.1 in the paper's table
+    "spectformer_h_l": Published("SpectFormer", "12.7", "85.7", "token labels", layers_only=True),
     "gfnet_ti": Published("GFNet", "1.3", "74.6"),
     "gfnet_xs": Published("GFNet", "2.8", "78.6"),
     "gfnet_s": Published("GFNet", "4.5", "80.0"),
@@ -82,13 +97,39 @@ PUBLISHED = {
     "gfnet_h_ti": Published("GFNet", "2.0", "80.1"),
     "gfnet_h_s": Published("GFNet", "4.5", "81.5", "too low"),
     "gfnet_h_b": Published("GFNet", "8.4", "82.9", "too low"),
+    "convit_ti": Published("ConViT", "1", "73.1", "no attention", layers_only=True),
+    "convit_s": Published("ConViT", "5.4", "81.3", "no attention", layers_only=True),
+    "convit_b": Published("ConViT", "17", "82.4", "no attention", layers_only=True),
+    "convit_ti_plus": Published("ConViT", "2", "76.7", "no attention", layers_only=True, has_weights=False),
+    "convit_s_plus": Published("ConViT", "10", "82.2", "no attention", layers_only=True, has_weights=False),
+    "convit_b_plus": Published("ConViT", "30", "82.5", "no attention", layers_only=True, has_weights=False),
+    "tnt_ti": Published("TNT", "1.4", "73.9", "official", has_weights=False),
+    "tnt_s": Published("TNT", "5.2", "81.5", "official"),
+    "tnt_b": Published("TNT", "14.1", "82.9", "official"),
+    "tnt_s_legacy": Published("TNT", None, "81.5", "legacy", has_weights=False),
+    "pyramidtnt_ti": Published("PyramidTNT", "0.6", "75.2"),
+    "pyramidtnt_s": Published("PyramidTNT", "3.3", "82.0"),
+    "pyramidtnt_m": Published("PyramidTNT", "8.2", "83.5"),
+    "pyramidtnt_b": Published("PyramidTNT", "16.0", "84.1"),
+    "halonet_h0_256": Published("HaloNet", None, "77.9", "not checked"),
+    "halonet_h1_256": Published("HaloNet", None, "79.9", "not checked"),
+    "halonet_h2_256": Published("HaloNet", None, "80.4", "not checked"),
+    "halonet_h3_320": Published("HaloNet", None, "81.9", "not checked"),
+    "halonet_h4_384": Published("HaloNet", None, "83.3", "not checked"),
+    "halonet_h5_448": Published("HaloNet", None, "84.0", "not checked"),
+    "halonet_h6_512": Published("HaloNet", None, "84.4", "not checked"),
+    "halonet_h7_600": Published("HaloNet", None, "84.9", "not checked"),
+    "halonet_26t": Published("HaloNet", "3.19", "79.1", "timm"),
+    "eca_halonext_26ts": Published("HaloNet", "2.44", "79.5", "timm"),
+    "sehalonet_33ts": Published("HaloNet", "3.55", "81.0", "timm"),
+    "halonet_50ts": Published("HaloNet", "5.30", "81.7", "timm"),
 }
 
 
 @cache
 def cost_of(name: str) -> Cost:
-    """Cost of one of our models for one image of `INPUT_SIZE`, by the papers' convention."""
-    return count(timm.create_model(name), INPUT_SIZE)
+    """Cost of one of our models for one image of its own size, by the papers' convention."""
+    return count(timm.create_model(name), timm.get_pretrained_cfg(name).input_size)
 
 
 def row(name: str) -> str:
@@ -96,31 +137,42 @@ def row(name: str) -> str:
     cost, published = cost_of(name), PUBLISHED[name]
     family = FAMILIES[published.family]
     mark = f" <sup>{list(NOTES).index(published.note) + 1}</sup>" if published.note else ""
+    height, width = cost.input_size[1:]
     cells = (
         f"`{name}`",
+        f"{height}x{width}",
         f"{cost.params / 1e6:.2f}",
         f"{cost.macs / 1e9:.2f}",
-        f"{published.gmacs}{mark}",
-        published.top1,
+        f"{published.gmacs or '-'}{mark}",
+        published.top1 or "-",
         f"[{published.family}](https://arxiv.org/abs/{family.arxiv})",
-        f"[repository]({family.weights})" if family.weights else "none published",
+        _weights(name),
     )
     return f"| {' | '.join(cells)} |"
 
 
+def _weights(name: str) -> str:
+    """Where trained weights are: on the hub, at the authors', or nowhere."""
+    published = PUBLISHED[name]
+    address = FAMILIES[published.family].weights if published.has_weights else None
+    sources = ["`pretrained=True`"] if timm.get_pretrained_cfg(name).hf_hub_id else []
+    sources += [f"[repository]({address})"] if address else []
+    return ", ".join(sources) or "none published"
+
+
 def head() -> list[str]:
     """The first lines of the table."""
-    height, width = INPUT_SIZE[1:]
     columns = (
         "model",
+        "pixels",
         "params (M)",
-        f"MACs (G) at {height}x{width}",
+        "MACs (G)",
         "MACs (G) published",
         "top-1 (%) published",
         "paper",
-        "official weights",
+        "weights",
     )
-    return [f"| {' | '.join(columns)} |", "| --- | ---: | ---: | ---: | ---: | --- | --- |"]
+    return [f"| {' | '.join(columns)} |", "| --- | ---: | ---: | ---: | ---: | ---: | --- | --- |"]
 
 
 def notes() -> list[str]:
