@@ -103,5 +103,10 @@ def test_command_explains_what_is_wrong(capsys, arguments, message):
 
 
 def test_command_passes_on_why_a_model_refuses_a_size():
-    with pytest.raises(SystemExit, match=r"convit_tiny at 100x100: .*doesn't match model"):
-        benchmark.main(["convit_tiny", "--size", "100"])
+    with pytest.raises(SystemExit, match=r"halonet26t at 100x100: "):
+        benchmark.main(["halonet26t", "--size", "100"])
+
+
+def test_a_model_of_one_size_is_made_for_the_size_that_is_measured(capsys):
+    benchmark.main(["convit_tiny", "--size", "32x32", "--seconds", "0.01"])
+    assert "32x32" in capsys.readouterr().out

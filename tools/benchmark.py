@@ -101,6 +101,8 @@ def make_step(name: str, size: tuple[int, int], batch: int, args: argparse.Names
     model = timm.create_model(name)
     if hasattr(model, "set_input_size"):
         model.set_input_size(img_size=size)
+    elif model.pretrained_cfg.get("fixed_input_size"):
+        model = timm.create_model(name, img_size=size)  # takes no other size than the one it is made for
     channels = model.pretrained_cfg["input_size"][0]
     layout = torch.channels_last if args.channels_last else torch.contiguous_format
     dtype = DTYPES[args.dtype]
