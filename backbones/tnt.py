@@ -19,8 +19,16 @@ from timm.data import IMAGENET_INCEPTION_MEAN, IMAGENET_INCEPTION_STD
 from timm.layers import Mlp, calculate_drop_path_rates, trunc_normal_
 from timm.models import checkpoint, generate_default_cfgs
 
-from .backbone import ClassTokenTrunk, cfg, check_fits, rename, resample_grid_tensors, unwrap_state_dict
-from .layers import Attention, Block, GroupAttention, PositionEmbedding, check_image_size, pad_to_multiple
+from .backbone import (
+    ClassTokenTrunk,
+    cfg,
+    check_fits,
+    join_projections,
+    rename,
+    resample_grid_tensors,
+    unwrap_state_dict,
+)
+from .layers import Attention, Block, GroupAttention, PositionEmbedding, pad_to_multiple
 from .registry import register_variants
 
 __all__ = ["TNT"]
@@ -262,13 +270,11 @@ class TNT(ClassTokenTrunk):
         super().init_weights()
         trunc_normal_(self.cls_pos, std=0.02)
 
-    def forward_stem(self, x: torch.Tensor) -> State:
-        """Images (B, in_chans, H, W) to pixels (B, N, L, c) and the class token with the patches (B, 1 + N, C)."""
-        pixels = self.patch_embed(check_image_size(x, self.least_size))  # B H' W' L c
-        patches = self.pos_embed(self.pixel_proj(pixels))  # B H' W' C
+    def _embed(self, x: torch.Tensor) -> State:
+        pixels = self.patch_embed(x)  # B H' W' L c
+        patches = self.pos_embed(self.pixel_proj(pixels)).flatten(1, 2)  # B N C
         cls_token = (self.cls_token + self.cls_pos).to(patches.dtype).expand(patches.shape[0], -1, -1)
-        tokens = torch.cat([cls_token, patches.flatten(1, 2)], dim=1)
-        return pixels.flatten(1, 2), self.pos_drop(tokens)
+        return pixels.flatten(1, 2), self.pos_drop(torch.cat([cls_token, patches], dim=1))
 
     def _tap(self, state: State) -> torch.Tensor:
         return state[1]
@@ -343,10 +349,7 @@ def _convert(state_dict: Dict[str, torch.Tensor], names: List[Tuple[str, Any]]) 
     inner_position = converted["patch_embed.pos"]
     if inner_position.dim() == 4:  # 1 c 4 4, timm's
         converted["patch_embed.pos"] = inner_position.flatten(2).transpose(1, 2)
-    for name in [name for name in converted if ".mixer.qk." in name]:  # one projection to q, k and v
-        value = name.replace(".qk.", ".v.")
-        converted[name.replace(".qk.", ".qkv.")] = torch.cat([converted.pop(name), converted.pop(value)])
-    return converted
+    return join_projections(converted, ("qk", "v"), "qkv")
 
 
 def _check_network(state_dict: Dict[str, torch.Tensor], model: nn.Module) -> None:

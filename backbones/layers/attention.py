@@ -3,6 +3,7 @@
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from timm.models import register_notrace_module
 
 from .precision import compute_dtype
 
@@ -60,6 +61,7 @@ class Attention(nn.Module):
         return self.proj_drop(self.proj(x))
 
 
+@register_notrace_module  # the dtype decides how the softmax is computed
 class GroupAttention(Attention):
     """Self-attention within groups: a token attends to those that share all axes but the last two with it, as the
     sixteen pixels of a patch do in TNT (arXiv 2103.00112, equation 4).
