@@ -5,8 +5,34 @@ from typing import Optional
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from timm.models import register_notrace_module
 
 from .attention import check_heads
+
+
+def biased_attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor, dropout_p: float = 0.0
+) -> torch.Tensor:
+    """softmax(q kᵀ / sqrt(head width) + bias) v.
+
+    (B, heads, N, head width) for each of q, k and v -> the same as q. The weights are stored only where a gradient has
+    to reach the bias.
+
+    Args:
+        q: Queries.
+        k: Keys.
+        v: Values.
+        bias: What is added to the logits, (1 or B, heads, number of queries, number of keys), in any dtype.
+        dropout_p: Dropout on the attention weights.
+    """
+    bias = bias.to(q.dtype)  # which autocast chooses
+    if not torch.is_grad_enabled():
+        bias = bias.detach()  # a parameter asks for a gradient even then, and so for a path that is not fused
+    if bias.requires_grad and q.device.type == "cpu":
+        # Fused kernels for the CPU give a bias no gradient, and what torch falls back to takes half as long again.
+        weights = (torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-2, -1)) + bias).softmax(-1)
+        return torch.matmul(F.dropout(weights, dropout_p, training=dropout_p > 0.0), v)
+    return F.scaled_dot_product_attention(q, k, v, bias, dropout_p=dropout_p)
 
 
 class PooledKeys(nn.Module):
@@ -33,11 +59,11 @@ class PooledKeys(nn.Module):
         return self.norm(self.proj(x))
 
 
+@register_notrace_module  # who needs a gradient decides how attention is computed
 class ReducedAttention(nn.Module):
     """Multi-head attention of every position of a map to a reduced map (PVT, arXiv 2102.12122, section 3.3).
 
-    (B, H, W, C) -> (B, H, W, C). The weights are never stored where no gradient has to reach `bias`; the scale is
-    1 / sqrt(head width).
+    (B, H, W, C) -> (B, H, W, C). The scale is 1 / sqrt(head width).
 
     Args:
         dim: Channels C.
@@ -90,8 +116,11 @@ class ReducedAttention(nn.Module):
         else:
             q = self._heads(self.q(x), 1)[0]
             k, v = self._heads(self.kv(self.reduce(x)), 2).unbind(0)
-        mask = bias.to(q.dtype) if bias is not None else None  # autocast chooses the queries' dtype
-        out = F.scaled_dot_product_attention(q, k, v, mask, dropout_p=self.attn_drop if self.training else 0.0)
+        dropout_p = self.attn_drop if self.training else 0.0
+        if bias is None:
+            out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p)
+        else:
+            out = biased_attention(q, k, v, bias, dropout_p)
         return self.proj_drop(self.proj(out.transpose(1, 2).reshape(x.shape)))
 
     def _heads(self, x: torch.Tensor, parts: int) -> torch.Tensor:
