@@ -48,7 +48,8 @@ State = Tuple[torch.Tensor, torch.Tensor]  # words (B, H, W, 16, c) and patches 
 
 
 class Stem(nn.Module):
-    """Images to patches at stride 8 and the words in them, with their position within the patch (section 3.2).
+    """Images to patches at stride 8 and the words in them, with their position within the patch: the paper's
+    convolutional stem.
 
     (B, in_chans, H, W) -> words (B, H / 8, W / 8, 16, inner_dim) and patches (B, H / 8, W / 8, dim), sides rounded up.
     Words are the positions of a map at stride 2, row by row; where patches reach over its edge, these are zeros.
@@ -88,7 +89,7 @@ class Stem(nn.Module):
 @register_notrace_module  # an odd map is padded
 class WordMerging(nn.Module):
     """The words of 2x2 neighbouring patches become those of one: norm, then a 3x3 convolution of stride 2 on the 8x8
-    words, which sees nothing beyond them (section 3.2).
+    words, which sees nothing beyond them.
 
     (B, H, W, 16, dim) -> (B, H / 2, W / 2, 16, out_dim), sides rounded up: an odd map is padded with zeros.
 
@@ -118,7 +119,7 @@ class WordMerging(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Norm, then a 3x3 convolution of stride 2, between two stages (section 3.2).
+    """Norm, then a 3x3 convolution of stride 2, between two stages.
 
     (B, H, W, dim) -> (B, H / 2, W / 2, out_dim), sides rounded up.
 
@@ -156,7 +157,7 @@ class Merging(nn.Module):
 
 
 class OuterBlock(Block):
-    """Block whose mixer also takes a bias, one for all images. Arguments as in Block."""
+    """Block whose mixer also takes a bias, the same for all images. Arguments as in Block."""
 
     def _biased_residuals(self, x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         x = x + self.drop_path1(self.ls1(self.mixer(self.norm1(x), bias)))
@@ -175,9 +176,9 @@ class OuterBlock(Block):
 
 
 class PyramidTNTBlock(nn.Module):
-    """One block of both transformers, or of the outer one alone.
+    """One block of both transformers, as in TNT, or of the outer one alone.
 
-    Stochastic depth leaves the projection of words alone.
+    ((B, H, W, 16, c), (B, H, W, C)) -> the same. Stochastic depth leaves the projection of words alone.
 
     Args:
         outer: Block of the patches.
@@ -203,6 +204,8 @@ class PyramidTNTBlock(nn.Module):
 
 class PyramidTNTStage(nn.Module):
     """A stage of both transformers, whose blocks share one bias of the outer attention.
+
+    ((B, H, W, 16, c), (B, H, W, C)) -> the same at half the sides, rounded up, except in the first stage.
 
     Args:
         downsample: From the previous stage's words and patches to this one's, None in the first stage.
@@ -230,15 +233,15 @@ class PyramidTNTStage(nn.Module):
 
 
 def num_inner_blocks(depth: int) -> int:
-    """How many blocks of a stage, the first ones, have an inner part (section 3.2 and the official code)."""
+    """How many blocks of a stage, the first ones, have an inner part. Only the official code tells."""
     return 2 if depth > 6 else 1
 
 
 class PyramidTNT(Pyramid):
-    """PyramidTNT (section 3).
+    """PyramidTNT.
 
-    Any image works. At sides that 64 does not divide every convolution of stride 2 rounds them up, zeros stand for
-    the words beyond the edge, and the squares that share a key end there; the official code has no such sizes.
+    Any image works. Where 64 does not divide a side, which the official code refuses, every convolution of stride 2
+    rounds it up, zeros stand for words beyond the edge, and squares of patches that share a key end at it.
 
     Args:
         img_size: Height and width of the images in pixels that tables are made for. Others work too.

@@ -151,12 +151,12 @@ class PositionEmbedding(nn.Module):
 
 @register_notrace_module
 class PairBias(nn.Module):
-    """A learned bias for each pair of a query and a key of a map, which attention adds to its logits: the relative
-    positions of PyramidTNT (arXiv 2201.00978, section 3.2), which are one free value for each pair.
+    """A learned bias for each pair of a query and a key of a map, which attention adds to its logits: what PyramidTNT
+    (arXiv 2201.00978) calls relative positions, though each pair has a value of its own.
 
     The sides H, W of a map -> (1, heads, H W, Hk Wk), the keys' grid being `reduction` times coarser, sides rounded
     up. On another grid than its own the table is resampled bicubically on both its token axes; in evaluation the
-    result is kept for the grid.
+    result is kept for the last grid.
 
     Args:
         num_heads: Number of heads.
@@ -171,9 +171,9 @@ class PairBias(nn.Module):
         super().__init__()
         self.grid_size = check_grid_size(grid_size)
         self.reduction = reduction
-        num_queries, num_keys = math.prod(self.grid_size), math.prod(token_grid(*self.grid_size, reduction))
+        num_queries, num_keys = math.prod(self.grid_size), math.prod(self._key_grid(self.grid_size))
         self.weight = nn.Parameter(torch.empty(1, num_heads, num_queries, num_keys, device=device, dtype=dtype))
-        self._cache = EvalCache()
+        self._cache = EvalCache(max_entries=1)  # it grows with the square of the grid, at 800x1216 pixels to 231 MB
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -183,11 +183,11 @@ class PairBias(nn.Module):
         self._cache.clear()
         return super().train(mode)
 
+    def _key_grid(self, grid: Tuple[int, int]) -> Tuple[int, int]:
+        return token_grid(grid[0], grid[1], self.reduction)
+
     def _resample(self, table: torch.Tensor, grid: Tuple[int, int], new_grid: Tuple[int, int]) -> torch.Tensor:
-        keys, new_keys = (
-            token_grid(grid[0], grid[1], self.reduction),
-            token_grid(new_grid[0], new_grid[1], self.reduction),
-        )
+        keys, new_keys = self._key_grid(grid), self._key_grid(new_grid)
         return resample_pairs(table[0], list(grid), list(keys), list(new_grid), list(new_keys)).unsqueeze(0)
 
     def table(self, height: int, width: int) -> torch.Tensor:

@@ -36,8 +36,8 @@ def biased_attention(
 
 
 class PooledKeys(nn.Module):
-    """The map that keys and values come from: averages over squares of positions, projected and normalised (Twins,
-    arXiv 2104.13840, and PVT v2, arXiv 2106.13797, section 3.3, reduce likewise).
+    """The map that keys and values come from: means of squares of positions, projected and normalised, as in
+    PyramidTNT (arXiv 2201.00978).
 
     (B, H, W, C) -> (B, H / reduction, W / reduction, C), sides rounded up: where squares reach over the edge, the mean
     is that of the positions inside.

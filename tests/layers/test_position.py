@@ -1,4 +1,4 @@
-"""Resampling of tables, and the position embedding."""
+"""Resampling of tables, the position embedding and the bias of pairs."""
 
 import copy
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from backbones.layers import PositionEmbedding, resample_grid, resample_spectrum
+from backbones.layers import PairBias, PositionEmbedding, resample_grid, resample_pairs, resample_spectrum
 
 
 def by_hand(table, size, mode, align_corners):
@@ -154,3 +154,118 @@ def test_an_empty_or_misshapen_grid_is_refused(grid_size):
         PositionEmbedding(3, grid_size)
     with pytest.raises(ValueError, match="got"):
         embedding().set_grid_size(grid_size)
+
+
+def pairs_by_hand(table, query_grid, key_grid, new_query_grid, new_key_grid):
+    """Keys as images with a channel for each head and query, then queries with one for each head and key."""
+    heads = table.shape[0]
+    keys = table.reshape(1, -1, *key_grid)
+    table = F.interpolate(keys, new_key_grid, mode="bicubic").reshape(heads, table.shape[1], -1)
+    queries = table.transpose(1, 2).reshape(1, -1, *query_grid)
+    table = F.interpolate(queries, new_query_grid, mode="bicubic").reshape(heads, table.shape[2], -1)
+    return table.transpose(1, 2)
+
+
+@pytest.mark.parametrize(
+    ("new_query_grid", "new_key_grid"), [([6, 4], [3, 2]), ([3, 9], [2, 5]), ([4, 6], [3, 2]), ([1, 1], [1, 1])]
+)
+def test_pairs_are_interpolated_on_the_grid_of_queries_and_on_that_of_keys(new_query_grid, new_key_grid):
+    table = torch.randn(3, 4 * 6, 2 * 3, dtype=torch.float64)
+    actual = resample_pairs(table, [4, 6], [2, 3], new_query_grid, new_key_grid)
+    torch.testing.assert_close(actual, pairs_by_hand(table, [4, 6], [2, 3], new_query_grid, new_key_grid))
+
+
+def test_pairs_of_the_own_grids_are_returned_as_they_are_and_others_keep_their_dtype():
+    table = torch.randn(2, 6, 4).bfloat16()
+    assert resample_pairs(table, [2, 3], [2, 2], [2, 3], [2, 2]) is table
+    actual = resample_pairs(table, [2, 3], [2, 2], [3, 3], [2, 2])
+    assert actual.dtype == torch.bfloat16
+    torch.testing.assert_close(actual, pairs_by_hand(table.float(), [2, 3], [2, 2], [3, 3], [2, 2]).bfloat16())
+
+
+def pair_bias(grid_size=(5, 6), reduction=2):
+    return PairBias(3, grid_size, reduction)
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize(("grid", "key_grid"), [((5, 6), (3, 3)), ((6, 5), (3, 3)), ((9, 4), (5, 2)), ((1, 1), (1, 1))])
+def test_a_bias_has_a_value_for_each_pair_on_any_grid(grid, key_grid, train):
+    layer = pair_bias().train(train)
+    expected = pairs_by_hand(layer.weight.detach()[0], (5, 6), (3, 3), grid, key_grid)
+    for _ in range(2):
+        torch.testing.assert_close(layer(*grid), expected[None])
+        with torch.no_grad():
+            torch.testing.assert_close(layer(*grid), expected[None])
+
+
+@torch.no_grad()
+def test_evaluation_resamples_a_bias_once_and_keeps_no_more_than_one(monkeypatch):
+    layer = pair_bias().eval()
+    calls = []
+    monkeypatch.setattr(layer, "table", lambda h, w, table=layer.table: calls.append((h, w)) or table(h, w))
+    for grid in [(8, 8), (8, 8), (4, 4), (5, 6), (4, 4)]:
+        layer(*grid)
+    assert calls == [(8, 8), (4, 4)]
+    assert len(layer._cache) == 1
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda layer: layer.weight.mul_(2),
+        lambda layer: layer.load_state_dict(pair_bias().state_dict()),
+        lambda layer: layer.set_grid_size((3, 3)),
+        lambda layer: (layer.weight.data.mul_(2), layer.eval()),
+    ],
+    ids=["in place", "load_state_dict", "set_grid_size", "data, then eval()"],
+)
+def test_a_kept_bias_is_never_stale(change):
+    layer = pair_bias().eval()
+    before = layer(8, 8)
+    change(layer)
+    assert not torch.equal(layer(8, 8), before)
+    assert torch.equal(layer(8, 8), copy.deepcopy(layer)(8, 8))
+
+
+def test_a_bias_is_resampled_in_float32_under_autocast():
+    layer = pair_bias()
+    with torch.autocast("cpu", torch.bfloat16):
+        under_autocast = layer(8, 8)
+    assert torch.equal(under_autocast, layer(8, 8))
+
+
+def test_set_grid_size_resamples_the_stored_bias():
+    layer = pair_bias().requires_grad_(False)
+    expected = layer(7, 4)
+    layer.set_grid_size((7, 4))
+    assert layer.grid_size == (7, 4)
+    assert layer.weight.shape == (1, 3, 28, 4 * 2)
+    assert not layer.weight.requires_grad
+    assert torch.equal(layer.weight, expected)
+
+
+def test_a_stored_bias_of_another_grid_is_resampled_to_the_layers_own():
+    layer, other = pair_bias(), pair_bias((8, 3))
+    torch.testing.assert_close(layer.resampled(other.weight, (8, 3)), other(5, 6))
+
+
+def test_gradients_reach_the_bias_from_any_grid():
+    layer = PairBias(2, (2, 3), 2, dtype=torch.float64)
+
+    def function(weight):
+        return torch.func.functional_call(layer, {"weight": weight}, (3, 4))
+
+    assert torch.autograd.gradcheck(function, (layer.weight,))
+
+
+def test_a_scripted_bias_computes_the_same_on_any_grid():
+    layer = pair_bias()
+    scripted = torch.jit.script(layer)
+    for grid in [(5, 6), (7, 3)]:
+        torch.testing.assert_close(scripted(*grid), layer(*grid))
+
+
+def test_a_bias_for_an_empty_grid_is_refused():
+    with pytest.raises(ValueError, match=r"grid_size must be \(H, W\) of at least \(1, 1\), got \(0, 3\)"):
+        PairBias(2, (0, 3))
