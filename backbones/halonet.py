@@ -12,7 +12,7 @@ from typing import Any, Dict, List, Optional, Sequence, Set, Tuple, Type, Union
 import torch
 import torch.nn as nn
 from timm.layers import BatchNormAct2d, DropPath, EcaModule, SEModule, calculate_drop_path_rates, get_act_layer
-from timm.models import generate_default_cfgs
+from timm.models import checkpoint, generate_default_cfgs
 
 from .backbone import Pyramid, Stage, cfg, check_fits, check_per_stage, rename, unwrap_state_dict
 from .layers import ConvNormAct, HaloAttention, by_images
@@ -55,10 +55,22 @@ class HaloStem(nn.Module):
             )
             in_chans = out_chans
         self.pool = nn.MaxPool2d(3, stride=2, padding=1) if has_pool else nn.Identity()
+        self.hidden_width = dim // 4  # a pixel of the image, at stride 2
+
+    def _embed(self, x: torch.Tensor) -> torch.Tensor:
+        return self.pool(self.convs(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+    @torch.jit.unused
+    def _by_images(self, x: torch.Tensor) -> torch.Tensor:
+        return by_images(self, self._embed, x, self.hidden_width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.convs(x.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1))  # B H' W' dim
-        return self.pool(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        x = x.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)  # B H W in_chans
+        if torch.jit.is_scripting():
+            x = self._embed(x)
+        else:
+            x = self._by_images(x)
+        return x
 
 
 class ConvMixer(nn.Module):
@@ -139,16 +151,34 @@ class Bottleneck(nn.Module):
         self.act = act_layer(inplace=True)
         self.hidden_width = max(in_chans, out_chans // stride**2, dim, value_dim // stride**2)
 
-    def _residual(self, x: torch.Tensor) -> torch.Tensor:
-        return self.act(self.drop_path(self.conv3(self.mixer(self.conv1(x)))) + self.shortcut(x))
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        residual = self.drop_path(self.conv3(self.mixer(self.conv1(x))))
+        residual += self.shortcut(x)
+        return self.act(residual)
+
+
+class HaloStage(Stage):
+    """A stage of bottleneck blocks, (B, H, W, C) -> (B, H / s, W / s, C')."""
+
+    def __init__(self, blocks: Sequence[Bottleneck]) -> None:
+        super().__init__(nn.Identity(), blocks)
+        self.hidden_width = max(block.hidden_width for block in blocks)
+
+    def _blocks(self, x: torch.Tensor) -> torch.Tensor:
+        for block in self.blocks:
+            if self.grad_checkpointing and not torch.jit.is_scripting():
+                x = checkpoint(block, x)
+            else:
+                x = block(x)
+        return x
 
     @torch.jit.unused
     def _by_images(self, x: torch.Tensor) -> torch.Tensor:
-        return by_images(self, self._residual, x, self.hidden_width)
+        return by_images(self, self._blocks, x, self.hidden_width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if torch.jit.is_scripting():
-            x = self._residual(x)
+            x = self._blocks(x)
         else:
             x = self._by_images(x)
         return x
@@ -275,7 +305,7 @@ class HaloNet(Pyramid):
                     Bottleneck(mixer, width, dim, value_dim, embed_dim, stride, project, rate, act_layer, **dd)
                 )
                 width = embed_dim
-            stages.append(Stage(nn.Identity(), blocks))
+            stages.append(HaloStage(blocks))
         self.stages = nn.ModuleList(stages)
         self.norm = nn.Identity()  # blocks end in an activation
         self.final_conv = ConvNormAct(width, final_dim, act_layer=act_layer, **dd) if final_dim else nn.Identity()

@@ -1,5 +1,6 @@
 """Blocked local attention: a block of queries attends to its neighbourhood, the block and a halo around it."""
 
+import math
 from typing import Optional
 
 import torch
@@ -9,7 +10,9 @@ from timm.layers import trunc_normal_
 from timm.models import register_notrace_module
 
 from .attention import check_heads
+from .chunk import CHUNK_BYTES
 from .patch_embed import token_grid
+from .tracing import is_eager
 
 
 @register_notrace_module  # a tracer has no sizes to lay blocks out by
@@ -97,19 +100,24 @@ class HaloAttention(nn.Module):
         trunc_normal_(self.width_rel, std=self.scale)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        _, height, width, _ = x.shape
+        height, width = x.shape[1], x.shape[2]
         rows, cols = token_grid(height, width, self.block_size)  # of blocks
-        q = self._query_blocks(x, rows, cols)  # B*rows*cols heads y x head_dim
-        k, v = self._neighbourhoods(x, rows, cols)  # B*rows*cols heads window**2 head_dim or value_head_dim
-        bias = self._relative_logits(q)  # B*rows*cols heads y*x window**2
+        q = self._split_heads(self.q(x[:, :: self.query_stride, :: self.query_stride]))  # B heads H' W' head_dim
+        kv = self._split_heads(self.kv(x))  # B heads H W head_dim+value_head_dim
+        # Blocks fill the padded map; keys and values have a halo around it.
+        b, h = self.query_block_size, self.halo_size
+        q = F.pad(q, [0, 0, 0, cols * b - q.shape[3], 0, rows * b - q.shape[2]])
+        bottom, right = rows * self.block_size - height, cols * self.block_size - width
+        halo = [0, 0, h, h + right, h, h + bottom]
+        kv = F.pad(kv, halo)
+        inside: Optional[torch.Tensor] = None
         if self.mask_padding:
-            inside = self._inside(height, width, rows, cols, x.device)[:, None, None]  # rows*cols 1 1 window**2
-            bias = bias.unflatten(0, (-1, rows * cols)).masked_fill(~inside, float("-inf")).flatten(0, 1)
-        x = F.scaled_dot_product_attention(q.flatten(2, 3), k, v, attn_mask=bias, scale=self.scale)
+            inside = F.pad(torch.ones(height, width, device=x.device), halo[2:])
+        if torch.jit.is_scripting():
+            x = self._attend(q, kv, inside)
+        else:
+            x = self._attend_by_parts(q, kv, inside)
 
-        b = self.query_block_size
-        x = x.reshape(-1, rows, cols, self.num_heads, b, b, self.value_head_dim)
-        x = x.permute(0, 1, 4, 2, 5, 3, 6).reshape(-1, rows * b, cols * b, self.num_heads * self.value_head_dim)
         height, width = token_grid(height, width, self.query_stride)
         x = x[:, :height, :width]
         if self.pool_size > 1:
@@ -117,40 +125,72 @@ class HaloAttention(nn.Module):
             x = x.permute(0, 2, 3, 1)
         return x
 
-    def _query_blocks(self, x: torch.Tensor, rows: int, cols: int) -> torch.Tensor:
-        b = self.query_block_size
-        q = self.q(x[:, :: self.query_stride, :: self.query_stride])
-        q = F.pad(q, [0, 0, 0, cols * b - q.shape[2], 0, rows * b - q.shape[1]])
-        q = q.reshape(-1, rows, b, cols, b, self.num_heads, self.head_dim)
-        return q.permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, self.num_heads, b, b, self.head_dim)
+    def _split_heads(self, x: torch.Tensor) -> torch.Tensor:
+        return x.unflatten(-1, (self.num_heads, -1)).permute(0, 3, 1, 2, 4)
 
-    def _neighbourhoods(self, x: torch.Tensor, rows: int, cols: int) -> tuple[torch.Tensor, torch.Tensor]:
-        b, h, w = self.block_size, self.halo_size, self.window_size
-        kv = self.kv(x)
-        kv = F.pad(kv, [0, 0, h, cols * b - x.shape[2] + h, h, rows * b - x.shape[1] + h])
-        # Positions of a window's cells in the padded map. Tensor.unfold gathers them as fast, but its gradient is slow.
-        window = torch.arange(w, device=x.device)
-        ys = torch.arange(rows, device=x.device)[:, None] * b + window  # rows window
-        xs = torch.arange(cols, device=x.device)[:, None] * b + window  # cols window
-        cells = ys[:, None, :, None] * (cols * b + 2 * h) + xs[None, :, None, :]  # rows cols window window
-        kv = kv.flatten(1, 2).index_select(1, cells.flatten())
-        kv = kv.reshape(-1, w * w, self.num_heads, self.head_dim + self.value_head_dim).transpose(1, 2)
-        return kv[..., : self.head_dim], kv[..., self.head_dim :]
+    @torch.jit.unused
+    def _attend_by_parts(self, q: torch.Tensor, kv: torch.Tensor, inside: Optional[torch.Tensor]) -> torch.Tensor:
+        """`_attend` on the CPU for a few images, or a few rows of blocks of one image, at a time.
+
+        In training too: the logits of a batch are so large that they would come in fresh pages each time, which takes
+        longer than to compute them.
+        """
+        if q.device.type != "cpu" or not is_eager(q) or torch.jit.is_tracing():
+            return self._attend(q, kv, inside)
+        rows = q.shape[2] // self.query_block_size
+        bytes_per_image = math.prod(q.shape[1:4]) * self.window_size**2 * q.element_size()
+        num_images = max(1, CHUNK_BYTES // bytes_per_image)
+        num_rows = max(1, min(rows, rows * CHUNK_BYTES // bytes_per_image))
+        parts = []
+        for q_part, kv_part in zip(q.split(num_images), kv.split(num_images)):
+            stripes = []
+            for row in range(0, rows, num_rows):
+                queries = slice(row * self.query_block_size, (row + num_rows) * self.query_block_size)
+                keys = slice(row * self.block_size, (row + num_rows) * self.block_size + 2 * self.halo_size)
+                inside_part = None if inside is None else inside[keys]
+                stripes.append(self._attend(q_part[:, :, queries], kv_part[:, :, keys], inside_part))
+            parts.append(stripes[0] if len(stripes) == 1 else torch.cat(stripes, dim=1))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _attend(self, q: torch.Tensor, kv: torch.Tensor, inside: Optional[torch.Tensor]) -> torch.Tensor:
+        """Attention of padded maps with heads, (B, heads, H, W, channels of a head) -> (B, H, W, value_dim)."""
+        b, w = self.query_block_size, self.window_size
+        rows, cols = q.shape[2] // b, q.shape[3] // b
+        # N is B heads rows cols from here on.
+        q = q.unflatten(3, (cols, b)).unflatten(2, (rows, b)).transpose(3, 4).reshape(-1, b, b, self.head_dim)
+        bias = self._relative_logits(q).flatten(3).flatten(1, 2)  # N y*x window**2
+        cells = self._window_cells(rows, cols, kv.shape[3], kv.device)
+        if inside is not None:
+            outside = inside.flatten().index_select(0, cells).reshape(rows * cols, 1, w * w) == 0
+            bias = bias.unflatten(0, (-1, rows * cols)).masked_fill(outside, float("-inf")).flatten(0, 1)
+        # Tensor.unfold would gather as fast, but its gradient is slow.
+        kv = kv.flatten(2, 3).index_select(2, cells).reshape(-1, w * w, kv.shape[4])  # N window**2 channels
+        k, v = kv[..., : self.head_dim], kv[..., self.head_dim :]
+        x = self._fused_attention(q.flatten(1, 2), k, v, bias)  # N y*x value_head_dim
+        x = x.reshape(-1, self.num_heads, rows, cols, b, b, self.value_head_dim)
+        return x.permute(0, 2, 4, 3, 5, 1, 6).reshape(-1, rows * b, cols * b, self.num_heads * self.value_head_dim)
+
+    def _window_cells(self, rows: int, cols: int, width: int, device: torch.device) -> torch.Tensor:
+        """Where the neighbourhoods' cells are in a flat map of that width, (rows cols window**2)."""
+        window = torch.arange(self.window_size, device=device)
+        ys = torch.arange(rows, device=device)[:, None] * self.block_size + window  # rows window
+        xs = torch.arange(cols, device=device)[:, None] * self.block_size + window  # cols window
+        return (ys[:, None, :, None] * width + xs[None, :, None, :]).flatten()
 
     def _relative_logits(self, q: torch.Tensor) -> torch.Tensor:
-        height = torch.einsum("nhyxd,ydw->nhyxw", q, self._rows_by_query(self.height_rel))
-        width = torch.einsum("nhyxd,xdw->nhyxw", q, self._rows_by_query(self.width_rel))
-        return (height[..., :, None] + width[..., None, :]).flatten(4).flatten(2, 3)
+        """Logits of relative positions, for queries (N, y, x, head_dim) and the rows and columns of their windows."""
+        height = torch.einsum("nyxd,ydw->nyxw", q, self._rows_by_query(self.height_rel))
+        width = torch.einsum("nyxd,xdw->nyxw", q, self._rows_by_query(self.width_rel))
+        return height[..., :, None] + width[..., None, :]
 
     def _rows_by_query(self, table: torch.Tensor) -> torch.Tensor:
         """The rows of a table that each query of a row or column of a block reads, (query, head_dim, window)."""
         windows = table.unfold(0, self.window_size, 1).flip(0)  # the window of query 0 is the last one
         return windows[: self.query_block_size * self.query_step : self.query_step]
 
-    def _inside(self, height: int, width: int, rows: int, cols: int, device: torch.device) -> torch.Tensor:
-        """Which cells of each neighbourhood are in the map, (rows * cols, window**2)."""
-        window = torch.arange(-self.halo_size, self.block_size + self.halo_size, device=device)
-        ys = torch.arange(rows, device=device)[:, None] * self.block_size + window
-        xs = torch.arange(cols, device=device)[:, None] * self.block_size + window
-        ys, xs = (ys >= 0) & (ys < height), (xs >= 0) & (xs < width)
-        return (ys[:, None, :, None] & xs[None, :, None, :]).flatten(2).flatten(0, 1)
+    def _fused_attention(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        if bias.device.type == "cpu" and (bias.requires_grad or self.head_dim != self.value_head_dim):
+            # PyTorch's fused kernel for the CPU takes neither, and what it falls back to is slower than this.
+            return bias.baddbmm_(q, k.transpose(1, 2), alpha=self.scale).softmax(dim=-1) @ v
+        q, k, v, bias = q[:, None], k[:, None], v[:, None], bias[:, None]  # as one head
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=self.scale)[:, 0]
