@@ -7,8 +7,7 @@ to each other in the first blocks of a stage, and every patch gets a projection 
 patches attend to all others with a learned bias for each pair, in the first two stages to means of squares of them.
 """
 
-import re
-from typing import Any, Dict, List, Optional, Sequence, Set, Tuple, Type, Union
+from typing import Any, Dict, Optional, Sequence, Set, Tuple, Type, Union
 
 import torch
 import torch.nn as nn
@@ -33,10 +32,10 @@ from .layers import (
     PairBias,
     PositionEmbedding,
     ReducedAttention,
+    by_images,
     pad_to_multiple,
     token_grid,
 )
-from .layers.chunk import by_images
 from .registry import register_variants
 from .tnt import PixelProjection
 
@@ -45,6 +44,14 @@ __all__ = ["PyramidTNT"]
 SIDE = 4  # a patch has SIDE x SIDE words in every stage
 
 State = Tuple[torch.Tensor, torch.Tensor]  # words (B, H, W, 16, c) and patches (B, H, W, C)
+
+
+class WordsNorm(nn.LayerNorm):
+    """Layer norm of all words of a patch as one vector, (..., L, c) -> (..., L, c); its weight has L c values."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        words = F.layer_norm(x.flatten(-2), self.normalized_shape, self.weight, self.bias, self.eps)
+        return words.reshape(x.shape)
 
 
 class Stem(nn.Module):
@@ -181,18 +188,61 @@ class PyramidTNTBlock(nn.Module):
     ((B, H, W, 16, c), (B, H, W, C)) -> the same. Stochastic depth leaves the projection of words alone.
 
     Args:
-        outer: Block of the patches.
-        inner: Block of the words, None for none.
-        word_proj: What words give their patch, None where there is no inner block.
+        dim: Channels C of a patch.
+        num_heads: Heads of the outer attention.
+        reduction: Side of the square of patches that share a key.
+        inner_dim: Channels c of a word where the block has an inner part, else None.
+        inner_num_heads: Heads of the inner attention.
+        mlp_ratio: Hidden channels of both MLPs in multiples of their channels.
+        qkv_bias: Whether query, key and value have a bias.
+        proj_drop: Dropout in MLPs and after attention.
+        attn_drop: Dropout on attention weights.
+        drop_path: Rate of stochastic depth.
+        act_layer: Activation of the MLPs.
     """
 
     def __init__(
-        self, outer: nn.Module, inner: Optional[nn.Module] = None, word_proj: Optional[nn.Module] = None
+        self,
+        dim: int,
+        num_heads: int,
+        reduction: int,
+        inner_dim: Optional[int],
+        inner_num_heads: int,
+        mlp_ratio: float,
+        qkv_bias: bool,
+        proj_drop: float,
+        attn_drop: float,
+        drop_path: float,
+        act_layer: Type[nn.Module],
+        device=None,
+        dtype=None,
     ) -> None:
         super().__init__()
-        self.inner = inner
-        self.word_proj = word_proj
-        self.outer = outer
+        dd = {"device": device, "dtype": dtype}
+        attn_args = dict(qkv_bias=qkv_bias, attn_drop=attn_drop, proj_drop=proj_drop, **dd)
+        mlp_args = dict(act_layer=act_layer, drop=proj_drop, **dd)
+        self.inner = None
+        self.word_proj = None
+        if inner_dim is not None:
+            self.inner = Block(
+                mixer=GroupAttention(inner_dim, inner_num_heads, **attn_args),
+                mlp=Mlp(inner_dim, int(inner_dim * mlp_ratio), **mlp_args),
+                norm1=WordsNorm(SIDE**2 * inner_dim, **dd),
+                norm2=WordsNorm(SIDE**2 * inner_dim, **dd),
+                dim=inner_dim,
+                drop_path=drop_path,
+                **dd,
+            )
+            self.word_proj = PixelProjection(SIDE**2, inner_dim, dim, bias=False, norm_layer=nn.LayerNorm, **dd)
+        self.outer = OuterBlock(
+            mixer=ReducedAttention(dim, num_heads, reduction, **attn_args),
+            mlp=Mlp(dim, int(dim * mlp_ratio), **mlp_args),
+            norm1=nn.LayerNorm(dim, **dd),
+            norm2=nn.LayerNorm(dim, **dd),
+            dim=dim,
+            drop_path=drop_path,
+            **dd,
+        )
 
     def forward(self, state: State, bias: torch.Tensor) -> State:
         words, patches = state
@@ -313,42 +363,32 @@ class PyramidTNT(Pyramid):
         self.pos_embed = PositionEmbedding(embed_dims[0], grids[0], **dd)
         self.pos_drop = nn.Dropout(pos_drop_rate)
 
-        def transformer(block_cls: Type[Block], mixer: nn.Module, dim: int, norm_shape: Sequence[int], rate: float):
-            return block_cls(
-                mixer=mixer,
-                mlp=Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=proj_drop_rate, **dd),
-                norm1=nn.LayerNorm(norm_shape, **dd),
-                norm2=nn.LayerNorm(norm_shape, **dd),
-                dim=dim,
-                drop_path=rate,
-                **dd,
-            )
-
-        attn_args = dict(qkv_bias=qkv_bias, attn_drop=attn_drop_rate, proj_drop=proj_drop_rate, **dd)
+        block_args = dict(
+            mlp_ratio=mlp_ratio,
+            qkv_bias=qkv_bias,
+            proj_drop=proj_drop_rate,
+            attn_drop=attn_drop_rate,
+            act_layer=act_layer,
+            **dd,
+        )
         drop_path_rates = iter(calculate_drop_path_rates(drop_path_rate, sum(depths)))
         stages = []
         for i, (dim, inner_dim, depth, grid_size) in enumerate(zip(embed_dims, inner_dims, depths, grids)):
-            blocks: List[nn.Module] = []
-            for j in range(depth):
-                rate = next(drop_path_rates)
-                mixer = ReducedAttention(dim, num_heads[i], reductions[i], **attn_args)
-                outer = transformer(OuterBlock, mixer, dim, [dim], rate)
-                if j >= num_inner_blocks(depth):
-                    blocks.append(PyramidTNTBlock(outer))
-                    continue
-                mixer = GroupAttention(inner_dim, inner_num_heads[i], **attn_args)
-                inner = transformer(Block, mixer, inner_dim, [SIDE**2, inner_dim], rate)
-                word_proj = PixelProjection(SIDE**2, inner_dim, dim, bias=False, norm_layer=nn.LayerNorm, **dd)
-                blocks.append(PyramidTNTBlock(outer, inner, word_proj))
-            stages.append(
-                PyramidTNTStage(
-                    Merging(tuple(inner_dims[i - 1 : i + 1]), tuple(embed_dims[i - 1 : i + 1]), **dd)
-                    if i > 0
-                    else None,
-                    PairBias(num_heads[i], grid_size, reductions[i], **dd),
-                    blocks,
+            blocks = [
+                PyramidTNTBlock(
+                    dim,
+                    num_heads[i],
+                    reductions[i],
+                    inner_dim=inner_dim if j < num_inner_blocks(depth) else None,
+                    inner_num_heads=inner_num_heads[i],
+                    drop_path=next(drop_path_rates),
+                    **block_args,
                 )
-            )
+                for j in range(depth)
+            ]
+            relative_pos = PairBias(num_heads[i], grid_size, reductions[i], **dd)
+            downsample = Merging(inner_dims[i - 1 : i + 1], embed_dims[i - 1 : i + 1], **dd) if i > 0 else None
+            stages.append(PyramidTNTStage(downsample, relative_pos, blocks))
         self.stages = nn.ModuleList(stages)
         self.norm = nn.LayerNorm(embed_dims[-1], **dd)
         self._init_head(embed_dims[-1], num_classes, global_pool, drop_rate, **dd)
@@ -412,8 +452,6 @@ def _convert(state_dict: Dict[str, torch.Tensor], model: nn.Module) -> Dict[str,
         query, whole = name.replace(".mixer.kv.", ".mixer.q."), name.replace(".mixer.kv.", ".mixer.qkv.")
         if query in state_dict and whole in own and name not in (query, whole):  # keys of the queries' own map
             state_dict[whole] = torch.cat([state_dict.pop(query), state_dict.pop(name)])
-        elif re.match(r"stages\..*\.inner\.norm[12]\.", name):
-            state_dict[name] = state_dict[name].reshape(SIDE**2, -1)
     return state_dict
 
 

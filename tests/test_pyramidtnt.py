@@ -73,7 +73,7 @@ def test_inner_norms_span_all_words_of_a_patch():
     assert isinstance(block.mixer, GroupAttention)
     x = torch.randn(1, 2, 3, 16, 4)
     for norm in (block.norm1, block.norm2):
-        expected = F.layer_norm(x.flatten(3), [64], norm.weight.flatten(), norm.bias.flatten(), eps=1e-5)
+        expected = F.layer_norm(x.flatten(3), [64], norm.weight, norm.bias, eps=1e-5)
         torch.testing.assert_close(norm(x), expected.unflatten(3, (16, 4)))
 
 
@@ -123,13 +123,14 @@ def test_gradients_reach_every_bias_at_any_size(size):
         assert stage.relative_pos.weight.grad.abs().max() > 0
 
 
-def test_positions_and_biases_are_spared_weight_decay():
+def test_tables_and_norms_are_spared_weight_decay():
     model = create()
-    groups = param_groups_weight_decay(model, 0.05, model.no_weight_decay())
-    spared = {id(parameter) for group in groups if group["weight_decay"] == 0 for parameter in group["params"]}
-    tables = [name for name, _ in model.named_parameters() if "pos" in name]
-    assert len(tables) == 6
-    assert all(id(model.get_parameter(name)) in spared for name in tables)
+    groups = param_groups_weight_decay(model, 0.05, no_weight_decay_list=model.no_weight_decay())
+    decayed = {id(parameter) for group in groups if group["weight_decay"] > 0 for parameter in group["params"]}
+    spared = [name for name, parameter in model.named_parameters() if id(parameter) not in decayed]
+    assert [name for name in spared if "pos" in name] == [name for name, _ in model.named_parameters() if "pos" in name]
+    norms = [name for name, module in model.named_modules() if isinstance(module, nn.LayerNorm)]
+    assert {f"{name}.weight" for name in norms} <= set(spared)
 
 
 def test_initial_weights_follow_the_official_code():
