@@ -15,7 +15,7 @@ from timm.layers import BatchNormAct2d, DropPath, EcaModule, SEModule, calculate
 from timm.models import checkpoint, generate_default_cfgs
 
 from .backbone import Pyramid, Stage, cfg, check_fits, check_per_stage, rename, unwrap_state_dict
-from .layers import ConvNormAct, HaloAttention, by_images
+from .layers import ConvNormAct, HaloAttention, acts_in_place, by_images
 from .registry import register_variants
 
 __all__ = ["HaloNet"]
@@ -104,7 +104,7 @@ class HaloMixer(nn.Module):
         super().__init__()
         dd = {"device": device, "dtype": dtype}
         self.attn = HaloAttention(dim, value_dim=value_dim, **kwargs, **dd)
-        self.norm = BatchNormAct2d(value_dim, act_layer=act_layer, **dd)
+        self.norm = BatchNormAct2d(value_dim, act_layer=act_layer, inplace=acts_in_place(act_layer), **dd)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.norm(self.attn(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
@@ -148,13 +148,11 @@ class Bottleneck(nn.Module):
         self.conv3 = ConvNormAct(value_dim, out_chans, **dd)
         self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
         self.shortcut = ConvNormAct(in_chans, out_chans, stride=stride, **dd) if project else nn.Identity()
-        self.act = act_layer(inplace=True)
+        self.act = act_layer(inplace=acts_in_place(act_layer))
         self.hidden_width = max(in_chans, out_chans // stride**2, dim, value_dim // stride**2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        residual = self.drop_path(self.conv3(self.mixer(self.conv1(x))))
-        residual += self.shortcut(x)
-        return self.act(residual)
+        return self.act(self.drop_path(self.conv3(self.mixer(self.conv1(x)))) + self.shortcut(x))
 
 
 class HaloStage(Stage):

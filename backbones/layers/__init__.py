@@ -5,7 +5,7 @@ from .attention import Attention, ClassAttention, GroupAttention, check_heads
 from .block import Block, SerialBlock
 from .cache import EvalCache
 from .chunk import by_images
-from .conv import ConvNormAct
+from .conv import ConvNormAct, acts_in_place
 from .dft import SPECTRAL_METHODS, SpectralMethod
 from .fnet import FNet
 from .gpsa import GPSA, GatedAttention
@@ -54,6 +54,7 @@ __all__ = [
     "SerialBlock",
     "SpectralGating",
     "SpectralMethod",
+    "acts_in_place",
     "by_images",
     "check_heads",
     "check_image_size",

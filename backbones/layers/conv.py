@@ -11,6 +11,13 @@ from .cache import EvalCache
 from .tracing import is_eager
 
 
+def acts_in_place(act_layer: Optional[Type[nn.Module]]) -> bool:
+    """Whether an activation should overwrite its input: ReLU, whose gradient needs its output alone. Others would copy
+    their input first.
+    """
+    return act_layer is not None and issubclass(act_layer, nn.ReLU)
+
+
 class ConvNormAct(nn.Module):
     """A convolution without bias, batch norm and an activation, (B, H, W, in_chans) -> (B, H / s, W / s, out_chans).
 
@@ -43,7 +50,13 @@ class ConvNormAct(nn.Module):
         self.conv = nn.Conv2d(
             in_chans, out_chans, kernel_size, stride, padding=kernel_size // 2, groups=groups, bias=False, **dd
         )
-        self.bn = BatchNormAct2d(out_chans, apply_act=act_layer is not None, act_layer=act_layer, **dd)
+        self.bn = BatchNormAct2d(
+            out_chans,
+            apply_act=act_layer is not None,
+            act_layer=act_layer,
+            inplace=acts_in_place(act_layer),
+            **dd,
+        )
         self._cache = EvalCache(max_entries=1)
 
     def train(self, mode: bool = True) -> "ConvNormAct":
