@@ -1,14 +1,22 @@
 """Registration of a family's table of variants with timm."""
 
 import sys
-from typing import Any, Callable, Dict, List, Type
+from typing import Any, Callable, Dict, List, NamedTuple, Type
 
 import torch
 from timm.models import build_model_with_cfg, is_model, register_model
 
 from .backbone import Backbone
 
-_names: List[str] = []
+
+class Variant(NamedTuple):
+    """A row of a family's table: the class of a model and its constructor arguments."""
+
+    model_cls: Type[Backbone]
+    model_args: Dict[str, Any]
+
+
+_variants: Dict[str, Variant] = {}
 
 
 def register_variants(
@@ -29,12 +37,11 @@ def register_variants(
         ValueError: timm has a model of that name, whose meaning must not change.
     """
     for name, model_args in variants.items():
-        if is_model(name) and name not in _names:
+        if is_model(name) and name not in _variants:
             raise ValueError(f"timm already has a model {name!r}, names must not shadow timm's")
         entry = _entry_function(module_name, name, model_cls, model_args, checkpoint_filter_fn)
         setattr(sys.modules[module_name], name, register_model(entry))
-        if name not in _names:
-            _names.append(name)
+        _variants[name] = Variant(model_cls, model_args)
 
 
 def _entry_function(module_name, name, model_cls, model_args, checkpoint_filter_fn) -> Callable[..., torch.nn.Module]:
@@ -58,4 +65,9 @@ def _entry_function(module_name, name, model_cls, model_args, checkpoint_filter_
 
 def list_models() -> List[str]:
     """Names of all models of this library, to be created with `timm.create_model`."""
-    return sorted(_names)
+    return sorted(_variants)
+
+
+def variants() -> Dict[str, Variant]:
+    """All models of this library, family by family in the order of their tables."""
+    return dict(_variants)

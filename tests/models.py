@@ -1,0 +1,80 @@
+"""The registered models as tests need them: by name, drawn once, or one for each code path.
+
+What can be said without values runs on the meta device. To draw the weights of a large model takes longer than a test
+with it, so they are drawn once for each name and shared: tests of one name should follow one another, as they do with
+`parametrize("name", NAMES, scope="module")`.
+"""
+
+import copy
+import functools
+import inspect
+
+import timm
+import torch
+
+import backbones
+from backbones.registry import variants
+
+NAMES = backbones.list_models()
+SIZE = 64  # pixels; three stages of a pyramid still have more than one token
+
+
+def _kind(value):
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_kind, value))
+    is_size = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return "a number" if is_size else value
+
+
+def code_path(name):
+    """What the code of a model depends on: its class, and its arguments but for the values of numbers."""
+    model_cls, model_args = variants()[name]
+    defaults = {p.name: p.default for p in inspect.signature(model_cls).parameters.values()}
+    return model_cls, repr(sorted((key, _kind(value)) for key, value in {**defaults, **model_args}.items()))
+
+
+# The first of a table, which is its smallest, where several have the same code path.
+REPRESENTATIVES = sorted({code_path(name): name for name in reversed(variants())}.values())
+
+
+@functools.lru_cache(maxsize=1)
+def drawn(name):
+    """The model of 5 classes for images of SIZE pixels, in evaluation. It is shared: nothing may change it."""
+    with torch.random.fork_rng(devices=[]):  # a test sees the same numbers whether it is the first of its name or not
+        torch.manual_seed(0)
+        return timm.create_model(name, img_size=SIZE, num_classes=5).eval()
+
+
+def create(name, **kwargs):
+    """A model of its own with the weights of `drawn`, which `kwargs` must leave in their shapes. In training mode."""
+    source = drawn(name)
+    model = on_meta(name, **kwargs)
+    owner = getattr(model, "model", model)  # of features_only
+    weights = {key: source.get_parameter(key).detach() for key, _ in owner.named_parameters()}
+    buffers = {key: source.get_buffer(key).clone() for key, _ in owner.named_buffers()}  # training writes to them
+    owner.load_state_dict({**weights, **buffers}, assign=True)
+    return model
+
+
+@functools.lru_cache(maxsize=1)
+def _built_on_meta(name):
+    return timm.create_model(name, device="meta", img_size=SIZE, num_classes=5)
+
+
+def on_meta(name, **kwargs):
+    """A model without values: shapes, names and errors are the same."""
+    if not kwargs:
+        return copy.deepcopy(_built_on_meta(name))
+    return timm.create_model(name, **{"device": "meta", "img_size": SIZE, "num_classes": 5, **kwargs})
+
+
+def images(batch=2, height=SIZE, width=SIZE, channels=3, **kwargs):
+    """A batch of noise (B, channels, height, width)."""
+    return torch.randn(batch, channels, height, width, **kwargs)
+
+
+def assert_close(actual, expected, tolerance=1e-4):
+    """Shapes are equal, and no value is off by more than `tolerance` of the largest one."""
+    assert actual.shape == expected.shape
+    error = (actual - expected).abs().max() / expected.abs().max().clamp(min=1e-6)
+    assert error < tolerance, f"off by {error:.1e} of the scale"

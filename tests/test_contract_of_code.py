@@ -1,0 +1,113 @@
+"""What the contract promises of a model's code, whatever its sizes: graphs, autocast in training, doors of checkpoints.
+
+The rule: of models that have the same class, and the same constructor arguments but for the values of numbers, the
+first in its table is tested, which is the smallest. See `code_path` in models.py.
+"""
+
+import functools
+import json
+
+import pytest
+import timm
+import torch
+
+from .models import REPRESENTATIVES, SIZE, assert_close, create, drawn, images
+
+pytestmark = pytest.mark.parametrize("name", REPRESENTATIVES, scope="module")
+
+
+# Compilation and export -------------------------------------------------------------------------------------------
+
+
+def test_compiles_as_one_graph(name):
+    torch.compiler.reset()  # what is compiled is counted by function, and models share those
+    model = create(name).eval()
+    x = images()
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    assert_close(compiled(x), model(x))
+
+
+@functools.lru_cache(maxsize=1)
+def exported(name):
+    batch = torch.export.Dim("batch", min=1)
+    return torch.export.export(create(name).eval(), (images(),), dynamic_shapes=({0: batch},))
+
+
+@torch.no_grad()
+def test_exports_with_a_dynamic_batch(name):
+    x = images(3)
+    assert_close(exported(name).module()(x), drawn(name)(x))
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_onnx_equals_eager(name, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    path = str(tmp_path / "model.onnx")
+    torch.onnx.export(exported(name), (), path, dynamo=True, verbose=False)  # it would export a model as we do
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    x = images(3)
+    (output,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    assert_close(torch.from_numpy(output), drawn(name)(x))
+
+
+def test_scripts(name):
+    model = create(name).eval()
+    x = images()
+    assert_close(torch.jit.script(model)(x), model(x))
+
+
+# Training ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_trains_under_autocast(name, dtype):
+    model = create(name)
+    with torch.autocast("cpu", dtype):
+        loss = model(images()).float().square().mean()
+    loss.backward()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
+
+
+# Checkpoints ------------------------------------------------------------------------------------------------------
+
+
+def load(name, source, **kwargs):
+    kwargs = {"img_size": SIZE, "num_classes": 5, **kwargs}
+    overlay = dict(num_classes=5, **source)
+    return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **kwargs).eval()
+
+
+@torch.no_grad()
+def test_own_checkpoint_is_loaded_as_it_is(name, tmp_path):
+    model = drawn(name)
+    x = images()
+    torch.save(model.state_dict(), tmp_path / "own.pth")
+    assert torch.equal(load(name, dict(file=str(tmp_path / "own.pth")))(x), model(x))
+    shuffled = dict(sorted(model.state_dict().items()))
+    assert torch.equal(load(name, dict(state_dict=shuffled))(x), model(x))
+
+
+@torch.no_grad()
+def test_checkpoint_adapts_to_classes_channels_and_size(name):
+    state_dict = drawn(name).state_dict()
+    other = load(name, dict(state_dict=dict(state_dict)), num_classes=3, in_chans=1, img_size=(128, 64))
+    assert other(images(channels=1)).shape == (2, 3)
+    trunk = dict(create(name, num_classes=0).state_dict())
+    features = load(name, dict(state_dict=trunk), num_classes=0)
+    x = images()
+    assert torch.equal(features.forward_features(x), drawn(name).forward_features(x))
+    assert torch.equal(features(x), drawn(name).forward_head(drawn(name).forward_features(x), pre_logits=True))
+
+
+@torch.no_grad()
+def test_local_dir_is_a_source_too(name, tmp_path):
+    from safetensors.torch import save_file
+
+    model = drawn(name)
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    config = dict(architecture=name, num_classes=5, pretrained_cfg=dict(num_classes=5), model_args=dict(img_size=SIZE))
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    x = images()
+    assert torch.equal(timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()(x), model(x))
