@@ -16,10 +16,20 @@ NOT_A_MAP = "vit_*"
 # Tests that timm runs on a few names of its own, though what they promise holds for any model.
 FOR_ANY_MODEL = {"test_prune_intermediate_layers_params_used"}
 
+# Tests that take long and depend on a model's code, not on its sizes.
+OF_CODE = {
+    "test_model_forward_torchscript",
+    "test_model_forward_fx",
+    "test_model_backward_fx",
+    "test_model_forward_fx_torchscript",
+    "test_prune_intermediate_layers_contract",
+}
+
 
 def pytest_addoption(parser):
-    """Add `--model`, to be given once for each model."""
+    """Add two options, to be given once for each model."""
     parser.addoption("--model", action="append", default=[], help="name of a registered model to test")
+    parser.addoption("--code-of", action="append", default=[], help="one of these, whose code is tested too")
 
 
 def pytest_configure(config):
@@ -57,11 +67,11 @@ def pytest_pycollect_makeitem(collector, name, obj):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leave out what timm tests on its own models only."""
-    names = config.getoption("model")
+    """Leave out what timm tests on its own models only, and tests of code where it was not asked for."""
     ours, others = [], []
     for item in items:
         tag = getattr(item, "callspec", None) and item.callspec.params.get("model_name")
+        names = config.getoption("code_of" if item.originalname in OF_CODE else "model")
         (ours if str(tag).partition(".")[0] in names else others).append(item)
     config.hook.pytest_deselected(items=others)
     items[:] = ours
