@@ -329,6 +329,9 @@ _PROJECTION = (r"^(|blocks\.\d+\.)proj\.", r"\1pixel_proj.proj.")  # in both
 def checkpoint_filter_fn(state_dict: Dict[str, Any], model: nn.Module) -> Dict[str, torch.Tensor]:
     """An official checkpoint, one of timm's TNT, or one of our own, as a state dict of `model`.
 
+    There is no official code for another image size than the checkpoint's. The table of patches is resampled as in all
+    families here; timm's TNT smooths it with another cubic kernel, which changes logits by some 1e-4 of their scale.
+
     Raises:
         ValueError: It is of the other of the two networks, or of another model.
     """

@@ -79,7 +79,8 @@ class GroupAttention(Attention):
         groups, length, dim = x.shape
         # Tokens last: one copy gives all operands in rows of L, and the softmax runs down columns, many at once.
         qkv = self.qkv(x).reshape(groups, length, 3, dim).permute(2, 0, 3, 1)
-        q, k, v = qkv.reshape(3, groups * self.num_heads, self.head_dim, length).unbind(0)  # G*heads head_dim L
+        qkv = qkv.reshape(3, groups * self.num_heads, self.head_dim, length)
+        q, k, v = qkv.unbind(0)  # G*heads head_dim L
         weights = torch.bmm(k.transpose(1, 2), q * self.head_dim**-0.5)  # G*heads L L, a column for each query
         # Half precision is converted as a whole: the CPU's softmax would do it element by element.
         weights = weights.softmax(1, dtype=compute_dtype(weights.dtype)).to(v.dtype)

@@ -37,43 +37,49 @@ def test_a_map_is_a_sequence_row_by_row():
     torch.testing.assert_close(layer(x), layer(x.flatten(1, 2)).reshape(x.shape))
 
 
+@pytest.mark.parametrize("shape", [(3, 16, 12), (2, 5, 16, 12), (2, 3, 4, 7, 12), (2, 3, 1, 12)])
+@pytest.mark.parametrize("num_heads", [1, 4])
+@pytest.mark.parametrize("qkv_bias", [True, False])
+def test_groups_attend_within_themselves(shape, num_heads, qkv_bias):
+    layer = GroupAttention(12, num_heads, qkv_bias=qkv_bias)
+    x = torch.randn(shape)
+    torch.testing.assert_close(layer(x), formula(layer, x.flatten(0, -3)).reshape(shape))
+
+
+@pytest.mark.parametrize("attention", [Attention, GroupAttention])
 @pytest.mark.parametrize("shape", [(0, 4, 8), (0, 2, 3, 8)])
-def test_an_empty_batch_gives_an_empty_batch(shape):
-    assert Attention(8, 2)(torch.empty(shape)).shape == shape
+def test_an_empty_batch_gives_an_empty_batch(attention, shape):
+    assert attention(8, 2)(torch.empty(shape)).shape == shape
 
 
-def test_any_memory_layout_gives_the_same():
-    layer = Attention(8, 2)
+@pytest.mark.parametrize("attention", [Attention, GroupAttention])
+def test_any_memory_layout_gives_the_same(attention):
+    layer = attention(8, 2)
     x = torch.randn(2, 3, 4, 8)
     as_nchw = x.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
     torch.testing.assert_close(layer(as_nchw), layer(x))
 
 
-@pytest.mark.parametrize("shape", [(3, 16, 12), (2, 5, 16, 12), (2, 3, 4, 7, 12)])
-@pytest.mark.parametrize("num_heads", [1, 4])
-def test_groups_attend_within_themselves(shape, num_heads):
-    layer = GroupAttention(12, num_heads, qkv_bias=False)
-    x = torch.randn(shape)
-    torch.testing.assert_close(layer(x), formula(layer, x.flatten(0, -3)).reshape(shape))
-
-
+@pytest.mark.parametrize("attention", [Attention, GroupAttention])
 @pytest.mark.parametrize("dropout", ["attn_drop", "proj_drop"])
-def test_dropout_acts_in_training_alone(dropout):
-    layer = Attention(8, 2, **{dropout: 0.5})
+def test_dropout_acts_in_training_alone(attention, dropout):
+    layer = attention(8, 2, **{dropout: 0.5})
     x = torch.randn(2, 5, 8)
     assert not torch.equal(layer.train()(x), layer(x))
     torch.testing.assert_close(layer.eval()(x), formula(layer, x))
 
 
-def test_gradients_agree_with_finite_differences():
-    layer = Attention(4, 2, dtype=torch.float64)
+@pytest.mark.parametrize("attention", [Attention, GroupAttention])
+def test_gradients_agree_with_finite_differences(attention):
+    layer = attention(4, 2, dtype=torch.float64)
     x = torch.randn(1, 2, 3, 4, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(layer, (x,))
 
 
+@pytest.mark.parametrize("attention", [Attention, GroupAttention])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_autocast_is_close_to_float32(dtype):
-    layer = Attention(16, 2)
+def test_autocast_is_close_to_float32(attention, dtype):
+    layer = attention(16, 2)
     x = torch.randn(2, 6, 16)
     with torch.autocast("cpu", dtype):
         y = layer(x)
@@ -97,7 +103,7 @@ def test_the_class_token_asks_itself_and_all_tokens():
     torch.testing.assert_close(y, formula(full, x)[:, :1])
 
 
-@pytest.mark.parametrize("attention", [Attention, ClassAttention])
+@pytest.mark.parametrize("attention", [Attention, GroupAttention, ClassAttention])
 @pytest.mark.parametrize("num_heads", [5, 0, -1, 24])
 def test_heads_that_do_not_divide_the_channels_are_refused(attention, num_heads):
     with pytest.raises(ValueError, match=f"num_heads must be a divisor of the 12 channels, got {num_heads}"):
