@@ -191,6 +191,8 @@ class HaloAttention(nn.Module):
     def _fused_attention(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         if bias.device.type == "cpu" and (bias.requires_grad or self.head_dim != self.value_head_dim):
             # PyTorch's fused kernel for the CPU takes neither, and what it falls back to is slower than this.
-            return bias.baddbmm_(q, k.transpose(1, 2), alpha=self.scale).softmax(dim=-1) @ v
+            logits = (q * self.scale) @ k.transpose(1, 2)
+            logits += bias
+            return logits.softmax(dim=-1) @ v
         q, k, v, bias = q[:, None], k[:, None], v[:, None], bias[:, None]  # as one head
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=self.scale)[:, 0]
