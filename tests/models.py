@@ -68,6 +68,14 @@ def on_meta(name, **kwargs):
     return timm.create_model(name, **{"device": "meta", "img_size": SIZE, "num_classes": 5, **kwargs})
 
 
+def without_repetitions(model):
+    """The model without the blocks of stages that are built as the one before: the same code in a smaller graph."""
+    for stage in getattr(model, "stages", ()):
+        pairs = zip(stage.blocks, [None, *stage.blocks])
+        stage.blocks = torch.nn.ModuleList([block for block, before in pairs if repr(block) != repr(before)])
+    return model
+
+
 def images(batch=2, height=SIZE, width=SIZE, channels=3, **kwargs):
     """A batch of noise (B, channels, height, width)."""
     return torch.randn(batch, channels, height, width, **kwargs)

@@ -11,7 +11,7 @@ import pytest
 import timm
 import torch
 
-from .models import REPRESENTATIVES, SIZE, assert_close, create, drawn, images
+from .models import REPRESENTATIVES, SIZE, assert_close, create, drawn, images, without_repetitions
 
 pytestmark = pytest.mark.parametrize("name", REPRESENTATIVES, scope="module")
 
@@ -29,14 +29,17 @@ def test_compiles_as_one_graph(name):
 
 @functools.lru_cache(maxsize=1)
 def exported(name):
+    """A model and its program: exporters take their time for each block of a model."""
+    model = without_repetitions(create(name)).eval()
     batch = torch.export.Dim("batch", min=1)
-    return torch.export.export(create(name).eval(), (images(),), dynamic_shapes=({0: batch},))
+    return model, torch.export.export(model, (images(),), dynamic_shapes=({0: batch},))
 
 
 @torch.no_grad()
 def test_exports_with_a_dynamic_batch(name):
+    model, program = exported(name)
     x = images(3)
-    assert_close(exported(name).module()(x), drawn(name)(x))
+    assert_close(program.module()(x), model(x))
 
 
 @pytest.mark.slow
@@ -45,11 +48,12 @@ def test_onnx_equals_eager(name, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     path = str(tmp_path / "model.onnx")
-    torch.onnx.export(exported(name), (), path, dynamo=True, verbose=False)  # it would export a model as we do
+    model, program = exported(name)
+    torch.onnx.export(program, (), path, dynamo=True, verbose=False)  # which would export the model as we do
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     x = images(3)
     (output,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
-    assert_close(torch.from_numpy(output), drawn(name)(x))
+    assert_close(torch.from_numpy(output), model(x))
 
 
 def test_scripts(name):
