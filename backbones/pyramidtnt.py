@@ -13,7 +13,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from timm.data import IMAGENET_INCEPTION_MEAN, IMAGENET_INCEPTION_STD
-from timm.layers import ConvNormAct, Mlp, calculate_drop_path_rates, trunc_normal_
+from timm.layers import BatchNormAct2d, ConvNormAct, Mlp, calculate_drop_path_rates, trunc_normal_
 from timm.models import checkpoint, generate_default_cfgs, register_notrace_module
 
 from .backbone import (
@@ -71,7 +71,8 @@ class Stem(nn.Module):
         super().__init__()
         dd = {"device": device, "dtype": dtype}
         self.side = SIDE
-        self.common = ConvNormAct(in_chans, inner_dim * 2, 3, stride=2, bias=True, **dd)
+        self.conv = nn.Conv2d(in_chans, inner_dim * 2, 3, stride=2, padding=1, **dd)
+        self.bn = BatchNormAct2d(inner_dim * 2, **dd)
         self.words = ConvNormAct(inner_dim * 2, inner_dim, 3, bias=True, **dd)
         self.patches = nn.Sequential(
             ConvNormAct(inner_dim * 2, inner_dim * 4, 3, stride=2, bias=True, **dd),
@@ -85,8 +86,9 @@ class Stem(nn.Module):
         trunc_normal_(self.word_pos, std=0.02)
 
     def forward(self, x: torch.Tensor) -> State:
-        x = x.contiguous(memory_format=torch.channels_last)  # convolutions then keep the layout that tokens need
-        x = self.common(x)
+        # Later convolutions keep this layout, which tokens need. Chosen any earlier, training would keep a copy of the
+        # images.
+        x = self.bn(self.conv(x).contiguous(memory_format=torch.channels_last))
         words = pad_to_multiple(self.words(x), self.side).permute(0, 2, 3, 1)  # B H/2 W/2 c
         words = words.unflatten(2, (-1, self.side)).unflatten(1, (-1, self.side))  # B H/8 4 W/8 4 c
         words = words.transpose(2, 3).flatten(3, 4)  # B H/8 W/8 16 c
@@ -430,7 +432,8 @@ def _convert(state_dict: Dict[str, torch.Tensor], model: nn.Module) -> Dict[str,
     renames = [
         (r"^outer_pos$", "pos_embed.weight"),
         (r"^inner_pos$", "patch_embed.word_pos"),
-        (r"^patch_embed\.common_conv\.", "patch_embed.common."),
+        (r"^patch_embed\.common_conv\.0\.", "patch_embed.conv."),
+        (r"^patch_embed\.common_conv\.1\.", "patch_embed.bn."),
         (r"^patch_embed\.inner_convs\.", "patch_embed.words."),
         (r"^patch_embed\.outer_convs\.(\d)\.", lambda m: f"patch_embed.patches.{int(m[1]) // 3}.{int(m[1]) % 3}."),
         (r"^(patch_embed\..*)\.0\.(\w+)$", r"\1.conv.\2"),
@@ -495,7 +498,7 @@ default_cfgs = generate_default_cfgs(
             pool_size=(model_args["img_size"] // 64, model_args["img_size"] // 64),
             mean=IMAGENET_INCEPTION_MEAN,
             std=IMAGENET_INCEPTION_STD,
-            first_conv="patch_embed.common.conv",
+            first_conv="patch_embed.conv",
             paper_ids="arXiv:2201.00978",
             paper_name="PyramidTNT: Improved Transformer-in-Transformer Baselines with Pyramid Architecture",
             origin_url="https://github.com/huawei-noah/Efficient-AI-Backbones/tree/master/tnt_pytorch",

@@ -36,7 +36,7 @@ def test_the_words_of_a_patch_are_4x4_positions_of_the_map_at_stride_2(height, w
     rows, columns = -(-height // 8), -(-width // 8)
     assert words.shape == (2, rows, columns, 16, 4)
     assert patches.shape == (2, rows, columns, 16)
-    positions = stem.words(stem.common(x))  # stride 2
+    positions = stem.words(stem.bn(stem.conv(x)))  # stride 2
     padded = torch.zeros(2, 4, rows * 4, columns * 4)
     padded[:, :, : positions.shape[2], : positions.shape[3]] = positions
     for i, j in [(0, 0), (rows - 1, columns - 1)]:
