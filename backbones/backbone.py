@@ -562,8 +562,8 @@ def join_projections(state_dict: Dict[str, torch.Tensor], parts: Sequence[str], 
 def resample_grid_tensors(state_dict: Dict[str, torch.Tensor], model: Backbone) -> Dict[str, torch.Tensor]:
     """Resample position embeddings and spectral filters of a checkpoint to the token grids of `model`.
 
-    As the official fine-tuning scripts do: position embeddings bicubically with align_corners false, filters
-    bicubically with align_corners true.
+    As the official fine-tuning scripts do: position embeddings bicubically with align_corners false (and smoothed if
+    the model's are), filters bicubically with align_corners true.
 
     Args:
         state_dict: Tensors by the names of `model`.
@@ -574,7 +574,8 @@ def resample_grid_tensors(state_dict: Dict[str, torch.Tensor], model: Backbone) 
     if isinstance(model.pos_embed, PositionEmbedding) and key in state_dict:
         table = state_dict[key]
         grid = source_grid(state_dict, table.shape[1], model.pos_embed.grid_size)
-        table = resample_grid(table.reshape(*grid, -1), list(model.pos_embed.grid_size))
+        size = list(model.pos_embed.grid_size)
+        table = resample_grid(table.reshape(*grid, -1), size, antialias=model.pos_embed.antialias)
         state_dict[key] = table.flatten(0, 1).unsqueeze(0)
     for name, module in model.named_modules():
         key = f"{name}.complex_weight"

@@ -232,7 +232,8 @@ class TNT(ClassTokenTrunk):
         num_pixels = self.patch_embed.num_pixels
 
         self.pixel_proj = PixelProjection(num_pixels, inner_dim, embed_dim, bias=True, norm_layer=norm_layer, **dd)
-        self.pos_embed = PositionEmbedding(embed_dim, grid_size, **dd)
+        # There is no official code for other sizes; timm's, which smooths, is what its checkpoints are resized by.
+        self.pos_embed = PositionEmbedding(embed_dim, grid_size, antialias=True, **dd)
         self._init_class_token(embed_dim, 1, **dd)
         self.cls_pos = nn.Parameter(torch.empty(1, 1, embed_dim, **dd))
         self.pos_drop = nn.Dropout(pos_drop_rate)
@@ -328,9 +329,6 @@ _PROJECTION = (r"^(|blocks\.\d+\.)proj\.", r"\1pixel_proj.proj.")  # in both
 
 def checkpoint_filter_fn(state_dict: Dict[str, Any], model: nn.Module) -> Dict[str, torch.Tensor]:
     """An official checkpoint, one of timm's TNT, or one of our own, as a state dict of `model`.
-
-    There is no official code for another image size than the checkpoint's. The table of patches is resampled as in all
-    families here; timm's TNT smooths it with another cubic kernel, which changes logits by some 1e-4 of their scale.
 
     Raises:
         ValueError: It is of the other of the two networks, or of another model.

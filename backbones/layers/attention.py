@@ -81,7 +81,8 @@ class GroupAttention(Attention):
         qkv = self.qkv(x).reshape(groups, length, 3, dim).permute(2, 0, 3, 1)
         qkv = qkv.reshape(3, groups * self.num_heads, self.head_dim, length)
         q, k, v = qkv.unbind(0)  # G*heads head_dim L
-        weights = torch.bmm(k.transpose(1, 2), q * self.head_dim**-0.5)  # G*heads L L, a column for each query
+        # G*heads L L, a column for each query, scaled within the product: no second copy of q to keep for the gradient
+        weights = torch.baddbmm(q.new_zeros(1), k.transpose(1, 2), q, beta=0.0, alpha=self.head_dim**-0.5)
         # Half precision is converted as a whole: the CPU's softmax would do it element by element.
         weights = weights.softmax(1, dtype=compute_dtype(weights.dtype)).to(v.dtype)
         weights = F.dropout(weights, self.attn_drop, self.training)

@@ -23,9 +23,13 @@ def check_grid_size(grid_size: Union[int, Tuple[int, int]]) -> Tuple[int, int]:
 
 
 def resample_grid(
-    table: torch.Tensor, size: List[int], mode: str = "bicubic", align_corners: bool = False
+    table: torch.Tensor,
+    size: List[int],
+    mode: str = "bicubic",
+    align_corners: bool = False,
+    antialias: bool = False,
 ) -> torch.Tensor:
-    """Resample a table of vectors to another grid, without anti-aliasing, as the official fine-tuning scripts do.
+    """Resample a table of vectors to another grid; without anti-aliasing as the official fine-tuning scripts do.
 
     (H, W, C) -> (H', W', C). Computed in float32 or float64, returned in the dtype of `table`.
 
@@ -34,12 +38,13 @@ def resample_grid(
         size: The new grid (H', W').
         mode: Interpolation, "bicubic" or "bilinear".
         align_corners: Whether the outermost cells of both grids coincide.
+        antialias: Whether to smooth, as timm does.
     """
     if table.shape[0] == size[0] and table.shape[1] == size[1]:
         return table
     wide = table if table.dtype == torch.float64 else table.float()
     wide = wide.permute(2, 0, 1).unsqueeze(0)  # 1 C H W
-    wide = F.interpolate(wide, size=size, mode=mode, align_corners=align_corners)  # 1 C H' W'
+    wide = F.interpolate(wide, size=size, mode=mode, align_corners=align_corners, antialias=antialias)  # 1 C H' W'
     return wide.squeeze(0).permute(1, 2, 0).to(table.dtype)  # H' W' C
 
 
@@ -100,14 +105,16 @@ class PositionEmbedding(nn.Module):
     Args:
         dim: Channels C.
         grid_size: Token grid (H, W) the table is stored for.
+        antialias: Whether resampling smooths, as timm's does and official fine-tuning scripts do not.
 
     Raises:
         ValueError: The grid is empty.
     """
 
-    def __init__(self, dim: int, grid_size: Tuple[int, int], device=None, dtype=None) -> None:
+    def __init__(self, dim: int, grid_size: Tuple[int, int], antialias: bool = False, device=None, dtype=None) -> None:
         super().__init__()
         self.grid_size = check_grid_size(grid_size)
+        self.antialias = antialias
         self.weight = nn.Parameter(
             torch.empty(1, self.grid_size[0] * self.grid_size[1], dim, device=device, dtype=dtype)
         )
@@ -124,7 +131,7 @@ class PositionEmbedding(nn.Module):
     def table(self, height: int, width: int) -> torch.Tensor:
         """The embedding for a grid of `height` x `width` tokens, (H, W, C)."""
         table = self.weight.reshape(self.grid_size[0], self.grid_size[1], -1)
-        return resample_grid(table, [height, width])
+        return resample_grid(table, [height, width], antialias=self.antialias)
 
     @torch.jit.ignore
     def set_grid_size(self, grid_size: Tuple[int, int]) -> None:
