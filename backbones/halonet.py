@@ -54,6 +54,8 @@ class HaloStem(nn.Module):
                 ConvNormAct(in_chans, out_chans, kernel_size, stride, act_layer=act_layer, device=device, dtype=dtype)
             )
             in_chans = out_chans
+        # The layout of its weight is that of its output too; so the images need no copy in that layout.
+        self.convs[0].to(memory_format=torch.channels_last)
         self.pool = nn.MaxPool2d(3, stride=2, padding=1) if has_pool else nn.Identity()
         self.hidden_width = dim // 4  # a pixel of the image, at stride 2
 
@@ -65,7 +67,7 @@ class HaloStem(nn.Module):
         return by_images(self, self._embed, x, self.hidden_width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = x.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)  # B H W in_chans
+        x = x.permute(0, 2, 3, 1)  # B H W in_chans
         if torch.jit.is_scripting():
             x = self._embed(x)
         else:
@@ -214,7 +216,8 @@ class HaloNet(Pyramid):
         project_first: Whether the first block of a stage has a 1x1 convolution in its shortcut also where neither width
             nor stride asks for one.
         final_dim: Channels of a last 1x1 convolution before pooling (the paper's d_f), None for none.
-        zero_init_last: Start each block as its shortcut: the last batch norm's weight is zero. timm trains so.
+        last_norm_init: First weight of each block's last batch norm. 0 starts blocks as their shortcuts, as timm trains
+            them; with 1 the maps of H6 and H7 explode until batch norm knows their averages.
         drop_rate: Dropout before the classifier.
         drop_path_rate: Stochastic depth, growing linearly from 0 to this rate.
         act_layer: Activation, a class or timm's name of one.
@@ -246,7 +249,7 @@ class HaloNet(Pyramid):
         channel_attention: Optional[str] = None,
         project_first: bool = True,
         final_dim: Optional[int] = None,
-        zero_init_last: bool = False,
+        last_norm_init: float = 0.5,
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         act_layer: Union[str, Type[nn.Module]] = "relu",
@@ -263,7 +266,7 @@ class HaloNet(Pyramid):
             raise ValueError(f"channel_attention must be one of {allowed} or None, got {channel_attention!r}")
         act_layer = get_act_layer(act_layer)
         self.in_chans = in_chans
-        self.zero_init_last = zero_init_last
+        self.last_norm_init = last_norm_init
         embed_dims = [int(dim * ratio) for dim, ratio in zip(dims, out_ratios)]
         self._init_feature_info(embed_dims)
         self._check_img_size(img_size)
@@ -319,8 +322,8 @@ class HaloNet(Pyramid):
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Linear) and module is self.head:
             nn.init.normal_(module.weight, std=0.01)
-        elif isinstance(module, Bottleneck) and self.zero_init_last:
-            nn.init.zeros_(module.conv3.bn.weight)
+        elif isinstance(module, Bottleneck):
+            nn.init.constant_(module.conv3.bn.weight, self.last_norm_init)
 
     def _end_features(self, x: torch.Tensor) -> torch.Tensor:
         return self.final_conv(self.norm(x))

@@ -214,7 +214,7 @@ def test_initial_weights_follow_the_reference():
 
 
 def test_blocks_start_as_their_shortcuts_on_request():
-    model = timm.create_model("halonet_h0_256", **SMALL, zero_init_last=True).eval()
+    model = timm.create_model("halonet_h0_256", **SMALL, last_norm_init=0.0).eval()
     block = model.stages[2].blocks[1]
     x = torch.rand(1, 8, 8, 16)
     assert torch.equal(block(x), x)

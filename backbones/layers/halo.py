@@ -8,6 +8,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from timm.layers import trunc_normal_
 from timm.models import register_notrace_module
+from torch.utils.checkpoint import checkpoint
 
 from .attention import check_heads
 from .chunk import CHUNK_BYTES
@@ -102,7 +103,8 @@ class HaloAttention(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         height, width = x.shape[1], x.shape[2]
         rows, cols = token_grid(height, width, self.block_size)  # of blocks
-        q = self._split_heads(self.q(x[:, :: self.query_stride, :: self.query_stride]))  # B heads H' W' head_dim
+        q = self.q(x[:, :: self.query_stride, :: self.query_stride]) * self.scale
+        q = self._split_heads(q)  # B heads H' W' head_dim
         kv = self._split_heads(self.kv(x))  # B heads H W head_dim+value_head_dim
         # Blocks fill the padded map; keys and values have a halo around it.
         b, h = self.query_block_size, self.halo_size
@@ -113,10 +115,11 @@ class HaloAttention(nn.Module):
         inside: Optional[torch.Tensor] = None
         if self.mask_padding:
             inside = F.pad(torch.ones(height, width, device=x.device), halo[2:])
+        height_rel, width_rel = self._rows_by_query(self.height_rel), self._rows_by_query(self.width_rel)
         if torch.jit.is_scripting():
-            x = self._attend(q, kv, inside)
+            x = self._attend(q, kv, height_rel, width_rel, inside)
         else:
-            x = self._attend_by_parts(q, kv, inside)
+            x = self._attend_by_parts(q, kv, height_rel, width_rel, inside)
 
         height, width = token_grid(height, width, self.query_stride)
         x = x[:, :height, :width]
@@ -129,14 +132,22 @@ class HaloAttention(nn.Module):
         return x.unflatten(-1, (self.num_heads, -1)).permute(0, 3, 1, 2, 4)
 
     @torch.jit.unused
-    def _attend_by_parts(self, q: torch.Tensor, kv: torch.Tensor, inside: Optional[torch.Tensor]) -> torch.Tensor:
+    def _attend_by_parts(
+        self,
+        q: torch.Tensor,
+        kv: torch.Tensor,
+        height_rel: torch.Tensor,
+        width_rel: torch.Tensor,
+        inside: Optional[torch.Tensor],
+    ) -> torch.Tensor:
         """`_attend` on the CPU for a few images, or a few rows of blocks of one image, at a time.
 
-        In training too: the logits of a batch are so large that they would come in fresh pages each time, which takes
-        longer than to compute them.
+        In training too, because what it makes of a batch is so large that it would come in fresh pages each time, which
+        takes longer than to compute it. The backward pass computes neighbourhoods and logits again, as fused kernels
+        do: stored for all layers, they would be most of the memory that training takes.
         """
         if q.device.type != "cpu" or not is_eager(q) or torch.jit.is_tracing():
-            return self._attend(q, kv, inside)
+            return self._attend(q, kv, height_rel, width_rel, inside)
         rows = q.shape[2] // self.query_block_size
         bytes_per_image = math.prod(q.shape[1:4]) * self.window_size**2 * q.element_size()
         num_images = max(1, CHUNK_BYTES // bytes_per_image)
@@ -148,17 +159,31 @@ class HaloAttention(nn.Module):
                 queries = slice(row * self.query_block_size, (row + num_rows) * self.query_block_size)
                 keys = slice(row * self.block_size, (row + num_rows) * self.block_size + 2 * self.halo_size)
                 inside_part = None if inside is None else inside[keys]
-                stripes.append(self._attend(q_part[:, :, queries], kv_part[:, :, keys], inside_part))
+                arguments = (q_part[:, :, queries], kv_part[:, :, keys], height_rel, width_rel, inside_part)
+                if torch.is_grad_enabled():
+                    stripe = checkpoint(self._attend, *arguments, use_reentrant=False, preserve_rng_state=False)
+                else:
+                    stripe = self._attend(*arguments)
+                stripes.append(stripe)
             parts.append(stripes[0] if len(stripes) == 1 else torch.cat(stripes, dim=1))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def _attend(self, q: torch.Tensor, kv: torch.Tensor, inside: Optional[torch.Tensor]) -> torch.Tensor:
+    def _attend(
+        self,
+        q: torch.Tensor,
+        kv: torch.Tensor,
+        height_rel: torch.Tensor,
+        width_rel: torch.Tensor,
+        inside: Optional[torch.Tensor],
+    ) -> torch.Tensor:
         """Attention of padded maps with heads, (B, heads, H, W, channels of a head) -> (B, H, W, value_dim)."""
         b, w = self.query_block_size, self.window_size
         rows, cols = q.shape[2] // b, q.shape[3] // b
         # N is B heads rows cols from here on.
         q = q.unflatten(3, (cols, b)).unflatten(2, (rows, b)).transpose(3, 4).reshape(-1, b, b, self.head_dim)
-        bias = self._relative_logits(q).flatten(3).flatten(1, 2)  # N y*x window**2
+        by_row = torch.einsum("nyxd,ydw->nyxw", q, height_rel)
+        by_column = torch.einsum("nyxd,xdw->nyxw", q, width_rel)
+        bias = (by_row[..., :, None] + by_column[..., None, :]).flatten(3).flatten(1, 2)  # N y*x window**2
         cells = self._window_cells(rows, cols, kv.shape[3], kv.device)
         if inside is not None:
             outside = inside.flatten().index_select(0, cells).reshape(rows * cols, 1, w * w) == 0
@@ -177,22 +202,17 @@ class HaloAttention(nn.Module):
         xs = torch.arange(cols, device=device)[:, None] * self.block_size + window  # cols window
         return (ys[:, None, :, None] * width + xs[None, :, None, :]).flatten()
 
-    def _relative_logits(self, q: torch.Tensor) -> torch.Tensor:
-        """Logits of relative positions, for queries (N, y, x, head_dim) and the rows and columns of their windows."""
-        height = torch.einsum("nyxd,ydw->nyxw", q, self._rows_by_query(self.height_rel))
-        width = torch.einsum("nyxd,xdw->nyxw", q, self._rows_by_query(self.width_rel))
-        return height[..., :, None] + width[..., None, :]
-
     def _rows_by_query(self, table: torch.Tensor) -> torch.Tensor:
         """The rows of a table that each query of a row or column of a block reads, (query, head_dim, window)."""
+        table = table / self.scale  # which queries have, but logits of relative positions have not
         windows = table.unfold(0, self.window_size, 1).flip(0)  # the window of query 0 is the last one
         return windows[: self.query_block_size * self.query_step : self.query_step]
 
     def _fused_attention(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         if bias.device.type == "cpu" and (bias.requires_grad or self.head_dim != self.value_head_dim):
             # PyTorch's fused kernel for the CPU takes neither, and what it falls back to is slower than this.
-            logits = (q * self.scale) @ k.transpose(1, 2)
+            logits = q @ k.transpose(1, 2)
             logits += bias
             return logits.softmax(dim=-1) @ v
         q, k, v, bias = q[:, None], k[:, None], v[:, None], bias[:, None]  # as one head
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=self.scale)[:, 0]
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=1.0)[:, 0]

@@ -185,3 +185,13 @@ def test_scripts_compiles_and_exports(geometry, mask_padding):
 def test_arguments_that_cannot_work_are_refused_with_what_can(kwargs, message):
     with pytest.raises(ValueError, match=message):
         HaloAttention(8, **{"num_heads": 2, **kwargs})
+
+
+def test_training_keeps_no_logits_for_the_backward_pass():
+    attention = HaloAttention(8, num_heads=2, block_size=4, halo_size=2)
+    x = torch.randn(2, 16, 16, 8)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.numel()) or tensor, lambda t: t):
+        attention(x)
+    keys_and_values = 2 * 20 * 20 * 16  # with the halo
+    assert max(kept) == keys_and_values
