@@ -216,8 +216,8 @@ class HaloNet(Pyramid):
         project_first: Whether the first block of a stage has a 1x1 convolution in its shortcut also where neither width
             nor stride asks for one.
         final_dim: Channels of a last 1x1 convolution before pooling (the paper's d_f), None for none.
-        last_norm_init: First weight of each block's last batch norm. 0 starts blocks as their shortcuts, as timm trains
-            them; with 1 the maps of H6 and H7 explode until batch norm knows their averages.
+        zero_init_last: Start each block as its shortcut: the weight of its last batch norm is zero (arXiv 1706.02677,
+            section 5.1), as timm trains. Without it new H6 and H7 explode in evaluation.
         drop_rate: Dropout before the classifier.
         drop_path_rate: Stochastic depth, growing linearly from 0 to this rate.
         act_layer: Activation, a class or timm's name of one.
@@ -249,7 +249,7 @@ class HaloNet(Pyramid):
         channel_attention: Optional[str] = None,
         project_first: bool = True,
         final_dim: Optional[int] = None,
-        last_norm_init: float = 0.5,
+        zero_init_last: bool = True,
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         act_layer: Union[str, Type[nn.Module]] = "relu",
@@ -266,7 +266,7 @@ class HaloNet(Pyramid):
             raise ValueError(f"channel_attention must be one of {allowed} or None, got {channel_attention!r}")
         act_layer = get_act_layer(act_layer)
         self.in_chans = in_chans
-        self.last_norm_init = last_norm_init
+        self.zero_init_last = zero_init_last
         embed_dims = [int(dim * ratio) for dim, ratio in zip(dims, out_ratios)]
         self._init_feature_info(embed_dims)
         self._check_img_size(img_size)
@@ -322,8 +322,8 @@ class HaloNet(Pyramid):
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Linear) and module is self.head:
             nn.init.normal_(module.weight, std=0.01)
-        elif isinstance(module, Bottleneck):
-            nn.init.constant_(module.conv3.bn.weight, self.last_norm_init)
+        elif isinstance(module, Bottleneck) and self.zero_init_last:
+            nn.init.zeros_(module.conv3.bn.weight)
 
     def _end_features(self, x: torch.Tensor) -> torch.Tensor:
         return self.final_conv(self.norm(x))

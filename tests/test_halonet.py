@@ -18,7 +18,7 @@ TIMM = {
 # timm's H1 has eight heads in every stage, and no convolution in the first shortcut.
 TIMM_H1 = dict(num_heads=(8, 8, 8, 8), project_first=False)
 SMALL = dict(stem_dim=16, dims=(16, 16, 32, 32), depths=(1, 2, 3, 1), num_heads=(2, 2, 4, 4), num_classes=5)
-SMALL = {**SMALL, "block_size": 4, "halo_size": 1}
+SMALL = {**SMALL, "block_size": 4, "halo_size": 1, "zero_init_last": False}
 
 
 def randomise(model):
@@ -213,8 +213,8 @@ def test_initial_weights_follow_the_reference():
     assert not model.head.bias.any()
 
 
-def test_blocks_start_as_their_shortcuts_on_request():
-    model = timm.create_model("halonet_h0_256", **SMALL, last_norm_init=0.0).eval()
+def test_blocks_start_as_their_shortcuts_unless_asked_otherwise():
+    model = timm.create_model("halonet_h0_256", **{**SMALL, "zero_init_last": True}).eval()
     block = model.stages[2].blocks[1]
     x = torch.rand(1, 8, 8, 16)
     assert torch.equal(block(x), x)
