@@ -71,7 +71,8 @@ class PatchEmbed(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.proj(pad_to_multiple(x, self.stride))  # B C H' W'
-        return self.norm(x.permute(0, 2, 3, 1))  # B H' W' C
+        # Channels last in memory too: blocks add to this map, and sums keep the layout of what they began with.
+        return self.norm(x.permute(0, 2, 3, 1).contiguous())  # B H' W' C
 
 
 class ConvStem(nn.Module):
