@@ -139,11 +139,11 @@ def row(name: str) -> str:
     mark = f" <sup>{list(NOTES).index(published.note) + 1}</sup>" if published.note else ""
     height, width = cost.input_size[1:]
     cells = (
-        f"`{name}`",
+        f"`{name}`{mark}",
         f"{height}x{width}",
         f"{cost.params / 1e6:.2f}",
         f"{cost.macs / 1e9:.2f}",
-        f"{published.gmacs or '-'}{mark}",
+        published.gmacs or "-",
         published.top1 or "-",
         f"[{published.family}](https://arxiv.org/abs/{family.arxiv})",
         _weights(name),
