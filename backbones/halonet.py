@@ -54,8 +54,6 @@ class HaloStem(nn.Module):
                 ConvNormAct(in_chans, out_chans, kernel_size, stride, act_layer=act_layer, device=device, dtype=dtype)
             )
             in_chans = out_chans
-        # The layout of its weight is that of its output too; so the images need no copy in that layout.
-        self.convs[0].to(memory_format=torch.channels_last)
         self.pool = nn.MaxPool2d(3, stride=2, padding=1) if has_pool else nn.Identity()
         self.hidden_width = dim // 4  # a pixel of the image, at stride 2
 

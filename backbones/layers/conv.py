@@ -69,9 +69,9 @@ class ConvNormAct(nn.Module):
         if self.by_positions:
             # To a 1x1 convolution rows are as good as images, and PyTorch leaves it to oneDNN from 16 images on.
             x = x.flatten(0, 1).unsqueeze(1)
-        x = x.permute(0, 3, 1, 2)  # B C H W, in memory still channels last
+        x = x.permute(0, 3, 1, 2)  # B C H W, in memory still channels last but for an image
         if torch.jit.is_scripting():
-            x = self.bn(self.conv(x))
+            x = self.bn(self.conv(x).contiguous(memory_format=torch.channels_last))
         else:
             x = self._conv_norm_act(x)
         x = x.permute(0, 2, 3, 1)
@@ -80,11 +80,13 @@ class ConvNormAct(nn.Module):
     @torch.jit.unused
     def _conv_norm_act(self, x: torch.Tensor) -> torch.Tensor:
         if not self._may_fold(x):
-            return self.bn(self.conv(x))
+            # Images get their layout here: chosen before the convolution, training would keep a copy of them.
+            return self.bn(self.conv(x).contiguous(memory_format=torch.channels_last))
         conv, bn = self.conv, self.bn
         sources = (conv.weight, bn.weight, bn.bias, bn.running_mean, bn.running_var)
         weight, bias = self._cache.get("folded", sources, self._fold)
-        return bn.act(F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups))
+        x = F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+        return bn.act(x.contiguous(memory_format=torch.channels_last))
 
     def _may_fold(self, x: torch.Tensor) -> bool:
         if self.bn.training or torch.is_grad_enabled() or not is_eager(x) or torch.jit.is_tracing():
