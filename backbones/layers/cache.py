@@ -1,17 +1,19 @@
 """Tensors that depend on parameters and a grid alone, kept while neither changes."""
 
-from typing import Callable, Dict, Hashable, NamedTuple, Tuple, Union
+from typing import Any, Callable, Dict, Hashable, NamedTuple, Tuple, TypeVar, Union
 
 import torch
 from torch.autograd import forward_ad
 
 from .tracing import is_eager
 
+Value = TypeVar("Value")  # a tensor, or several
+
 
 class _Entry(NamedTuple):
     sources: Tuple[torch.Tensor, ...]  # share the parameters' memory and so keep its address from being given away
     versions: Tuple[int, ...]
-    value: torch.Tensor
+    value: Any
 
     def is_of(self, sources: Tuple[torch.Tensor, ...]) -> bool:
         """Whether these are still the parameters, unchanged, that the value was computed from."""
@@ -55,8 +57,8 @@ class EvalCache:
         self,
         key: Hashable,
         source: Union[torch.Tensor, Tuple[torch.Tensor, ...]],
-        compute: Callable[[], torch.Tensor],
-    ) -> torch.Tensor:
+        compute: Callable[[], Value],
+    ) -> Value:
         """The value of `compute()`, from memory where it is still right.
 
         Args:
