@@ -10,6 +10,8 @@ from .dft import SPECTRAL_METHODS, SpectralMethod
 from .fnet import FNet
 from .gpsa import GPSA, GatedAttention
 from .halo import HaloAttention
+from .hybrid_scale import HybridScaleAttention
+from .lepe import LePE, LePEAttention
 from .mixers import MIXERS, Mixer, MixerPattern, create_mixer, expand_mixers
 from .mlp import DepthwiseMlp
 from .patch_embed import (
@@ -24,6 +26,7 @@ from .patch_embed import (
 )
 from .position import PairBias, PositionEmbedding, resample_grid, resample_pairs, resample_spectrum
 from .reduced_attention import ReducedAttention
+from .self_guided import SelfGuidedAttention
 from .spectral import SpectralGating
 
 __all__ = [
@@ -42,6 +45,9 @@ __all__ = [
     "GatedAttention",
     "GroupAttention",
     "HaloAttention",
+    "HybridScaleAttention",
+    "LePE",
+    "LePEAttention",
     "Mixer",
     "MixerPattern",
     "OverlapMerging",
@@ -51,6 +57,7 @@ __all__ = [
     "PatchMerging",
     "PositionEmbedding",
     "ReducedAttention",
+    "SelfGuidedAttention",
     "SerialBlock",
     "SpectralGating",
     "SpectralMethod",
