@@ -12,6 +12,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple, Type, Union
 
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
 from timm.layers import LayerNorm, calculate_drop_path_rates
 from timm.models import checkpoint, generate_default_cfgs
 
@@ -27,9 +28,10 @@ from .backbone import (
     unwrap_state_dict,
 )
 from .layers import (
+    Attention,
     Block,
     HybridScaleAttention,
-    LePEAttention,
+    LePE,
     PositionEmbedding,
     SelfGuidedAttention,
     by_images,
@@ -125,13 +127,23 @@ class Downsample(nn.Module):
         return self.conv3(self.act(self.conv2(x))).permute(0, 2, 3, 1)
 
 
-class PlainAttention(LePEAttention):
-    """LePEAttention with the arguments of the other two: there is no significance map before or after it."""
+class PlainAttention(Attention):
+    """Attention over the whole map with LePE, as the last stage has it. No significance map goes in or comes out.
+
+    (B, H, W, C) -> (B, H, W, C) and None. Arguments as in Attention.
+    """
+
+    def __init__(self, dim: int, num_heads: int = 8, device=None, dtype=None, **kwargs: Any) -> None:
+        super().__init__(dim, num_heads, device=device, dtype=dtype, **kwargs)
+        self.lepe = LePE(dim, device=device, dtype=dtype)
 
     def forward(
         self, x: torch.Tensor, significance: Optional[torch.Tensor] = None
     ) -> Tuple[torch.Tensor, Optional[torch.Tensor]]:
-        return super().forward(x), None
+        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, self.head_dim)).flatten(1, 2)  # B N 3 heads head_dim
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # B heads N head_dim
+        out = F.scaled_dot_product_attention(q, k, v, dropout_p=self.attn_drop if self.training else 0.0)
+        return self.proj_drop(self.proj(out.transpose(1, 2).reshape(x.shape) + self.lepe(x))), None
 
 
 class SGFormerBlock(Block):
@@ -281,6 +293,7 @@ class SGFormer(Pyramid):
         drop_path_rates = iter(calculate_drop_path_rates(drop_path_rate, sum(depths)))
         stages = []
         for i, (dim, depth, heads) in enumerate(zip(embed_dims, depths, num_heads)):
+            hidden_dim = int(dim * mlp_ratio)
             blocks = []
             for j in range(depth):
                 if reductions[i] == 1:
@@ -294,9 +307,7 @@ class SGFormer(Pyramid):
                 blocks.append(
                     SGFormerBlock(
                         mixer=mixer,
-                        mlp=ResidualDepthwiseMlp(
-                            dim, int(dim * mlp_ratio), act_layer=act_layer, drop=proj_drop_rate, **dd
-                        ),
+                        mlp=ResidualDepthwiseMlp(dim, hidden_dim, act_layer=act_layer, drop=proj_drop_rate, **dd),
                         norm1=norm_layer(dim, **dd),
                         norm2=norm_layer(dim, **dd),
                         dim=dim,

@@ -11,7 +11,7 @@ from .fnet import FNet
 from .gpsa import GPSA, GatedAttention
 from .halo import HaloAttention
 from .hybrid_scale import HybridScaleAttention
-from .lepe import LePE, LePEAttention
+from .lepe import LePE
 from .mixers import MIXERS, Mixer, MixerPattern, create_mixer, expand_mixers
 from .mlp import DepthwiseMlp
 from .patch_embed import (
@@ -47,7 +47,6 @@ __all__ = [
     "HaloAttention",
     "HybridScaleAttention",
     "LePE",
-    "LePEAttention",
     "Mixer",
     "MixerPattern",
     "OverlapMerging",

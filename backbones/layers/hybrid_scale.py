@@ -19,9 +19,7 @@ def check_halves(dim: int, num_heads: int) -> int:
     head_dim = check_heads(dim, num_heads)
     if num_heads % 2:
         allowed = ", ".join(str(n) for n in range(2, dim + 1, 2) if dim % n == 0)
-        raise ValueError(
-            f"num_heads must be even, for two halves of heads: one of {allowed or 'none'}, got {num_heads}"
-        )
+        raise ValueError(f"num_heads must be even, for two halves: one of {allowed or 'none'}, got {num_heads}")
     return head_dim
 
 
@@ -155,7 +153,7 @@ class HybridScaleAttention(nn.Module):
         return -(-height // window_height), -(-width // window_width), window_height, window_width
 
     def _windows(self, x: torch.Tensor) -> List[torch.Tensor]:
-        """Three maps side by side (B, H, W, 3 C/2) -> three sequences a window (B windows, heads/2, tokens, head_dim)."""
+        """Three maps side by side, (B, H, W, 3 C/2), by windows: (B windows, heads/2, tokens, head_dim) each."""
         rows, cols, window_height, window_width = self._window_grid(x.shape[1], x.shape[2])
         x = F.pad(x, [0, 0, 0, cols * window_width - x.shape[2], 0, rows * window_height - x.shape[1]])
         x = x.reshape(-1, rows, window_height, cols, window_width, 3, self.num_heads // 2, self.head_dim)
