@@ -7,6 +7,7 @@ import torch
 
 from .chunk import CHUNK_BYTES
 from .precision import compute_dtype
+from .tracing import is_exporting
 
 
 def received_attention(
@@ -47,3 +48,22 @@ def spread(x: torch.Tensor, factor: int, height: int, width: int) -> torch.Tenso
     batch, rows, cols = x.shape
     x = x[:, :, None, :, None].expand(batch, rows, factor, cols, factor)
     return x.reshape(batch, rows * factor, cols * factor)[:, :height, :width]
+
+
+def stable_order(scores: torch.Tensor) -> torch.Tensor:
+    """The places of scores from low to high, equal ones in their own order: (B, N) -> (B, N) integers."""
+    if torch.jit.is_scripting():
+        order = torch.sort(scores, dim=1, stable=True)[1]
+    else:
+        order = _stable_order(scores)
+    return order
+
+
+@torch.jit.unused
+def _stable_order(scores: torch.Tensor) -> torch.Tensor:
+    if not is_exporting() or scores.dtype != torch.float32:
+        return torch.sort(scores, dim=1, stable=True)[1]
+    # ONNX has no stable sort. In float64 a score has 29 bits to spare, which its place can set without touching the
+    # others: then no two are equal.
+    place = torch.arange(scores.shape[1], dtype=torch.float64, device=scores.device)
+    return torch.sort(scores.double() * (1 + place * 2.0**-50), dim=1)[1]
