@@ -11,6 +11,7 @@ shifted windows and deforms in its last two stages, DAT++ has neighbourhood atte
 import logging
 import math
 import re
+from collections import Counter
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple, Type, Union
 
 import torch
@@ -322,21 +323,24 @@ def checkpoint_filter_fn(state_dict: Dict[str, Any], model: nn.Module) -> Dict[s
     """
     state_dict = unwrap_state_dict(state_dict)
     if any(name.startswith("backbone.") for name in state_dict):
-        state_dict = {
-            name.removeprefix("backbone."): value for name, value in state_dict.items() if name.startswith("backbone.")
-        }
-        state_dict = {name: value for name, value in state_dict.items() if not name.startswith("norms.")}
-        if "stages.0.layer_norms.0.norm.weight" in state_dict and "cls_norm.norm.weight" not in state_dict:
-            _logger.warning("the checkpoint has no final norm and no classifier, the model keeps its new ones")
-            own = {name: value for name, value in model.state_dict().items() if name.split(".")[0] in ("norm", "head")}
-            state_dict.update(own)
+        state_dict = _backbone_of_detector(state_dict)
     if "patch_proj.0.weight" in state_dict:
         state_dict = _convert(state_dict)
+        if "norm.weight" not in state_dict:
+            _logger.warning("the checkpoint has no final norm and no classifier, the model keeps its new ones")
+            state_dict.update({**model.norm.state_dict(prefix="norm."), **model.head.state_dict(prefix="head.")})
     _check_kind(state_dict, model)
     for name, own in model.state_dict().items():
         if name.endswith("relative_position_bias") and name in state_dict:
             state_dict[name] = resample_table(state_dict[name], tuple(own.shape[1:]))
     return check_fits(state_dict, model)
+
+
+def _backbone_of_detector(state_dict: Dict[str, torch.Tensor]) -> Dict[str, torch.Tensor]:
+    """The backbone without the norms that a detector has on each of its maps."""
+    prefix = "backbone."
+    backbone = {name[len(prefix) :]: value for name, value in state_dict.items() if name.startswith(prefix)}
+    return {name: value for name, value in backbone.items() if not name.startswith("norms.")}
 
 
 def _convert(state_dict: Dict[str, torch.Tensor]) -> Dict[str, torch.Tensor]:
@@ -379,39 +383,29 @@ def _convert(state_dict: Dict[str, torch.Tensor]) -> Dict[str, torch.Tensor]:
 def _check_kind(state_dict: Dict[str, torch.Tensor], model: nn.Module) -> None:
     """Raise ValueError with the right name if a checkpoint is of another model of the family."""
     found, own = _kind(state_dict), _kind(model.state_dict())
-    if found is None or found == own:
+    if found is None or own is None or found == own:
         return
-    names = [name for name, args in _VARIANTS.items() if _kind_of_variant(args) == found]
     architecture = (getattr(model, "pretrained_cfg", None) or {}).get("architecture") or type(model).__name__
-    if names:
-        raise ValueError(
-            f"the checkpoint is one of {found.generation} with the stages of {' or '.join(names)}, and {architecture} "
-            f"is another model: create {' or '.join(names)} for it"
-        )
-    if own is not None and found.generation != own.generation:
-        raise ValueError(
-            f"the checkpoint is one of {found.generation}, {architecture} is one of {own.generation}; its stages have "
-            f"{found.embed_dims} channels and {found.depths} blocks, which is no model that has a name here"
-        )
+    names = [name for name, args in _VARIANTS.items() if _kind_of_variant(args) == found]
+    advice = f"create {' or '.join(names)} for it" if names else "no model here has such stages"
+    raise ValueError(
+        f"the checkpoint is one of {found.generation} with stages of {found.embed_dims} channels and {found.depths} "
+        f"blocks, {architecture} is one of {own.generation} with {own.embed_dims} and {own.depths}: {advice}"
+    )
 
 
 def _kind(state_dict: Dict[str, torch.Tensor]) -> Optional[Kind]:
     """What model a state dict by our names is of, None if of none of this family."""
-    blocks = [re.match(r"stages\.(\d+)\.blocks\.(\d+)\.norm1\.weight$", name) for name in state_dict]
-    depths: Dict[int, int] = {}
-    for match in filter(None, blocks):
-        depths[int(match[1])] = max(depths.get(int(match[1]), 0), int(match[2]) + 1)
-    # Deformable attention is in all generations, and in both its first stage tells windows from neighbourhoods.
-    first_table = state_dict.get("stages.0.blocks.0.mixer.relative_position_bias")
-    deformable = any(name.endswith("mixer.offset.proj.weight") for name in state_dict)
-    if first_table is None or not deformable:
+    offsets = [name for name in state_dict if name.endswith(".mixer.offset.proj.weight")]
+    if not offsets:
         return None
-    early = any(re.match(r"stages\.0\..*\.offset\.proj\.weight$", name) for name in state_dict)
+    blocks = [name for name in state_dict if re.fullmatch(r"stages\.\d+\.blocks\.\d+\.norm1\.weight", name)]
+    depths = Counter(name.split(".")[1] for name in blocks)
     return Kind(
-        "DAT++" if early else "DAT",
-        tuple(state_dict[f"stages.{i}.blocks.0.norm1.weight"].shape[0] for i in sorted(depths)),
-        tuple(depths[i] for i in sorted(depths)),
-        any(name.endswith("mlp.dwconv.weight") for name in state_dict),
+        "DAT++" if any(name.startswith("stages.0.") for name in offsets) else "DAT",  # which deforms only later
+        tuple(state_dict[f"stages.{stage}.blocks.0.norm1.weight"].shape[0] for stage in sorted(depths)),
+        tuple(depths[stage] for stage in sorted(depths)),
+        any(name.endswith(".mlp.dwconv.weight") for name in state_dict),
     )
 
 

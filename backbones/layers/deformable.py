@@ -151,7 +151,8 @@ class DeformableAttention(nn.Module):
         self.num_groups = num_groups
         self.group_dim = dim // num_groups
         self.grid_size = check_grid_size(grid_size)
-        self.rule = SAMPLING_RULES[rule]
+        # Each on its own, because TorchScript takes a named tuple in an attribute for a plain one.
+        self.references, self.queries, self.max_offset, self.clamp = SAMPLING_RULES[rule]
         self.attn_drop = attn_drop
         self.q = nn.Linear(dim, dim, **dd)
         self.offset = OffsetNetwork(self.group_dim, offset_kernel_size, stride, **dd)
@@ -202,13 +203,13 @@ class DeformableAttention(nn.Module):
         offsets = self.offset(q)
         offsets = offsets.to(compute_dtype(offsets.dtype))  # half precision cannot tell neighbouring points apart
         dy, dx = offsets.unbind(-1)
-        max_offset = self.rule.max_offset
+        max_offset = self.max_offset
         if max_offset is not None:  # an axis is two units long
             dy, dx = dy.tanh() * (2.0 * max_offset / dy.shape[1]), dx.tanh() * (2.0 * max_offset / dx.shape[2])
-        rows = _places(dy.shape[1], self.rule.references, offsets)
-        cols = _places(dx.shape[2], self.rule.references, offsets)
+        rows = _places(dy.shape[1], self.references, offsets)
+        cols = _places(dx.shape[2], self.references, offsets)
         points = torch.stack([rows[:, None] + dy, cols + dx], dim=-1)
-        return points.clamp(-1.0, 1.0) if self.rule.clamp else points
+        return points.clamp(-1.0, 1.0) if self.clamp else points
 
     def _sample(self, x: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
         """The map (B groups, H, W, C / groups) at points (B groups, Hk, Wk, 2), as tokens (B, Nk, C)."""
@@ -256,8 +257,8 @@ class DeformableAttention(nn.Module):
 
     def _bias(self, points: torch.Tensor, first: int, last: int, height: int, width: int) -> torch.Tensor:
         """Biases of the rows of queries from `first` up to `last` with all keys, (B, heads, rows W, Nk)."""
-        rows = _places(height, self.rule.queries, points)[first:last]
-        cols = _places(width, self.rule.queries, points)
+        rows = _places(height, self.queries, points)[first:last]
+        cols = _places(width, self.queries, points)
         keys = points.flatten(1, 2)  # B*groups Nk 2
         # From -1 to 1, as distances between opposite edges.
         dy = (rows[:, None] - keys[:, None, :, 0]) * 0.5  # B*groups rows Nk
@@ -280,10 +281,11 @@ class DeformableAttention(nn.Module):
         return SampledAttention(cells.unflatten(0, (-1, self.num_groups)), weights)
 
 
-def _places(num_cells: int, places: Places, like: torch.Tensor) -> torch.Tensor:
+def _places(num_cells: int, places: Tuple[float, int], like: torch.Tensor) -> torch.Tensor:
     """Where the cells of an axis are. One cell has no step to a neighbour; the official code divides by zero there."""
+    shift, trim = places
     cells = torch.arange(num_cells, dtype=like.dtype, device=like.device)
-    return (cells + places.shift) * (2.0 / max(num_cells - places.trim, 1)) - 1.0
+    return (cells + shift) * (2.0 / max(num_cells - trim, 1)) - 1.0
 
 
 def resample_table(table: torch.Tensor, size: Tuple[int, int]) -> torch.Tensor:

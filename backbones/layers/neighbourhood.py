@@ -91,8 +91,9 @@ class NeighbourhoodAttention(nn.Module):
         qkv = self.qkv(x).unflatten(3, (3, self.num_heads, self.head_dim))
         q = qkv[:, :, :, 0].permute(0, 3, 1, 2, 4)  # B heads H W head_dim
         kv = qkv[:, :, :, 1:].permute(0, 4, 1, 2, 3, 5).reshape(-1, self.num_heads, height * width, 2 * self.head_dim)
-        rows, cols = token_grid(height, width, self.block_size)
-        q = F.pad(q, [0, 0, 0, cols * self.block_size - width, 0, rows * self.block_size - height])
+        bottom, right = -height % self.block_size, -width % self.block_size
+        if bottom + right > 0:  # blocks fill the padded map
+            q = F.pad(q, [0, 0, 0, right, 0, bottom])
         if torch.jit.is_scripting():
             x = self._attend(q, kv, self._bias(height, width), height, width)
         else:

@@ -89,7 +89,10 @@ class WindowAttention(nn.Module):
         height, width = x.shape[1], x.shape[2]
         size, shift = self.window_size, self.shift_size
         rows, cols = token_grid(height, width, size)  # of windows
-        qkv = F.pad(self.qkv(x), [0, 0, 0, cols * size - width, 0, rows * size - height])
+        bottom, right = rows * size - height, cols * size - width
+        qkv = self.qkv(x)
+        if bottom + right > 0:  # padding by nothing would still copy
+            qkv = F.pad(qkv, [0, 0, 0, right, 0, bottom])
         if shift > 0:
             qkv = torch.roll(qkv, (-shift, -shift), (1, 2))
         qkv = qkv.reshape(-1, rows, size, cols, size, 3, self.num_heads, self.head_dim)
