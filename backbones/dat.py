@@ -29,11 +29,17 @@ from .backbone import (
     rename,
     unwrap_state_dict,
 )
-from .layers import Block, PatchEmbed, pad_to_multiple
-from .layers.deformable import DeformableAttention, SampledAttention, resample_table
-from .layers.depthwise import ResidualDepthwiseConv, ResidualDepthwiseMlp
-from .layers.neighbourhood import NeighbourhoodAttention
-from .layers.window import WindowAttention
+from .layers import (
+    Block,
+    DeformableAttention,
+    NeighbourhoodAttention,
+    PatchEmbed,
+    ResidualDepthwiseConv,
+    ResidualDepthwiseMlp,
+    WindowAttention,
+    pad_to_multiple,
+)
+from .layers.deformable import SampledAttention, resample_table
 from .registry import register_variants
 
 __all__ = ["DAT", "BlockAttention"]
@@ -43,7 +49,7 @@ _logger = logging.getLogger(__name__)
 MIXERS = {"L": "window", "S": "shifted window", "N": "neighbourhood", "D": "deformable"}
 
 
-class ConvStem(nn.Module):
+class OverlapStem(nn.Module):
     """Images to maps at stride 4 by two overlapping 3x3 convolutions of stride 2, each with a norm (DAT++).
 
     (B, in_chans, H, W) -> (B, H / 4, W / 4, dim), sides rounded up.
@@ -217,7 +223,7 @@ class DAT(Pyramid):
         grids = self._grids(self._check_img_size(img_size))
 
         self.patch_embed = (
-            ConvStem(in_chans, embed_dims[0], act_layer, **dd)
+            OverlapStem(in_chans, embed_dims[0], act_layer, **dd)
             if overlap
             else PatchEmbed(4, in_chans, embed_dims[0], norm_layer=nn.LayerNorm, **dd)
         )

@@ -8,9 +8,7 @@ import torch.nn.functional as F
 from timm.optim import param_groups_weight_decay
 
 from backbones.dat import DAT
-from backbones.layers.deformable import DeformableAttention
-from backbones.layers.neighbourhood import NeighbourhoodAttention
-from backbones.layers.window import WindowAttention
+from backbones.layers import DeformableAttention, NeighbourhoodAttention, WindowAttention
 
 from .golden import weights
 from .test_golden import GOLDEN, assert_agrees

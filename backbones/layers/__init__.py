@@ -6,6 +6,8 @@ from .block import Block, SerialBlock
 from .cache import EvalCache
 from .chunk import by_images
 from .conv import ConvNormAct
+from .deformable import DeformableAttention
+from .depthwise import ResidualDepthwiseConv, ResidualDepthwiseMlp
 from .dft import SPECTRAL_METHODS, SpectralMethod
 from .fnet import FNet
 from .gpsa import GPSA, GatedAttention
@@ -14,6 +16,7 @@ from .hybrid_scale import HybridScaleAttention
 from .lepe import LePE
 from .mixers import MIXERS, Mixer, MixerPattern, create_mixer, expand_mixers
 from .mlp import DepthwiseMlp
+from .neighbourhood import NeighbourhoodAttention
 from .patch_embed import (
     ConvStem,
     OverlapMerging,
@@ -28,6 +31,7 @@ from .position import PairBias, PositionEmbedding, resample_grid, resample_pairs
 from .reduced_attention import ReducedAttention
 from .self_guided import SelfGuidedAttention
 from .spectral import SpectralGating
+from .window import WindowAttention
 
 __all__ = [
     "AFNO",
@@ -39,6 +43,7 @@ __all__ = [
     "ClassAttention",
     "ConvNormAct",
     "ConvStem",
+    "DeformableAttention",
     "DepthwiseMlp",
     "EvalCache",
     "FNet",
@@ -49,6 +54,7 @@ __all__ = [
     "LePE",
     "Mixer",
     "MixerPattern",
+    "NeighbourhoodAttention",
     "OverlapMerging",
     "OverlapPatchEmbed",
     "PairBias",
@@ -56,10 +62,13 @@ __all__ = [
     "PatchMerging",
     "PositionEmbedding",
     "ReducedAttention",
+    "ResidualDepthwiseConv",
+    "ResidualDepthwiseMlp",
     "SelfGuidedAttention",
     "SerialBlock",
     "SpectralGating",
     "SpectralMethod",
+    "WindowAttention",
     "by_images",
     "check_heads",
     "check_image_size",

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from backbones.layers import deformable
-from backbones.layers.deformable import DeformableAttention
+from backbones.layers import DeformableAttention, deformable
 
 
 def bilinear(image, row, column):

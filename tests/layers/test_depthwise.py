@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from backbones.layers.depthwise import ResidualDepthwiseConv, ResidualDepthwiseMlp
+from backbones.layers import ResidualDepthwiseConv, ResidualDepthwiseMlp
 
 
 def sum_of_both(layer, x):

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from backbones.layers import chunk, neighbourhood
-from backbones.layers.neighbourhood import NeighbourhoodAttention
+from backbones.flops import count
+from backbones.layers import NeighbourhoodAttention, chunk, neighbourhood
 
 
 def neighbours(place, length, kernel_size):
@@ -143,3 +143,20 @@ def test_dropout_acts_on_weights_in_training_alone():
 def test_what_cannot_work_is_refused(kwargs, message):
     with pytest.raises(ValueError, match=message):
         NeighbourhoodAttention(8, **{"num_heads": 2, **kwargs})
+
+
+def test_neighbours_are_counted_as_papers_do_and_blocks_on_request():
+    """Each token multiplies with 49 keys and 49 values; in blocks it meets all keys of its block."""
+
+    class OnImages(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attn = NeighbourhoodAttention(8, 2)
+
+        def forward(self, x):
+            return self.attn(x.permute(0, 2, 3, 1))
+
+    model = OnImages()
+    assert count(model, (8, 21, 14)).by_operator["attention"] == 2 * 2 * 49 * 21 * 14 * 8
+    assert count(model, (8, 21, 14), as_executed=True).by_operator["attention"] == 2 * 2 * 13 * 13 * 21 * 14 * 8
+    assert model.attn.block_size == 7
