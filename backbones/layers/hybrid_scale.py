@@ -10,8 +10,7 @@ from timm.models import register_notrace_module
 from .attention import check_heads
 from .lepe import LePE
 from .patch_embed import pad_to_multiple
-from .precision import full_precision
-from .significance import received_attention, spread
+from .significance import attend, spread
 
 
 def check_halves(dim: int, num_heads: int) -> int:
@@ -129,23 +128,22 @@ class HybridScaleAttention(nn.Module):
         kv = self.coarse_kv(coarse).reshape(batch, -1, 2, self.num_heads // 2, self.head_dim)
         k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)  # B heads/2 K head_dim
         window_q, window_k, window_v = self._windows(qkv[..., dim // 2 :])
-        inside = self._inside(x)
 
         dropout_p = self.attn_drop if self.training else 0.0
-        out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p)
-        mask = None if inside is None else inside[:, None, None]
-        window_out = F.scaled_dot_product_attention(window_q, window_k, window_v, mask, dropout_p=dropout_p)
+        out, everywhere = attend(q, k, v, None, dropout_p, self.gives_map)
+        window_out, in_window = attend(window_q, window_k, window_v, self._inside(x), dropout_p, self.gives_map)
         out = out.transpose(1, 2).reshape(batch, height, width, -1)
         out = torch.cat([out, self._from_windows(window_out, height, width)], dim=-1)
         out = self.proj_drop(self.proj(out + self.lepe(x)))
+        if everywhere is None or in_window is None:
+            return out, None
 
-        if not self.gives_map:
-            significance = None
-        elif torch.jit.is_scripting():
-            significance = self._significance(q, k, coarse, window_q, window_k, inside, height, width)
-        else:
-            significance = self._precise_significance(q, k, coarse, window_q, window_k, inside, height, width)
-        return out, significance
+        # Both are weights summed over queries, and here become means over them.
+        num_keys, window_area = everywhere.shape[1], self.window_size**2
+        balance = num_keys / min(max(num_keys, window_area), 4 * window_area)
+        everywhere = everywhere.reshape(batch, coarse.shape[1], coarse.shape[2]) * (balance / (height * width))
+        in_window = self._from_windows(in_window[:, None, :, None], height, width).squeeze(-1) / window_area
+        return out, spread(everywhere, self.reduction, height, width) + in_window
 
     def _window_grid(self, height: int, width: int) -> Tuple[int, int, int, int]:
         """Rows and columns of windows, and a window's height and width in tokens: no more than the map has."""
@@ -177,38 +175,3 @@ class HybridScaleAttention(nn.Module):
         inside = F.pad(inside, [0, cols * window_width - width, 0, rows * window_height - height])
         inside = inside.reshape(rows, window_height, cols, window_width).transpose(1, 2)
         return inside.reshape(rows * cols, -1).repeat(batch, 1)
-
-    def _significance(
-        self,
-        q: torch.Tensor,
-        k: torch.Tensor,
-        coarse: torch.Tensor,
-        window_q: torch.Tensor,
-        window_k: torch.Tensor,
-        inside: Optional[torch.Tensor],
-        height: int,
-        width: int,
-    ) -> torch.Tensor:
-        """The map (B, H, W), from queries and keys of both halves of the heads."""
-        num_keys, window_area = k.shape[2], self.window_size**2
-        balance = num_keys / min(max(num_keys, window_area), 4 * window_area)
-        everywhere = received_attention(q, k) * (balance / q.shape[2])  # B K
-        everywhere = spread(everywhere.reshape(-1, coarse.shape[1], coarse.shape[2]), self.reduction, height, width)
-        in_window = received_attention(window_q, window_k, inside) / window_area  # B*windows tokens
-        in_window = self._from_windows(in_window[:, None, :, None], height, width).squeeze(-1)
-        return everywhere + in_window
-
-    @torch.jit.unused
-    def _precise_significance(
-        self,
-        q: torch.Tensor,
-        k: torch.Tensor,
-        coarse: torch.Tensor,
-        window_q: torch.Tensor,
-        window_k: torch.Tensor,
-        inside: Optional[torch.Tensor],
-        height: int,
-        width: int,
-    ) -> torch.Tensor:
-        with full_precision(q.device):
-            return self._significance(q, k, coarse, window_q, window_k, inside, height, width)

@@ -1,46 +1,100 @@
 """How significant each token of a map is: the attention that it receives from others (SG-Former, arXiv 2308.12216)."""
 
 import math
-from typing import Optional
+from typing import Optional, Tuple
 
 import torch
+import torch.nn.functional as F
 
 from .chunk import CHUNK_BYTES
-from .precision import compute_dtype
+from .precision import compute_dtype, full_precision
 from .tracing import is_exporting
+
+
+def attend(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    inside: Optional[torch.Tensor] = None,
+    dropout_p: float = 0.0,
+    received: bool = True,
+) -> Tuple[torch.Tensor, Optional[torch.Tensor]]:
+    """Attention, and how much of it each key receives: its weights summed over queries, mean of the heads.
+
+    (B, heads, N, head width), (B, heads, K, head width) twice -> (B, heads, N, head width), (B, K). The second is in
+    float32 or float64, without gradients and before dropout.
+
+    Args:
+        q: Queries.
+        k: Keys.
+        v: Values.
+        inside: Which tokens exist, (B, N) with N = K: others neither attend nor receive. All, if None.
+        dropout_p: Dropout on the attention weights.
+        received: Whether the second result is wanted, None is given instead if not.
+    """
+    if received and not torch.jit.is_scripting() and _keeps_weights(q, k):
+        weights = _weights(q * q.shape[-1] ** -0.5, k.transpose(-2, -1), inside)
+        sums = _sum_over_queries(weights.detach(), inside)
+        return F.dropout(weights, dropout_p, training=dropout_p > 0.0) @ v, sums / q.shape[1]
+    mask = None if inside is None else inside[:, None, None]
+    out = F.scaled_dot_product_attention(q, k, v, mask, dropout_p=dropout_p)
+    if not received:
+        return out, None
+    if torch.jit.is_scripting():
+        sums = received_attention(q, k, inside)
+    else:
+        sums = _precisely_received(q, k, inside)
+    return out, sums
 
 
 def received_attention(
     q: torch.Tensor, k: torch.Tensor, inside: Optional[torch.Tensor] = None, max_bytes: int = CHUNK_BYTES
 ) -> torch.Tensor:
-    """The attention that each key receives: softmax(q kᵀ / sqrt(head width)), summed over queries, mean of the heads.
+    """The second result of `attend` by itself, for as many queries at a time as `max_bytes` hold weights of an image.
 
-    (B, heads, N, head width), (B, heads, K, head width) -> (B, K), in float32 or float64 and without gradients. Fused
-    attention gives no weights; here they are computed once more, for as many queries at a time as `max_bytes` hold, and
-    are gone afterwards.
-
-    Args:
-        q: Queries.
-        k: Keys.
-        inside: Which tokens exist, (B, N) with N = K: others neither attend nor receive. All, if None.
-        max_bytes: What the weights of one image may take at a time.
+    Fused attention gives no weights. Here they are computed once more, and are gone afterwards.
     """
     dtype = compute_dtype(q.dtype)
-    batch, heads, num_queries, head_dim = q.shape
-    q = q.detach().to(dtype) * head_dim**-0.5
+    num_queries, num_keys = q.shape[2], k.shape[2]
+    q = q.detach().to(dtype) * q.shape[3] ** -0.5
     k = k.detach().to(dtype).transpose(-2, -1)
-    received = torch.zeros(batch, k.shape[3], dtype=dtype, device=q.device)
-    parts = math.ceil(heads * num_queries * k.shape[3] * q.element_size() / max_bytes)
+    sums = torch.zeros(q.shape[0], num_keys, dtype=dtype, device=q.device)
+    parts = math.ceil(q.shape[1] * num_queries * num_keys * q.element_size() / max_bytes)
     size = math.ceil(num_queries / parts)
     for start in range(0, num_queries, size):
-        logits = torch.matmul(q[:, :, start : start + size], k)
-        if inside is None:
-            received = received + logits.softmax(-1).sum((1, 2))
-        else:
-            weights = logits.masked_fill(~inside[:, None, None], float("-inf")).softmax(-1)
-            asking = inside[:, start : start + size].to(dtype)
-            received = received + torch.matmul(asking.unsqueeze(1), weights.sum(1)).squeeze(1)
-    return received / heads
+        weights = _weights(q[:, :, start : start + size], k, inside)
+        sums = sums + _sum_over_queries(weights, None if inside is None else inside[:, start : start + size])
+    return sums / q.shape[1]
+
+
+@torch.jit.unused
+def _precisely_received(q: torch.Tensor, k: torch.Tensor, inside: Optional[torch.Tensor]) -> torch.Tensor:
+    with full_precision(q.device):
+        return received_attention(q, k, inside)
+
+
+@torch.jit.unused
+def _keeps_weights(q: torch.Tensor, k: torch.Tensor) -> bool:
+    """Whether weights are best computed once for both results: precise enough for the second, and small."""
+    autocast = q.device.type != "meta" and torch.is_autocast_enabled(q.device.type)
+    if autocast or compute_dtype(q.dtype) != q.dtype:
+        return False
+    return q.shape[1] * q.shape[2] * k.shape[2] * q.element_size() <= CHUNK_BYTES
+
+
+def _weights(q: torch.Tensor, k: torch.Tensor, inside: Optional[torch.Tensor]) -> torch.Tensor:
+    """softmax(q k) over the keys that exist, for scaled queries and transposed keys."""
+    logits = torch.matmul(q, k)
+    if inside is not None:
+        logits = logits.masked_fill(~inside[:, None, None], float("-inf"))
+    return logits.softmax(-1)
+
+
+def _sum_over_queries(weights: torch.Tensor, inside: Optional[torch.Tensor]) -> torch.Tensor:
+    """(B, heads, N, K) -> (B, K), summed over heads and the queries that exist."""
+    if inside is None:
+        return weights.sum((1, 2))
+    return torch.matmul(inside[:, None].to(weights.dtype), weights.sum(1)).squeeze(1)
 
 
 def spread(x: torch.Tensor, factor: int, height: int, width: int) -> torch.Tensor:
