@@ -63,6 +63,7 @@ FAMILIES = {
     "HaloNet": Family("2103.12731", None),  # the authors published no code
     "DAT": Family("2201.00520", "https://github.com/LeapLabTHU/DAT/tree/566a593#readme"),
     "DAT++": Family("2309.01430", "https://github.com/LeapLabTHU/DAT#readme"),
+    "SG-Former": Family("2308.12216", "https://github.com/OliverRensu/SG-Former#checkpoint"),
 }
 
 NOTES = {
@@ -83,6 +84,7 @@ NOTES = {
 # of raoyongming/GFNet, which repeats arXiv 2107.00645. ConViT: table 1 of arXiv 2103.10697. TNT: table 1 of arXiv
 # 2103.00112; the legacy network's accuracy from timm's listing. PyramidTNT: arXiv 2201.00978. HaloNet: arXiv 2103.12731
 # and timm's model cards. DAT and DAT++: arXiv 2201.00520 and 2309.01430, and the readmes of LeapLabTHU/DAT.
+# SG-Former: arXiv 2308.12216, whose figures are those of averaged weights.
 PUBLISHED = {
     "spectformer_ti": Published("SpectFormer", "1.8", "76.9"),
     "spectformer_xs": Published("SpectFormer", "4.0", "80.2"),
@@ -135,6 +137,9 @@ PUBLISHED = {
     "dat_pp_b": Published("DAT++", "16.6", "84.9"),
     "dat_pp_b_384": Published("DAT++", "49.7", "85.9"),
     "dat_p": Published("DAT++", None, None, "repository", has_weights=False),
+    "sgformer_s": Published("SG-Former", "4.8", "83.2"),
+    "sgformer_m": Published("SG-Former", "7.5", "84.1"),
+    "sgformer_b": Published("SG-Former", "15.6", "84.7"),
 }
 
 
