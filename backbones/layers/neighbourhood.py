@@ -104,9 +104,9 @@ class NeighbourhoodAttention(nn.Module):
     def _attend_by_images(self, q: torch.Tensor, kv: torch.Tensor, height: int, width: int) -> torch.Tensor:
         """`_attend`, on the CPU for a few images at a time: gathered keys are larger than the map."""
         bias = self._kept_bias(height, width)
-        num_images = q.shape[0]
-        if q.device.type == "cpu" and is_eager(q) and not torch.jit.is_tracing():
-            num_images = max(1, CHUNK_BYTES // (bias.numel() * bias.element_size()))  # as many logits as biases
+        if q.device.type != "cpu" or not is_eager(q) or torch.jit.is_tracing():
+            return self._attend(q, kv, bias, height, width)
+        num_images = max(1, CHUNK_BYTES // (bias.numel() * bias.element_size()))  # as many logits as biases
         parts = [
             self._attend(q_part, kv_part, bias, height, width)
             for q_part, kv_part in zip(q.split(num_images), kv.split(num_images))
