@@ -22,6 +22,7 @@ from torch import nn
 from backbones.flop_handles import ACTIVATIONS, HANDLES, PRODUCT_KINDS
 from backbones.layers.afno import AFNO
 from backbones.layers.fnet import FNet
+from backbones.layers.neighbourhood import NeighbourhoodAttention
 from backbones.layers.spectral import SpectralGating
 
 with warnings.catch_warnings():  # fvcore scripts its losses when it is imported, which torch deprecates
@@ -99,8 +100,9 @@ def count(
             (with their complex products), no bias. "all" adds biases, norms, softmax, activation functions, resampling
             and every other floating-point operation.
         as_executed: Count spectral gates by the method they choose, which on small grids is a dense transform by matrix
-            products. By default they are counted as FFTs, as the papers do, so that a figure belongs to the model and
-            not to the machine.
+            products, and neighbourhood attention by blocks, whose queries share keys that are not all their neighbours.
+            By default gates are counted as FFTs and neighbours for each token, as the papers do, so that a figure
+            belongs to the model and not to the machine.
 
     Raises:
         ValueError: The input size, the convention or the model's device is none that can be counted.
@@ -113,8 +115,8 @@ def count(
     image = _blank_image(model, input_size)
     analysis = JitModelAnalysis(model, image).set_op_handle(**HANDLES)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
-    by_fft = nullcontext() if as_executed else _spectra_by_fft(model)
-    with _evaluating(model), torch.no_grad(), by_fft, _recording_calls(model) as called:
+    as_in_papers = nullcontext() if as_executed else _as_in_papers(model)
+    with _evaluating(model), torch.no_grad(), as_in_papers, _recording_calls(model) as called:
         counts = analysis.by_module_and_operator()
 
     def share(own_params: int, kinds: Counter) -> Share:
@@ -163,16 +165,24 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _spectra_by_fft(model: nn.Module) -> Iterator[None]:
-    """Let every layer that can transform by FFT or by matrix products take the FFT, for the time of the context."""
-    layers = [(module, module.method) for module in model.modules() if isinstance(module, SpectralGating | AFNO | FNet)]
-    for module, _ in layers:
-        module.method = "fft"
+def _as_in_papers(model: nn.Module) -> Iterator[None]:
+    """Let layers that have a faster way compute what the papers count, for the time of the context: transforms by FFT,
+    neighbourhoods for each token.
+    """
+    settings = []
+    for module in model.modules():
+        if isinstance(module, SpectralGating | AFNO | FNet):
+            settings.append((module, "method", "fft"))
+        elif isinstance(module, NeighbourhoodAttention):
+            settings.append((module, "block_size", 1))
+    before = [getattr(module, name) for module, name, _ in settings]
+    for setting in settings:
+        setattr(*setting)
     try:
         yield
     finally:
-        for module, method in layers:
-            module.method = method
+        for (module, name, _), value in zip(settings, before, strict=True):
+            setattr(module, name, value)
 
 
 @contextmanager

@@ -61,6 +61,9 @@ FAMILIES = {
     "TNT": Family("2103.00112", "https://github.com/huawei-noah/Efficient-AI-Backbones/releases/tag/tnt"),
     "PyramidTNT": Family("2201.00978", None),  # only on a file host that most users cannot reach
     "HaloNet": Family("2103.12731", None),  # the authors published no code
+    "DAT": Family("2201.00520", "https://github.com/LeapLabTHU/DAT/tree/566a593#readme"),
+    "DAT++": Family("2309.01430", "https://github.com/LeapLabTHU/DAT#readme"),
+    "SG-Former": Family("2308.12216", "https://github.com/OliverRensu/SG-Former#checkpoint"),
 }
 
 NOTES = {
@@ -74,12 +77,14 @@ NOTES = {
     "legacy": "The network of the first public TNT-S checkpoint, which the paper does not describe.",
     "not checked": "These accuracies could not be compared with the paper's tables again, except H7's.",
     "timm": "Designed and trained for timm; figures are those of its model cards.",
+    "repository": "DAT++ without its convolutions, which only the repository has a configuration of.",
 }
 
 # SpectFormer: tables of arXiv 2304.06446 and the readme of badripatro/SpectFormers. GFNet: the model zoo in the readme
 # of raoyongming/GFNet, which repeats arXiv 2107.00645. ConViT: table 1 of arXiv 2103.10697. TNT: table 1 of arXiv
 # 2103.00112; the legacy network's accuracy from timm's listing. PyramidTNT: arXiv 2201.00978. HaloNet: arXiv 2103.12731
-# and timm's model cards.
+# and timm's model cards. DAT and DAT++: arXiv 2201.00520 and 2309.01430, and the readmes of LeapLabTHU/DAT.
+# SG-Former: arXiv 2308.12216, whose figures are those of averaged weights.
 PUBLISHED = {
     "spectformer_ti": Published("SpectFormer", "1.8", "76.9"),
     "spectformer_xs": Published("SpectFormer", "4.0", "80.2"),
@@ -123,6 +128,18 @@ PUBLISHED = {
     "eca_halonext_26ts": Published("HaloNet", "2.44", "79.5", "timm"),
     "sehalonet_33ts": Published("HaloNet", "3.55", "81.0", "timm"),
     "halonet_50ts": Published("HaloNet", "5.30", "81.7", "timm"),
+    "dat_t": Published("DAT", "4.6", "82.0"),
+    "dat_s": Published("DAT", "9.0", "83.7"),
+    "dat_b": Published("DAT", "15.8", "84.0"),
+    "dat_b_384": Published("DAT", "49.8", "84.8"),
+    "dat_pp_t": Published("DAT++", "4.3", "83.9"),
+    "dat_pp_s": Published("DAT++", "9.4", "84.6"),
+    "dat_pp_b": Published("DAT++", "16.6", "84.9"),
+    "dat_pp_b_384": Published("DAT++", "49.7", "85.9"),
+    "dat_p": Published("DAT++", None, None, "repository", has_weights=False),
+    "sgformer_s": Published("SG-Former", "4.8", "83.2"),
+    "sgformer_m": Published("SG-Former", "7.5", "84.1"),
+    "sgformer_b": Published("SG-Former", "15.6", "84.7"),
 }
 
 

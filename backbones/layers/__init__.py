@@ -6,12 +6,17 @@ from .block import Block, SerialBlock
 from .cache import EvalCache
 from .chunk import by_images
 from .conv import ConvNormAct, acts_in_place
+from .deformable import DeformableAttention
+from .depthwise import ResidualDepthwiseConv, ResidualDepthwiseMlp
 from .dft import SPECTRAL_METHODS, SpectralMethod
 from .fnet import FNet
 from .gpsa import GPSA, GatedAttention
 from .halo import HaloAttention
+from .hybrid_scale import HybridScaleAttention
+from .lepe import LePE
 from .mixers import MIXERS, Mixer, MixerPattern, create_mixer, expand_mixers
 from .mlp import DepthwiseMlp
+from .neighbourhood import NeighbourhoodAttention
 from .patch_embed import (
     ConvStem,
     OverlapMerging,
@@ -24,7 +29,9 @@ from .patch_embed import (
 )
 from .position import PairBias, PositionEmbedding, resample_grid, resample_pairs, resample_spectrum
 from .reduced_attention import ReducedAttention
+from .self_guided import SelfGuidedAttention
 from .spectral import SpectralGating
+from .window import WindowAttention
 
 __all__ = [
     "AFNO",
@@ -36,14 +43,18 @@ __all__ = [
     "ClassAttention",
     "ConvNormAct",
     "ConvStem",
+    "DeformableAttention",
     "DepthwiseMlp",
     "EvalCache",
     "FNet",
     "GatedAttention",
     "GroupAttention",
     "HaloAttention",
+    "HybridScaleAttention",
+    "LePE",
     "Mixer",
     "MixerPattern",
+    "NeighbourhoodAttention",
     "OverlapMerging",
     "OverlapPatchEmbed",
     "PairBias",
@@ -51,9 +62,13 @@ __all__ = [
     "PatchMerging",
     "PositionEmbedding",
     "ReducedAttention",
+    "ResidualDepthwiseConv",
+    "ResidualDepthwiseMlp",
+    "SelfGuidedAttention",
     "SerialBlock",
     "SpectralGating",
     "SpectralMethod",
+    "WindowAttention",
     "acts_in_place",
     "by_images",
     "check_heads",
