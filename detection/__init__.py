@@ -2,4 +2,4 @@
 
 from . import mmcv_ops
 
-__all__ = ["mmcv_ops"]
+mmcv_ops.install()
