@@ -1,13 +1,13 @@
-"""Write the README's table of models: parameters and MACs as counted, what the papers report, where weights are.
+"""Write the README's tables of models: parameters and MACs as counted, what the papers report, where weights are.
 
-python tools/model_table.py            # rewrite the table between the two markers in README.md
+python tools/model_table.py            # rewrite the tables between the two markers in README.md
 python tools/model_table.py --check    # only say whether it is up to date, with exit status 1 if not
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cache
 from pathlib import Path
 
@@ -52,6 +52,25 @@ class Published:
     note: str | None = None
     layers_only: bool = False
     has_weights: bool = True
+
+
+@dataclass(frozen=True)
+class Dense:
+    """What is published of a model as the backbone of a detector on COCO or of a segmenter on ADE20K.
+
+    "box AP" of RetinaNet, "box AP / mask AP" of Mask R-CNN and Cascade Mask R-CNN, each with the length of its schedule in
+    units of 12 epochs; "mIoU" or "mIoU / mIoU at several scales with flips" of the segmenters, in percent. None where
+    nothing is published, "*" after what could not be compared with the paper again.
+    """
+
+    retinanet_1x: str | None = None
+    retinanet_3x: str | None = None
+    mask_rcnn_1x: str | None = None
+    mask_rcnn_3x: str | None = None
+    cascade_1x: str | None = None
+    cascade_3x: str | None = None
+    semantic_fpn: str | None = None
+    upernet: str | None = None
 
 
 FAMILIES = {
@@ -143,6 +162,26 @@ PUBLISHED = {
 }
 
 
+# The same sources; DAT's segmenters and SG-Former's figures also from tables of later papers. The detectors of SpectFormer
+# and GFNet in the papers could not be read again, and the other families' authors trained none.
+DENSE = {
+    "pyramidtnt_s": Dense(retinanet_1x="42.0"),
+    "dat_t": Dense("42.8*", "45.6*", "44.4 / 40.4", "47.1 / 42.4*", None, "51.3 / 44.5*", "42.6", "45.5 / 46.4*"),
+    "dat_s": Dense("45.7*", "47.9*", "47.1 / 42.5", "49.0 / 44.0*", None, "52.7 / 45.5", "46.1", "48.3 / 49.8*"),
+    "dat_b": Dense(cascade_3x="53.0 / 45.8*", semantic_fpn="47.0", upernet="49.4 / 50.6*"),
+    "dat_pp_t": Dense(
+        "46.8", "49.2", "48.7 / 43.7", "50.5 / 45.1", "52.2 / 45.0", "53.0 / 46.0", "48.4 / 48.8", "49.4 / 50.3"
+    ),
+    "dat_pp_s": Dense(
+        "48.3", "50.2", "49.8 / 44.5", "51.2 / 45.7", None, "54.2 / 46.9", "49.9 / 50.7", "50.5 / 51.2"
+    ),
+    "dat_pp_b": Dense(cascade_3x="54.5 / 47.0", semantic_fpn="50.4 / 51.1", upernet="51.0 / 51.5"),
+    "sgformer_s": Dense(mask_rcnn_1x="47.4 / 42.6", upernet="49.9 / 51.5"),
+    "sgformer_m": Dense(mask_rcnn_1x="48.2 / 43.6", upernet="51.2 / 52.1"),
+    "sgformer_b": Dense(upernet="52.0 / 52.7"),
+}
+
+
 @cache
 def cost_of(name: str) -> Cost:
     """Cost of one of our models for one image of its own size, by the papers' convention."""
@@ -197,15 +236,40 @@ def notes() -> list[str]:
     return ["", *(f"<sup>{number}</sup> {text}" for number, text in enumerate(NOTES.values(), 1))]
 
 
+def dense_table() -> list[str]:
+    """The lines of the second table, what is published on COCO and ADE20K."""
+    columns = (
+        "model",
+        "RetinaNet 1x",
+        "RetinaNet 3x",
+        "Mask R-CNN 1x",
+        "Mask R-CNN 3x",
+        "Cascade 1x",
+        "Cascade 3x",
+        "Semantic FPN",
+        "UPerNet",
+    )
+    return [
+        "",
+        "Published with these backbones on COCO (box AP / mask AP) and ADE20K (mIoU, single scale / several), in percent:",
+        "",
+        f"| {' | '.join(columns)} |",
+        f"| --- |{' ---: |' * (len(columns) - 1)}",
+        *(f"| `{name}` | {' | '.join(figure or '-' for figure in astuple(dense))} |" for name, dense in DENSE.items()),
+        "",
+        "\\* could not be compared with the paper's own table again.",
+    ]
+
+
 def table() -> str:
-    """The whole table with its notes, without the markers.
+    """Both tables with their notes, without the markers.
 
     Raises:
         ValueError: A registered model has no entry in `PUBLISHED`, or an entry has no model.
     """
     if unmatched := set(PUBLISHED) ^ set(backbones.list_models()):
         raise ValueError(f"registered models and PUBLISHED in {Path(__file__).name} differ in {sorted(unmatched)}")
-    return "\n".join([*head(), *map(row, PUBLISHED), *notes()])
+    return "\n".join([*head(), *map(row, PUBLISHED), *notes(), *dense_table()])
 
 
 def split(readme: str) -> tuple[str, str, str]:
@@ -235,9 +299,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not args.check:
         args.readme.write_text(f"{before}{BEGIN}\n{new}\n{END}{after}", encoding="utf-8")
     elif new != old:
-        sys.exit(f"the table of models in {args.readme} is out of date: run python tools/model_table.py")
+        sys.exit(f"the tables of models in {args.readme} are out of date: run python tools/model_table.py")
     else:
-        print(f"the table of models in {args.readme} is up to date")
+        print(f"the tables of models in {args.readme} are up to date")
 
 
 if __name__ == "__main__":
