@@ -4,7 +4,7 @@ Offsets (B, 2 G K, H', W') hold y before x for each of the K kernel positions of
 (B, G K, H', W') a factor; torchvision and mmcv agree in this order.
 """
 
-from typing import Iterator, Optional
+from typing import Iterator, NamedTuple, Optional
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,19 @@ from torchvision.ops import deform_conv2d
 
 from .precision import at_least_float32
 from .registry import operator
+
+
+class Geometry(NamedTuple):
+    """Where the kernel goes, in pixels, in the order of torchvision's kernels."""
+
+    stride_h: int
+    stride_w: int
+    pad_h: int
+    pad_w: int
+    dilation_h: int
+    dilation_w: int
+    groups: int
+    deform_groups: int
 
 
 @operator
@@ -70,14 +83,10 @@ def deform_conv_backward_input(
 ) -> None:
     """Writes the gradients of input and offset to `gradInput` and `gradOffset`; `columns` is not needed."""
     _check(input, weight, offset, (kH, kW), group, deformable_group)
+    geometry = Geometry(dH, dW, padH, padW, dilationH, dilationW, group, deformable_group)
     for images in _steps(input, im2col_step):
         gradInput[images], _, gradOffset[images], _ = _gradients(
-            gradOutput[images],
-            input[images],
-            weight,
-            offset[images],
-            None,
-            (dH, dW, padH, padW, dilationH, dilationW, group, deformable_group),
+            gradOutput[images], input[images], weight, offset[images], None, geometry
         )
 
 
@@ -108,14 +117,11 @@ def deform_conv_backward_parameters(
     The weight's alone is the product of the output's gradient and the sampled input, eight times as fast on a CPU.
     """
     _check(input, gradWeight, offset, (kH, kW), group, deformable_group)
+    geometry = Geometry(dH, dW, padH, padW, dilationH, dilationW, group, deformable_group)
     gradient = torch.zeros_like(_computable(gradWeight)).flatten(1).unflatten(0, (group, -1))  # (g, C' / g, C / g K)
     for images in _steps(input, im2col_step):
         sampled = _sample(
-            at_least_float32(input[images]),
-            at_least_float32(offset[images]).unflatten(1, (deformable_group, kH, kW, 2)),
-            stride=(dH, dW),
-            padding=(padH, padW),
-            dilation=(dilationH, dilationW),
+            at_least_float32(input[images]), at_least_float32(offset[images]), (kH, kW), geometry
         )  # (b, C, K, H' W')
         sampled = sampled.unflatten(1, (group, -1)).flatten(2, 3).to(gradient.dtype)  # (b, g, C / g K, H' W')
         upstream = gradOutput[images].to(gradient.dtype).flatten(2).unflatten(1, (group, -1))
@@ -196,14 +202,8 @@ def modulated_deform_conv_backward(
     _check(input, weight, offset, (kernel_h, kernel_w), group, deformable_group)
     if len(input) == 0:
         return
-    gradients = _gradients(
-        grad_output,
-        input,
-        weight,
-        offset,
-        mask,
-        (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group),
-    )
+    geometry = Geometry(stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group)
+    gradients = _gradients(grad_output, input, weight, offset, mask, geometry)
     for target, gradient in zip((grad_input, grad_weight, grad_offset, grad_mask), gradients):
         target.copy_(gradient)
     if with_bias:
@@ -223,7 +223,7 @@ def _computable(tensor: Tensor) -> Tensor:
 
 
 def _gradients(
-    grad_output: Tensor, input: Tensor, weight: Tensor, offset: Tensor, mask: Optional[Tensor], geometry: tuple
+    grad_output: Tensor, input: Tensor, weight: Tensor, offset: Tensor, mask: Optional[Tensor], geometry: Geometry
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of input, weight, offset and mask from torchvision's backward kernel."""
     tensors = [_computable(tensor).contiguous() for tensor in (grad_output, input, weight, offset)]
@@ -231,36 +231,34 @@ def _gradients(
     mask = _computable(mask).contiguous() if use_mask else tensors[1].new_empty(len(input), 0)
     bias = tensors[0].new_zeros(len(weight))
     backward = torch.ops.torchvision._deform_conv2d_backward
-    return backward(*tensors, mask, bias, *geometry, use_mask)[:4]
+    grad_input, grad_weight, grad_offset, grad_mask, _ = backward(*tensors, mask, bias, *geometry, use_mask)
+    # A point exactly one pixel outside is at a kink, and the padding of a new layer, whose offsets are zero, is full of
+    # them. mmcv takes the slope of the outer side, zero, and torchvision that of the inner one.
+    y, x = _positions(tensors[3], weight.shape[2:], geometry)
+    outside = ((y == -1) | (x == -1)).flatten(1, 3).repeat_interleave(2, 1)  # (B, 2 G K, H', W')
+    return grad_input, grad_weight, grad_offset.masked_fill_(outside, 0), grad_mask
 
 
-def _sample(
-    input: Tensor, offset: Tensor, stride: tuple[int, int], padding: tuple[int, int], dilation: tuple[int, int]
-) -> Tensor:
-    """The input at the deformed kernel positions, zero outside: (B, C, K, H' W').
+def _positions(offset: Tensor, kernel: tuple[int, int], geometry: Geometry) -> tuple[Tensor, Tensor]:
+    """y and x in pixels of the input that the kernel's positions are moved to, each (B, G, kH, kW, H', W')."""
+    offset = offset.unflatten(1, (geometry.deform_groups, *kernel, 2))
+    height, width = (torch.arange(size, device=offset.device) for size in offset.shape[-2:])
+    rows, columns = (torch.arange(size, device=offset.device) for size in kernel)
+    y = height * geometry.stride_h - geometry.pad_h + rows[:, None] * geometry.dilation_h  # (kH, H')
+    x = width * geometry.stride_w - geometry.pad_w + columns[:, None] * geometry.dilation_w  # (kW, W')
+    return offset[..., 0, :, :] + y[:, None, :, None], offset[..., 1, :, :] + x[:, None, :]
 
-    Args:
-        input: Feature map (B, C, H, W).
-        offset: Offsets (B, G, kH, kW, 2, H', W') in pixels, y before x.
-        stride: Step of the kernel (vertical, horizontal) in pixels.
-        padding: Pixels of zeros around the map.
-        dilation: Distance of neighbouring kernel positions in pixels.
-    """
-    _, groups, *kernel, _, out_height, out_width = offset.shape
-    centers = []
-    for axis, (size, out_size) in enumerate(zip(input.shape[2:], (out_height, out_width))):
-        taps = torch.arange(kernel[axis], device=input.device, dtype=input.dtype) * dilation[axis] - padding[axis]
-        steps = torch.arange(out_size, device=input.device, dtype=input.dtype) * stride[axis]
-        taps = taps.view([-1, 1, 1, 1] if axis == 0 else [-1, 1, 1])  # beside offset's last dimensions
-        steps = steps.view([-1, 1] if axis == 0 else [-1])
-        position = offset[..., axis, :, :] + taps + steps  # (B, G, kH, kW, H', W')
-        centers.append((2 * position + 1) / size - 1)  # grid_sample's units, pixel centers at odd multiples of 1 / size
-    y, x = centers
-    grid = torch.stack([x, y], -1).flatten(0, 1).flatten(1, 3).flatten(2, 3)
-    grid = grid.view(len(input) * groups, kernel[0] * kernel[1], out_height * out_width, 2)
+
+def _sample(input: Tensor, offset: Tensor, kernel: tuple[int, int], geometry: Geometry) -> Tensor:
+    """The input (B, C, H, W) at the deformed kernel positions, zero outside: (B, C, K, H' W')."""
+    groups = geometry.deform_groups
+    y, x = _positions(offset, kernel, geometry)
+    height, width = input.shape[2:]
+    grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], -1)  # pixel centers in grid_sample's units
+    grid = grid.flatten(4, 5).flatten(2, 3).flatten(0, 1)  # (B G, K, H' W', 2)
     images = input.unflatten(1, (groups, -1)).flatten(0, 1)
     sampled = F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    return sampled.view(len(input), -1, *sampled.shape[2:])
+    return sampled.unflatten(0, (len(input), groups)).flatten(1, 2)
 
 
 def _check(
