@@ -1,0 +1,129 @@
+"""The weights of a trunk out of a checkpoint file, whichever program wrote it."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any, Dict, Iterable, List, Union
+
+import torch
+import torch.nn as nn
+from timm.models import load_pretrained, model_entrypoint
+from timm.models._hub import download_cached_file
+
+PathLike = Union[str, Path]
+
+# A detector keeps its trunk under these names, outermost first: of torch's wrappers, mmengine, detectron2's FPN and
+# simple pyramid, mmpretrain's and mmseg's own wrappers of timm, and DenseBackbone or a classifier.
+_PREFIXES = ("_orig_mod.", "module.", "backbone.", "bottom_up.", "net.", "timm_model.", "model.")
+
+
+class _Inert:
+    """Stands in for whatever a checkpoint holds beside tensors and plain values: nothing of it is run."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+def read_checkpoint(path: PathLike) -> Dict[str, Any]:
+    """Read a checkpoint as data. Objects that a training run leaves in it, such as mmengine's log buffers, become empty
+    stand-ins; no code of theirs is imported or run.
+
+    Args:
+        path: A file of torch.save or safetensors, or an http(s) address of one, which is downloaded to torch's cache.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It cannot be read, or holds no dict.
+    """
+    if str(path).startswith(("http://", "https://")):
+        path = download_cached_file(str(path))
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"checkpoint {path.absolute()} does not exist")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        foreign = [(_Inert, name) for name in _foreign_types(path)]
+        with torch.serialization.safe_globals([argparse.Namespace, *foreign]):
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, KeyError, ValueError ...
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"checkpoint {path} cannot be read, it is damaged or no checkpoint: {reason}") from error
+    if not isinstance(checkpoint, dict):
+        raise ValueError(f"checkpoint {path} holds a {type(checkpoint).__name__}, expected a dict of weights")
+    return checkpoint
+
+
+def _foreign_types(path: Path) -> List[str]:
+    try:
+        return torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except ValueError:  # written by torch before 1.6, whose pickles it does not look into
+        return []
+
+
+def trunk_weights(checkpoint: Dict[str, Any]) -> Dict[str, torch.Tensor]:
+    """Find the weights of the trunk in a checkpoint of a classifier, a detector, a segmenter or the trunk alone.
+
+    Averaged weights are taken where there are such. Names lose the prefixes that wrappers, detectors and
+    `DenseBackbone` put before the trunk's own; tensors beside the trunk are left out where a prefix tells them, but for
+    `out_norms`.
+    """
+    # mmengine itself keeps averaged weights in "state_dict"; only this library's classifiers do it the other way round.
+    averaged = ("ema_state_dict",) if "predictor" in checkpoint else ("state_dict_ema", "model_ema")
+    keys = (*averaged, "state_dict", "model")
+    while inner := next((checkpoint[key] for key in keys if isinstance(checkpoint.get(key), dict)), None):
+        checkpoint = inner
+    weights = {name: value for name, value in checkpoint.items() if isinstance(value, torch.Tensor)}
+    for prefix in _PREFIXES:
+        if any(name.startswith(prefix) for name in weights):
+            kept = (name for name in weights if name.startswith((prefix, "out_norms.")))
+            weights = {name.removeprefix(prefix): weights[name] for name in kept}
+    return weights
+
+
+def load_trunk(model: nn.Module, weights: Dict[str, torch.Tensor], in_chans: int, source: PathLike) -> None:
+    """Load the weights of a timm model that has no head, or no head any more; official names and tables are converted.
+
+    Args:
+        model: The model. All its tensors must be there; what the weights hold beside them is ignored.
+        weights: Tensors by the model's names or by those its family's `checkpoint_filter_fn` knows.
+        in_chans: Channels of its images; the first convolution is adapted to them.
+        source: Where the weights come from, for messages.
+
+    Raises:
+        ValueError: The weights are another model's or lack some.
+    """
+    cfg = model.pretrained_cfg
+    # timm keeps a family's filter in the module of its entry function, under this name.
+    filter_fn = getattr(sys.modules[model_entrypoint(cfg["architecture"]).__module__], "checkpoint_filter_fn", None)
+    missing: List[str] = []
+    hook = model.register_load_state_dict_post_hook(lambda _, result: missing.extend(result.missing_keys))
+    try:
+        load_pretrained(
+            model,
+            pretrained_cfg=dict(cfg, state_dict=weights),
+            num_classes=0,
+            in_chans=in_chans,
+            filter_fn=filter_fn,
+            strict=False,
+        )
+    except (AttributeError, KeyError, RuntimeError, ValueError) as error:
+        raise ValueError(f"the weights of {source} do not fit {cfg['architecture']}: {error}") from error
+    finally:
+        hook.remove()
+    missing = [name for name in missing if not name.endswith("num_batches_tracked")]  # a count that nothing reads
+    if missing:
+        raise ValueError(
+            f"the weights of {source} do not fit {cfg['architecture']}: {len(missing)} of its "
+            f"{len(model.state_dict())} tensors are missing, {_some(missing)}; the file holds {_some(weights)}"
+        )
+
+
+def _some(names: Iterable[str]) -> str:
+    names = list(names)
+    return ", ".join(names[:5]) + (" ..." if len(names) > 5 else "") if names else "no tensors"
