@@ -45,7 +45,7 @@ def register_variants(
 
 
 def _entry_function(module_name, name, model_cls, model_args, checkpoint_filter_fn) -> Callable[..., torch.nn.Module]:
-    out_indices = (0, 1, 2, 3) if model_cls.trunk == "stages" else 3  # every stage, or the last three blocks
+    out_indices = None if model_cls.trunk == "stages" else 3  # every stage, or the last three blocks
 
     def entry(pretrained: bool = False, **kwargs: Any) -> torch.nn.Module:
         return build_model_with_cfg(

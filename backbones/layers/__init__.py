@@ -4,8 +4,10 @@ from .afno import AFNO
 from .attention import Attention, ClassAttention, GroupAttention, check_heads
 from .block import Block, SerialBlock
 from .cache import EvalCache
+from .centred_window import CentredWindowAttention
 from .chunk import by_images
 from .conv import ConvNormAct, acts_in_place
+from .conv_branch import ConvBranch
 from .deformable import DeformableAttention
 from .depthwise import ResidualDepthwiseConv, ResidualDepthwiseMlp
 from .dft import SPECTRAL_METHODS, SpectralMethod
@@ -27,10 +29,13 @@ from .patch_embed import (
     pad_to_multiple,
     token_grid,
 )
+from .performer import PerformerAttention
 from .position import PairBias, PositionEmbedding, resample_grid, resample_pairs, resample_spectrum
+from .pyramid_reduction import PyramidReduction
 from .reduced_attention import ReducedAttention
 from .self_guided import SelfGuidedAttention
 from .spectral import SpectralGating
+from .token_attention import TokenAttention
 from .window import WindowAttention
 
 __all__ = [
@@ -40,7 +45,9 @@ __all__ = [
     "SPECTRAL_METHODS",
     "Attention",
     "Block",
+    "CentredWindowAttention",
     "ClassAttention",
+    "ConvBranch",
     "ConvNormAct",
     "ConvStem",
     "DeformableAttention",
@@ -60,7 +67,9 @@ __all__ = [
     "PairBias",
     "PatchEmbed",
     "PatchMerging",
+    "PerformerAttention",
     "PositionEmbedding",
+    "PyramidReduction",
     "ReducedAttention",
     "ResidualDepthwiseConv",
     "ResidualDepthwiseMlp",
@@ -68,6 +77,7 @@ __all__ = [
     "SerialBlock",
     "SpectralGating",
     "SpectralMethod",
+    "TokenAttention",
     "WindowAttention",
     "acts_in_place",
     "by_images",

@@ -36,6 +36,7 @@ class WindowAttention(nn.Module):
         qkv_bias: Whether the projection to query, key and value has a bias.
         attn_drop: Dropout on the attention weights.
         proj_drop: Dropout after the output projection.
+        out_dim: Channels after, of queries, keys and values too; those before if None. `num_heads` divides them.
 
     Raises:
         ValueError: An argument cannot work; the message says what is allowed.
@@ -51,6 +52,7 @@ class WindowAttention(nn.Module):
         qkv_bias: bool = True,
         attn_drop: float = 0.0,
         proj_drop: float = 0.0,
+        out_dim: Optional[int] = None,
         device=None,
         dtype=None,
     ) -> None:
@@ -60,17 +62,18 @@ class WindowAttention(nn.Module):
             raise ValueError(f"window_size must be at least 1, got {window_size}")
         if not 0 <= shift_size < window_size:
             raise ValueError(f"shift_size must be from 0 to {window_size - 1}, less than the window, got {shift_size}")
+        out_dim = dim if out_dim is None else out_dim
         self.num_heads = num_heads
-        self.head_dim = check_heads(dim, num_heads)
+        self.head_dim = check_heads(out_dim, num_heads)
         self.window_size = window_size
         self.shift_size = shift_size
         self.attn_drop = attn_drop
-        self.qkv = nn.Linear(dim, dim * 3, bias=qkv_bias, **dd)
+        self.qkv = nn.Linear(dim, out_dim * 3, bias=qkv_bias, **dd)
         num_distances = 2 * window_size - 1
         self.relative_position_bias = (
             nn.Parameter(torch.empty(num_heads, num_distances, num_distances, **dd)) if relative_bias else None
         )
-        self.proj = nn.Linear(dim, dim, **dd)
+        self.proj = nn.Linear(out_dim, out_dim, **dd)
         self.proj_drop = nn.Dropout(proj_drop)
         self._cache = EvalCache(max_entries=1)
         self.reset_parameters()
@@ -86,6 +89,10 @@ class WindowAttention(nn.Module):
         return super().train(mode)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.attend(x)
+
+    def attend(self, x: torch.Tensor) -> torch.Tensor:
+        """What `forward` gives."""
         height, width = x.shape[1], x.shape[2]
         size, shift = self.window_size, self.shift_size
         rows, cols = token_grid(height, width, size)  # of windows
