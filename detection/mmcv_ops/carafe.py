@@ -115,7 +115,7 @@ def _write_gradients(
 
 def _padded(features: Tensor, kernel: int, groups: int) -> Tensor:
     """(N, C, H, W) -> (N, G, C / G, H + K_h - 1, W + K_w - 1)."""
-    return F.pad(at_least_float32(features), (kernel // 2,) * 4).unflatten(1, (groups, -1))
+    return F.pad(at_least_float32(features), (kernel // 2,) * 4).unflatten(1, (groups, features.shape[1] // groups))
 
 
 def _windows(kernel: int, shape: torch.Size) -> Iterator[tuple]:
@@ -128,10 +128,13 @@ def _windows(kernel: int, shape: torch.Size) -> Iterator[tuple]:
 
 def _split(upsampled: Tensor, groups: int, scale: int) -> Tensor:
     """(N, G X, H s, W s) -> (N, G, X, s s, H, W)."""
-    upsampled = F.pixel_unshuffle(at_least_float32(upsampled), scale)
-    return upsampled.unflatten(1, (groups, -1, scale * scale))
+    batch, channels, height, width = upsampled.shape
+    upsampled = at_least_float32(upsampled)
+    pixels = upsampled.reshape(batch, channels, height // scale, scale, width // scale, scale).permute(0, 1, 3, 5, 2, 4)
+    return pixels.reshape(batch, groups, channels // groups, scale**2, height // scale, width // scale)
 
 
 def _merge(pixels: Tensor, scale: int) -> Tensor:
     """(N, G, X, s s, H, W) -> (N, G X, H s, W s)."""
-    return F.pixel_shuffle(pixels.flatten(1, 3), scale)
+    pixels = pixels.flatten(1, 2).unflatten(2, (scale, scale))  # (N, G X, s, s, H, W)
+    return pixels.permute(0, 1, 4, 2, 5, 3).flatten(4, 5).flatten(2, 3)
