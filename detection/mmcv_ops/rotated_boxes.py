@@ -3,6 +3,7 @@
 Angles are in radians, clockwise in an image whose y axis points down.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,23 +37,25 @@ def nms_rotated(
     iou_threshold: float,
     multi_label: bool,
 ) -> Tensor:
-    """Indices of the boxes that overlap no better one of their label by more than the threshold, best first.
+    """Indices of the boxes that overlap no better one by more than the threshold, best first.
+
+    Like mmcv's own it takes labels and does not look at them: boxes of other labels suppress each other too, unless
+    `batched_nms` moved them apart.
 
     Args:
-        dets: (N, 5), with a sixth column of labels where `multi_label`.
+        dets: (N, 5), or (N, 6) with labels.
         scores: (N,).
         order: Indices (N,) that sort the scores, best first.
         dets_sorted: `dets` in that order.
-        labels: The same labels again, unused.
+        labels: Unused.
         iou_threshold: Largest IoU of two boxes that both stay.
-        multi_label: Whether only boxes of one label suppress each other.
+        multi_label: Unused.
     """
-    labels_sorted = dets_sorted[:, 5] if multi_label else None
-    return order[_suppress(_corners(dets_sorted[:, :5]), labels_sorted, iou_threshold)]
+    return order[_suppress(_corners(dets_sorted[:, :5]), iou_threshold)]
 
 
 def _corners(boxes: Tensor) -> Tensor:
-    """(N, 5) -> (N, 4, 2), in double precision: lengths of nearly equal edges are told apart below."""
+    """(N, 5) -> (N, 4, 2), in double precision for the comparison of edges that nearly coincide."""
     centre, size, angle = boxes.detach().double().split([2, 2, 1], 1)
     signs = boxes.new_tensor([[-1, -1], [1, -1], [1, 1], [-1, 1]], dtype=torch.double)
     x, y = (signs * size[:, None] / 2).unbind(-1)  # (N, 4) each
@@ -73,10 +76,11 @@ def _pieces_inside(first: Tensor, second: Tensor, margin: Tensor) -> Tensor:
     Args:
         first: Corners (P, 4, 2).
         second: Corners (P, 4, 2).
-        margin: Distance (P, 1, 1) times length by which points may lie outside, or have to lie inside if negative.
+        margin: Distance (P, 1) by which points may lie outside, or have to lie inside if negative.
     """
     edges, lines = (corners.roll(-1, 1) - corners for corners in (first, second))
-    distance = _cross(lines[:, None], first[:, :, None] - second[:, None]) + margin  # (P, 4 edges, 4 lines)
+    distance = _cross(lines[:, None], first[:, :, None] - second[:, None])  # (P, 4 edges, 4 lines), times the lines'
+    distance = distance + (margin * lines.norm(dim=-1))[:, None]  # lengths
     slope = _cross(lines[:, None], edges[:, :, None])
     t = -distance / slope
     begin = t.masked_fill(slope <= 0, 0).amax(-1).clamp(min=0)  # (P, 4)
@@ -94,8 +98,7 @@ def _overlaps(first: Tensor, second: Tensor, mode: int) -> Tensor:
     """
     centre = first.mean(1, keepdim=True)
     first, second = first - centre, second - centre
-    extent = torch.maximum(first.abs().amax((1, 2)), second.abs().amax((1, 2)))[:, None, None]
-    margin = TOLERANCE * extent * extent
+    margin = TOLERANCE * torch.maximum(first.abs().amax((1, 2)), second.abs().amax((1, 2)))[:, None]
     intersection = (_pieces_inside(first, second, margin) + _pieces_inside(second, first, -margin)) / 2
     area1, area2 = (_cross(box[:, 1] - box[:, 0], box[:, 3] - box[:, 0]) for box in (first, second))
     whole = area1 if mode == 1 else area1 + area2 - intersection
@@ -121,21 +124,15 @@ def _write_overlaps(first: Tensor, second: Tensor, ious: Tensor, mode: int, alig
         ious.view(-1)[positions[chunk]] = overlaps.to(ious.dtype)
 
 
-def _suppress(corners: Tensor, labels: Tensor | None, iou_threshold: float) -> Tensor:
+def _suppress(corners: Tensor, iou_threshold: float) -> Tensor:
     """Positions (K,) of the boxes that stay, out of (N, 4, 2) sorted best first."""
     candidates = _touching(corners, corners).triu(1)
-    if labels is not None:
-        candidates &= labels[:, None] == labels
     rows, columns = candidates.nonzero(as_tuple=True)
-    rivals = [
-        _overlaps(corners[i], corners[j], mode=0) > iou_threshold
-        for i, j in zip(rows.split(CHUNK), columns.split(CHUNK))
-    ]
-    suppresses = candidates.new_zeros(candidates.shape)
-    suppresses[rows, columns] = torch.cat(rivals) if rivals else candidates.new_empty(0)
-    suppresses = suppresses.cpu().numpy()
-    stays = ~suppresses[:, :0].any(1)  # all
-    for i in range(len(stays)):
+    for i, j in zip(rows.split(CHUNK), columns.split(CHUNK)):
+        candidates[i, j] = _overlaps(corners[i], corners[j], mode=0) > iou_threshold
+    suppresses = candidates.cpu().numpy()
+    stays = np.ones(len(suppresses), bool)
+    for i, suppressed in enumerate(suppresses):
         if stays[i]:
-            stays &= ~suppresses[i]
+            stays &= ~suppressed
     return torch.from_numpy(stays).to(corners.device).nonzero().squeeze(1)
