@@ -99,6 +99,8 @@ def load_trunk(model: nn.Module, weights: Dict[str, torch.Tensor], in_chans: int
         ValueError: The weights are another model's or lack some.
     """
     cfg = model.pretrained_cfg
+    if not weights:
+        raise ValueError(f"{source} holds no weights of a backbone, those of {cfg['architecture']} are missing")
     # timm keeps a family's filter in the module of its entry function, under this name.
     filter_fn = getattr(sys.modules[model_entrypoint(cfg["architecture"]).__module__], "checkpoint_filter_fn", None)
     missing: List[str] = []
