@@ -11,6 +11,9 @@ from timm.data import Mixup
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from torch import Tensor, nn
 
+from engine.config import plain
+from engine.errors import UserError
+
 from .zoo import create_model
 
 
@@ -31,6 +34,8 @@ class TimmClassifier(BaseModel):
         data_preprocessor: See `mmengine.model.BaseModel`.
     """
 
+    loads_strictly = True  # weights with another head come by `pretrained`
+
     def __init__(
         self,
         name: str,
@@ -50,7 +55,7 @@ class TimmClassifier(BaseModel):
             "num_classes": num_classes,
             "in_chans": in_chans,
             "img_size": img_size,
-            "kwargs": _plain(kwargs or {}),
+            "kwargs": plain(kwargs or {}),
         }
         self.model = create_model(**self.spec, pretrained=pretrained)
         self.mixup = None
@@ -107,9 +112,14 @@ class TimmClassifier(BaseModel):
         all_reduce_dict(log, op="mean")
         return loss, log
 
+    def check_data(self, dataset: Any) -> None:
+        """Called by the runner with each data set.
 
-def _plain(value: Any) -> Any:
-    """Turns mmengine's ConfigDict and what it holds into dicts and lists, which a checkpoint can keep safely."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+        Raises:
+            UserError: It has another number of classes than the head.
+        """
+        if self.num_classes != len(dataset.classes):
+            raise UserError(
+                f"the model has {self.num_classes} classes, {dataset} has {len(dataset.classes)}: "
+                f"set model.num_classes to {len(dataset.classes)}"
+            )

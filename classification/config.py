@@ -1,6 +1,5 @@
-"""Reading a config, and filling in what follows from the model and the data."""
+"""Filling in what follows from the model and the data."""
 
-from pathlib import Path
 from typing import Any, Dict, Iterator, Optional
 
 import timm
@@ -8,53 +7,26 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS
 from timm.data import resolve_data_config
 
-from .errors import UserError
+from engine.config import LOADERS
+from engine.errors import UserError
+
 from .zoo import check_name
-
-_LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
-
-
-def load(path: str, options: Optional[Dict[str, Any]] = None, data_root: Optional[str] = None) -> Config:
-    """Reads a config file.
-
-    Args:
-        path: A Python config file.
-        options: Values that replace the file's, by dotted key.
-        data_root: Replaces the root of all its data sets.
-
-    Raises:
-        UserError: There is no such file.
-    """
-    if not Path(path).is_file():
-        raise UserError(f"config {path} does not exist; the library's own are under configs/")
-    cfg = Config.fromfile(path)
-    if options:
-        cfg.merge_from_dict(options)
-    if data_root is not None:
-        for dataset in _datasets(cfg):
-            dataset.root = data_root
-    return cfg
 
 
 def complete(cfg: Config) -> Config:
     """Sets the head's width from the data, and size, mean, std and the like of each transform from the model.
 
-    Only what the config leaves open is filled in. Configs of other tasks stay as they are.
+    Only what the config leaves open is filled in.
 
     Raises:
         UserError: The model's name is unknown, the data are not there, or the schedule is longer than the training.
     """
     model = cfg.model
-    if model.type != "TimmClassifier":
-        return cfg
     check_name(model.name)
     _check_schedule(cfg)
     if model.get("num_classes") is None:
         model.num_classes = len(DATASETS.build(next(_datasets(cfg))).classes)
     resolved = data_config(model.name, model.get("in_chans", 3), model.get("img_size"))
-    for key in _LOADERS:
-        if cfg.get(key) and not cfg[key].get("num_workers"):
-            cfg[key].pop("persistent_workers", None)  # torch refuses it where there are none
     for dataset in _datasets(cfg):
         transform = dataset.transform
         for key, value in resolved.items():
@@ -95,6 +67,6 @@ def _check_schedule(cfg: Config) -> None:
 
 
 def _datasets(cfg: Config) -> Iterator[Config]:
-    for key in _LOADERS:
+    for key in LOADERS:
         if cfg.get(key):
             yield cfg[key].dataset

@@ -1,10 +1,7 @@
 """timm's optimisers and parameter groups behind mmengine's optimiser wrapper."""
 
-from contextlib import contextmanager
-from typing import Any, Dict, Iterator, Optional
+from typing import Any, Dict, Optional
 
-import torch
-from mmengine.device import get_device
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
@@ -40,17 +37,3 @@ class TimmOptimWrapperConstructor:
         return OPTIM_WRAPPERS.build(
             dict({"type": "OptimWrapper"}, **self.wrapper), default_args={"optimizer": optimizer}
         )
-
-
-@OPTIM_WRAPPERS.register_module()
-class Bfloat16OptimWrapper(OptimWrapper):
-    """Trains under bfloat16 autocast on CPU or CUDA; its range is float32's, so no loss needs to be scaled.
-
-    mmengine's AmpOptimWrapper, float16 with scaling, is for CUDA alone.
-    """
-
-    @contextmanager
-    def optim_context(self, model: nn.Module) -> Iterator[None]:
-        """Surrounds the forward pass."""
-        with super().optim_context(model), torch.autocast(get_device().split(":")[0], torch.bfloat16):
-            yield

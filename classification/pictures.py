@@ -1,4 +1,4 @@
-"""Drawings of a run, its mistakes and its predictions."""
+"""Drawings of a classifier's mistakes and predictions."""
 
 from pathlib import Path
 from typing import Any, List, Sequence, Tuple
@@ -6,62 +6,11 @@ from typing import Any, List, Sequence, Tuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
+from engine.pictures import BLUE, GREEN, GREY, RED
+
 from .metrics import Evaluation
-
-_BLUE, _ORANGE, _GREEN, _RED, _GREY = "#2f6fb0", "#d9792b", "#2e8b57", "#c0392b", "#8a8f98"
-
-
-def draw_curve(
-    train_loss: Sequence[float],
-    iterations_per_epoch: int,
-    val_epochs: Sequence[int],
-    val_loss: Sequence[float],
-    top1: Sequence[float],
-    title: str,
-    path: Path,
-) -> None:
-    """Draws loss and accuracy over epochs.
-
-    Args:
-        train_loss: One value an iteration.
-        iterations_per_epoch: To bring iterations to the scale of epochs.
-        val_epochs: Epochs after which a validation took place.
-        val_loss: One value a validation.
-        top1: One value a validation, in per cent.
-        title: Name of the model.
-        path: Where to save.
-    """
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    figure.suptitle(title, fontsize=12)
-    at = (np.arange(len(train_loss)) + 1) / iterations_per_epoch
-    left.plot(at, train_loss, color=_BLUE, alpha=0.25, linewidth=0.8)
-    # Whole epochs are averaged: single batches are too noisy to compare with a validation.
-    epochs = len(train_loss) // iterations_per_epoch
-    means = np.asarray(train_loss[: epochs * iterations_per_epoch]).reshape(epochs, -1).mean(1)
-    left.plot(
-        np.arange(epochs) + 1, means, color=_BLUE, marker="." if epochs < 40 else None, label="training, as optimised"
-    )
-    left.plot(
-        val_epochs, val_loss, color=_ORANGE, marker="." if epochs < 40 else None, label="validation, cross-entropy"
-    )
-    left.set_ylim(bottom=0)
-    left.set(xlabel="epoch", ylabel="loss", title="loss")
-    left.legend(frameon=False)
-    best = int(np.argmax(top1))
-    right.plot(val_epochs, top1, color=_GREEN, marker="." if epochs < 40 else None)
-    right.plot(val_epochs[best], top1[best], marker="o", markersize=9, fillstyle="none", color=_RED)
-    right.set(
-        xlabel="epoch", ylabel="top-1 (%)", title=f"validation top-1, best {top1[best]:.2f} % at {val_epochs[best]}"
-    )
-    for axes in (left, right):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=110)
 
 
 def draw_confusion_matrix(evaluation: Evaluation, path: Path) -> None:
@@ -125,9 +74,9 @@ def draw_mistakes(evaluation: Evaluation, dataset: Any, path: Path, count: int =
     for axes, number in zip(grid, shown, strict=False):
         _show(axes, dataset.image(int(evaluation.indices[number])))
         true, given = (evaluation.classes[labels[number]] for labels in (evaluation.labels, evaluation.predictions))
-        axes.set_title(f"is {shorten(true)}", fontsize=9, color=_GREEN, pad=3)
+        axes.set_title(f"is {shorten(true)}", fontsize=9, color=GREEN, pad=3)
         axes.set_xlabel(
-            f"taken for {shorten(given)}\n{100 * evaluation.confidences[number]:.0f} % sure", fontsize=9, color=_RED
+            f"taken for {shorten(given)}\n{100 * evaluation.confidences[number]:.0f} % sure", fontsize=9, color=RED
         )
     for axes in grid[len(shown) :]:
         axes.set_axis_off()
@@ -148,7 +97,7 @@ def draw_prediction(image: Image.Image, scores: Sequence[Tuple[str, float]], pat
     names = [shorten(name, 28) for name, _ in scores]
     values = [100 * value for _, value in scores]
     places = np.arange(len(scores))
-    right.barh(places, values, color=[_BLUE] + [_GREY] * (len(scores) - 1), height=0.62)
+    right.barh(places, values, color=[BLUE] + [GREY] * (len(scores) - 1), height=0.62)
     for place, value in enumerate(values):
         right.text(value + 1.5, place, f"{value:.1f} %", va="center", fontsize=10)
     right.set_yticks(places, names, fontsize=10)

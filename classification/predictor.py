@@ -7,11 +7,12 @@ import torch
 from PIL import Image
 from timm.data import ImageNetInfo, infer_imagenet_subset
 from torch import nn
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from . import checkpoint as files
+from engine import checkpoint as files
+from engine.errors import UserError
+from engine.images import open_image
+
 from .config import data_config
-from .errors import UserError
 from .transforms import TimmTransform
 from .zoo import create_model
 
@@ -74,36 +75,12 @@ class Predictor:
         Raises:
             UserError: The file cannot be read as a picture.
         """
-        try:
-            image = Image.open(path)
-            image.load()
-        except Exception as error:
-            raise UserError(f"cannot read image {path}: {error or type(error).__name__}") from error
+        image = open_image(path)
         probabilities = self.model(self.transform(image)[None]).softmax(-1)[0]
         values, places = probabilities.topk(min(topk, len(probabilities)))
         return image, [
             (self.classes[place], value) for place, value in zip(places.tolist(), values.tolist(), strict=True)
         ]
-
-
-def find_images(paths: Sequence[str]) -> List[Path]:
-    """Lists picture files, those inside folders too.
-
-    Raises:
-        UserError: A path does not exist, or a folder has no pictures.
-    """
-    found: List[Path] = []
-    for path in map(Path, paths):
-        if path.is_file():
-            found.append(path)
-            continue
-        if not path.is_dir():
-            raise UserError(f"image {path} does not exist")
-        inside = sorted(file for file in path.iterdir() if file.suffix.lower() in IMG_EXTENSIONS)
-        if not inside:
-            raise UserError(f"folder {path} has no images ({', '.join(IMG_EXTENSIONS)})")
-        found += inside
-    return found
 
 
 def _class_names(model: nn.Module) -> List[str]:

@@ -8,8 +8,8 @@ import timm
 import torch
 from torch import nn
 
-from .checkpoint import read_weights
-from .errors import UserError
+from engine.checkpoint import read_weights
+from engine.errors import UserError
 
 
 def check_name(name: str) -> None:

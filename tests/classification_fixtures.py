@@ -127,6 +127,8 @@ def run_here(tool, *arguments):
     # mmengine names a run after the second it starts in, and a second run of that name prints where the first one did.
     for manager in (MMLogger, Visualizer, DefaultScope):
         manager._instance_dict.clear()
+    if str(ROOT / "tools") not in sys.path:
+        sys.path.append(str(ROOT / "tools"))  # where a tool started as a program finds its neighbours
     spec = importlib.util.spec_from_file_location(f"tool_{tool}", ROOT / "tools" / tool)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

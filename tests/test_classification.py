@@ -14,13 +14,15 @@ from torch.nn.functional import cross_entropy
 
 import backbones  # noqa: F401
 from classification import Accuracy, TimmTransform, UserError
-from classification import checkpoint as files
 from classification.config import data_config
-from classification.hooks import PlainStateHook
 from classification.metrics import Evaluation
-from classification.pictures import draw_confusion_matrix, draw_curve, draw_mistakes, draw_prediction
+from classification.pictures import draw_confusion_matrix, draw_mistakes, draw_prediction
 from classification.transforms import _augment_ops
 from classification.zoo import check_name, create_model
+from engine import checkpoint as files
+from engine.figures import FIGURES
+from engine.hooks import PlainStateHook
+from engine.pictures import draw_curve
 
 from .classification_fixtures import picture
 
@@ -339,7 +341,9 @@ def test_pictures_are_written_whatever_the_outcome(tmp_path):
     for name, outcome in (("right", right), ("wrong", wrong)):
         draw_confusion_matrix(outcome, tmp_path / f"{name}_matrix.png")
         draw_mistakes(outcome, Data(), tmp_path / f"{name}_mistakes.png")
-    draw_curve([2.0, 1.5, 1.0, 0.5], 2, [1, 2], [1.2, 0.9], [50.0, 75.0], "model", tmp_path / "curve.png")
+    draw_curve(
+        [2.0, 1.5, 1.0, 0.5], 2, [1, 2], [1.2, 0.9], {FIGURES["top1"]: [50.0, 75.0]}, "model", tmp_path / "curve.png"
+    )
     draw_prediction(picture(0, 0), [("one", 0.9), ("two", 0.1)], tmp_path / "prediction.png")
     from PIL import Image
 

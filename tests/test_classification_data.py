@@ -12,10 +12,11 @@ from mmengine.dataset import default_collate
 from mmengine.registry import DATASETS
 from torch.utils.data import DataLoader
 
-from classification import UserError, sampler
+from classification import UserError
 from classification.datasets import CIFAR10, CIFAR100, Digits, Flowers102, ImageFolder, StanfordCars
-from classification.errors import plain_message
-from classification.sampler import EpochSampler
+from engine import sampler
+from engine.errors import plain_message
+from engine.sampler import EpochSampler, SeededDataset
 
 from .classification_fixtures import SAMPLES, make_cars, make_cifar10, make_flowers, make_folder
 
@@ -155,7 +156,9 @@ def test_digits_are_split_once_and_evenly():
 def batches(data, workers, epoch, seed=3):
     order = EpochSampler(data, seed)
     order.set_epoch(epoch)
-    loader = DataLoader(data, batch_size=8, sampler=order, num_workers=workers, collate_fn=default_collate)
+    loader = DataLoader(
+        SeededDataset(data), batch_size=8, sampler=order, num_workers=workers, collate_fn=default_collate
+    )
     return {
         int(index): image for batch in loader for index, image in zip(batch["indices"], batch["inputs"], strict=True)
     }

@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 
 from classification import UserError
-from classification.predictor import Predictor, find_images
+from classification.predictor import Predictor
+from engine.images import find_images
 
 from .classification_fixtures import SAMPLES, make_folder, picture, run_here, run_tool, small_config
 

@@ -12,7 +12,7 @@ from PIL import Image
 from torch.distributed.tensor import DTensor
 
 from classification import UserError
-from classification.errors import plain_message
+from engine.errors import plain_message
 
 from .classification_fixtures import command, environment, make_folder, run_here, run_tool, small_config
 
@@ -112,7 +112,7 @@ KILL_WHILE_WRITING = """
 import os, signal
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
-import classification.checkpoint as files
+import engine.checkpoint as files
 
 @HOOKS.register_module()
 class KillHook(Hook):

@@ -1,41 +1,83 @@
-"""Classifies pictures with a trained checkpoint or with a timm model by name.
+"""Classifies pictures, or finds objects in them, with a trained checkpoint or with a timm model by name.
 
-python tools/predict.py CHECKPOINT_OR_NAME IMAGE_OR_FOLDER... [--topk K] [--out-dir D]
+python tools/predict.py CHECKPOINT_OR_NAME IMAGE_OR_FOLDER... [--topk K] [--threshold T] [--out-dir D]
 """
 
 import argparse
 import sys
 from pathlib import Path
-from typing import List, Optional, Tuple
+from typing import Any, Callable, List, Optional
+
+from tasks import complete, import_of
 
 import backbones  # noqa: F401  registers the models
-from classification import UserError
-from classification.pictures import draw_prediction
-from classification.predictor import Predictor, find_images
+from engine import UserError, checkpoint
+from engine.config import load
+from engine.images import find_images
 
 
-def main(arguments: Optional[List[str]] = None) -> List[List[Tuple[str, float]]]:
-    """Classifies; prints and returns (class, probability) for each picture, the most probable first."""
+def main(arguments: Optional[List[str]] = None) -> List[Any]:
+    """Predicts; prints and returns what it found in each picture.
+
+    Returns:
+        Of a classifier (class, probability) for each picture, the most probable first; of a detector its `Detections`.
+    """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", help="a checkpoint, or the name of a timm model that has weights")
     parser.add_argument("images", nargs="+", help="picture files, or folders of them")
     parser.add_argument("--name", help="the timm model that an official checkpoint belongs to; ours know theirs")
-    parser.add_argument("--topk", type=int, default=5, help="classes a picture")
+    parser.add_argument("--config", help="the config that a checkpoint of mmdet belongs to; ours know theirs")
+    parser.add_argument("--topk", type=int, default=5, help="classes a picture, of a classifier")
+    parser.add_argument("--threshold", type=float, default=0.3, help="least score of an object, of a detector")
     parser.add_argument("--out-dir", default="predictions", help="where the annotated pictures go")
     args = parser.parse_args(arguments)
 
-    predictor = Predictor.load(args.model, args.name)
+    predict = detector(args) if args.config or task_of(args.model) == "detection" else classifier(args)
     out_dir = Path(args.out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     results = []
     for number, path in enumerate(find_images(args.images)):
-        image, scores = predictor(path, args.topk)
-        results.append(scores)
-        print(f"{path}: " + ", ".join(f"{name} {100 * score:.1f} %" for name, score in scores))
         # The number keeps apart files of one name from several folders.
-        draw_prediction(image, scores, out_dir / f"{number:03d}_{path.stem}.png")
+        results.append(predict(path, out_dir / f"{number:03d}_{path.stem}.png"))
     print(f"{len(results)} annotated pictures: {out_dir}")
     return results
+
+
+def task_of(model: str) -> str:
+    """Says what a checkpoint was trained for; a name, or an official checkpoint, is a classifier's."""
+    if not Path(model).is_file() or Path(model).suffix == ".safetensors":
+        return "classification"
+    return checkpoint.read(model).get("predictor", {}).get("task", "classification")
+
+
+def classifier(args: argparse.Namespace) -> Callable[[Path, Path], Any]:
+    """Returns what classifies one picture, prints a line and draws it."""
+    predictor = import_of("classification", "predictor").Predictor.load(args.model, args.name)
+    draw = import_of("classification", "pictures").draw_prediction
+
+    def predict(path: Path, out: Path) -> Any:
+        image, scores = predictor(path, args.topk)
+        print(f"{path}: " + ", ".join(f"{name} {100 * score:.1f} %" for name, score in scores))
+        draw(image, scores, out)
+        return scores
+
+    return predict
+
+
+def detector(args: argparse.Namespace) -> Callable[[Path, Path], Any]:
+    """Returns what finds the objects in one picture, prints a line and draws it."""
+    cfg = complete(load(args.config)) if args.config else None
+    predictor = import_of("detection", "predictor").Predictor.load(args.model, cfg)
+    draw = import_of("detection", "pictures").draw_detections
+
+    def predict(path: Path, out: Path) -> Any:
+        image, found = predictor(path, args.threshold)
+        said = [f"{predictor.classes[label]} {100 * score:.0f} %" for label, score in zip(found.labels, found.scores)]
+        print(f"{path}: {', '.join(said) or 'nothing found'}")
+        draw(image, found, predictor.classes, predictor.palette, out)
+        return found
+
+    return predict
 
 
 if __name__ == "__main__":

@@ -11,12 +11,13 @@ from typing import List, Optional
 
 import torch
 from mmengine.config import Config, DictAction
+from tasks import complete
 
 import backbones  # noqa: F401  registers the models
-from classification import CarefulRunner, UserError
-from classification.config import complete, load
-from classification.errors import plain_message
-from classification.launch import join_torchrun
+from engine import CarefulRunner, UserError
+from engine.config import load
+from engine.errors import plain_message
+from engine.launch import join_torchrun
 
 
 def parse(arguments: Optional[List[str]] = None) -> argparse.Namespace:

@@ -7,9 +7,7 @@ from mmengine.registry import TRANSFORMS
 from PIL import Image
 from torch.utils.data import Dataset
 
-from ..errors import UserError
-from ..sampler import Draw
-from ..seeding import derive_seed, seed_all
+from engine.errors import UserError
 
 
 class ImageDataset(Dataset):
@@ -65,12 +63,9 @@ class ImageDataset(Dataset):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, draw: Union[int, Draw]) -> Dict[str, Any]:
-        """Returns `inputs` (C, H, W), `labels` and `indices`; a `Draw` seeds the random transforms."""
-        index = draw.index if isinstance(draw, Draw) else int(draw)
+    def __getitem__(self, index: int) -> Dict[str, Any]:
+        """Returns `inputs` (C, H, W), `labels` and `indices`."""
         image = self.image(index)
-        if isinstance(draw, Draw):
-            seed_all(derive_seed(*draw.seed))
         return {
             "inputs": self.transform(image) if self.transform else image,
             "labels": int(self.labels[index]),

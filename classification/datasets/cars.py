@@ -6,7 +6,8 @@ from typing import Any
 from mmengine.registry import DATASETS
 from torchvision import datasets
 
-from ..errors import UserError
+from engine.errors import UserError
+
 from .download import describe
 from .files import FileDataset
 

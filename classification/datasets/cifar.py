@@ -8,7 +8,8 @@ from mmengine.registry import DATASETS
 from PIL import Image
 from torchvision import datasets
 
-from ..errors import UserError
+from engine.errors import UserError
+
 from .base import ImageDataset
 from .download import describe, fetch
 

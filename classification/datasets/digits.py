@@ -8,7 +8,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from ..errors import UserError
+from engine.errors import UserError
+
 from .base import ImageDataset
 
 

@@ -8,7 +8,7 @@ from urllib.error import URLError
 
 from mmengine.dist import barrier, is_main_process
 
-from ..errors import UserError
+from engine.errors import UserError
 
 
 def describe(name: str, root: Path, files: Sequence[str], source: str) -> str:

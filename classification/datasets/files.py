@@ -5,7 +5,8 @@ from typing import Any, Sequence
 
 from PIL import Image
 
-from ..errors import UserError
+from engine.errors import UserError
+
 from .base import ImageDataset
 
 

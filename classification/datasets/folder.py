@@ -7,7 +7,8 @@ import numpy as np
 from mmengine.registry import DATASETS
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from ..errors import UserError
+from engine.errors import UserError
+
 from .files import FileDataset
 
 

@@ -20,5 +20,6 @@ default_hooks = dict(
     sync_buffers=dict(type="SyncBuffersHook"),  # batch norm's averages, over the processes
     curve=dict(type="CurveHook"),
     outcome=dict(type="OutcomeHook"),
+    describe=dict(type="DescribeClassifierHook"),
     console=dict(type="ConsoleHook"),
 )

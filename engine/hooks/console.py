@@ -10,12 +10,15 @@ from mmengine.registry import HOOKS
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from ..figures import FIGURES, known
+from ..names import model_name
 from .keep_checkpoints import best_path
 
 
 @HOOKS.register_module()
 class ConsoleHook(Hook):
-    """Prints a line an epoch with losses, accuracy and the time left, a bar in between, and the best model at the end.
+    """Prints a line an epoch with the loss, the figures of the validation and the time left, a bar in between, and the
+    best model at the end.
 
     Where the output is no terminal, a plain line every `interval` seconds takes the place of the bar.
 
@@ -38,7 +41,7 @@ class ConsoleHook(Hook):
         self.done = 0
         start = f" from epoch {runner.epoch + 1}" if runner.epoch else ""
         self.console.print(
-            f"training {runner.cfg.model.get('name', runner.model_name)} for {loop.max_epochs} epochs{start}: "
+            f"training {model_name(runner.cfg.model)} for {loop.max_epochs} epochs{start}: "
             f"{len(loop.dataloader.dataset)} images, {len(loop.dataloader)} batches of {loop.dataloader.batch_size}"
             + (f" in each of {runner.world_size} processes" if runner.distributed else ""),
             soft_wrap=True,
@@ -78,11 +81,11 @@ class ConsoleHook(Hook):
         scalars = runner.message_hub.log_scalars
         loss = scalars["train/loss"].mean(len(runner.train_dataloader))
         rate = scalars.get("train/base_lr", scalars["train/lr"]).current()
+        figures = ", ".join(figure.show(metrics[key]) for key, figure in known(metrics))
         star = " *" if runner.message_hub.get_info("best_epoch") == runner.epoch else ""
         self.said = time.perf_counter()
         self.console.print(
-            f"{self._epoch(runner, 0)}: loss {loss:.3f}, val loss {metrics['loss']:.3f}, "
-            f"top-1 {metrics['top1']:.2f} %, top-5 {metrics['top5']:.2f} %, lr {rate:.1e}, "
+            f"{self._epoch(runner, 0)}: loss {loss:.3f}, {figures}, lr {rate:.1e}, "
             f"{self.said - self.epoch_start:.1f} s, {self._left(runner)} left{star}",
             soft_wrap=True,
         )
@@ -94,10 +97,8 @@ class ConsoleHook(Hook):
             self.bar.stop()
         info = runner.message_hub.runtime_info
         if "best_score" in info:
-            self.console.print(
-                f"best top-1 {info['best_score']:.2f} % (epoch {info['best_epoch']}): {best_path(runner)}",
-                soft_wrap=True,
-            )
+            best = FIGURES[info["best_metric"]].show(info["best_score"])
+            self.console.print(f"best {best} (epoch {info['best_epoch']}): {best_path(runner)}", soft_wrap=True)
 
     def _epoch(self, runner: Any, offset: int) -> str:
         """Names the epoch; mmengine counts it up between training and validation."""

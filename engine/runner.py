@@ -1,25 +1,29 @@
 """mmengine's Runner, made careful with checkpoints and quiet on the console."""
 
+import io
 import logging
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Any, Callable, Dict, Optional, Union
+from typing import Any, Callable, Dict, Iterator, Optional, Union
 
 import torch
 from mmengine.device import get_device
 from mmengine.dist import broadcast_object_list, get_world_size
+from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
-from mmengine.registry import RUNNERS
+from mmengine.registry import DATASETS, RUNNERS
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import load_state_dict
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
+from torch.utils.data import DataLoader
 
 from . import checkpoint as files
 from . import sharding
-from .classifier import TimmClassifier
-from .errors import UserError
+from .errors import UserError, told_plainly
 from .hooks import PlainStateHook
+from .sampler import SeededDataset
 
 
 @RUNNERS.register_module()
@@ -28,7 +32,12 @@ class CarefulRunner(Runner):
 
     mmengine writes a checkpoint in place, loads one that does not fit with a warning, and runs what is pickled in it.
     The whole log is in the work directory; the console gets warnings and what `ConsoleHook` prints.
+
+    A model may have two things to say. `check_data(dataset)` is called with each data set and raises a UserError where
+    the two don't fit; `loads_strictly` refuses weights with another head at the start of a training, too.
     """
+
+    evaluates_only = False  # set by `test`: what is evaluated must be all of what was trained
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """Builds mmengine's logger with a console that shows this library's warnings and nobody's chatter."""
@@ -94,7 +103,7 @@ class CarefulRunner(Runner):
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         model = self.model.module if is_model_wrapper(self.model) else self.model
         weights = checkpoint["state_dict"] if self._resume else files.evaluated_weights(checkpoint)
-        if self._resume or isinstance(model, TimmClassifier):
+        if self._resume or self.evaluates_only or getattr(model, "loads_strictly", False):
             files.load_strictly(model, weights, filename)
         else:  # detectors and segmenters are fine-tuned from weights with another head
             load_state_dict(model, weights, logger=self.logger)
@@ -119,6 +128,67 @@ class CarefulRunner(Runner):
             super().save_checkpoint(out_dir, part, *args, **kwargs)
             files.replace(Path(out_dir) / part, Path(out_dir) / filename)
 
+    def build_model(self, model: Union[nn.Module, Dict]) -> nn.Module:
+        """Builds the model; a mistake in its config is told as one.
+
+        Raises:
+            UserError: A type or an argument is not known, or a value is refused.
+        """
+        with told_plainly():
+            try:
+                return super().build_model(model)
+            except UserError:
+                raise
+            except ValueError as error:
+                raise UserError(f"the model cannot be built: {error}") from error
+
+    @staticmethod
+    def build_dataloader(dataloader: Union[DataLoader, Dict], *args: Any, **kwargs: Any) -> DataLoader:
+        """Builds the loader, around a `SeededDataset` where an `EpochSampler` deals out the seeds.
+
+        Raises:
+            UserError: A file of the data set is missing.
+        """
+        with told_plainly(), _printed_to_the_log():
+            if isinstance(dataloader, dict) and dataloader["sampler"]["type"] == "EpochSampler":
+                dataset = DATASETS.build(dataloader["dataset"])
+                if hasattr(dataset, "full_init"):
+                    dataset.full_init()
+                dataloader = {**dataloader, "dataset": SeededDataset(dataset)}
+            return Runner.build_dataloader(dataloader, *args, **kwargs)
+
+    def build_evaluator(self, evaluator: Union[Dict, list, Evaluator]) -> Evaluator:
+        """Builds an evaluator whose metrics print to the log; COCO's tables would break the progress bar."""
+        with told_plainly(), _printed_to_the_log():
+            built = super().build_evaluator(evaluator)
+        evaluate = built.evaluate
+
+        def quietly(size: int) -> Dict[str, float]:
+            with _printed_to_the_log():
+                return evaluate(size)
+
+        built.evaluate = quietly
+        return built
+
+    def train(self) -> nn.Module:
+        """Trains; see `mmengine.runner.Runner.train`.
+
+        Raises:
+            UserError: Something stands in the way that a user can mend.
+        """
+        with told_plainly():
+            return super().train()
+
+    def test(self) -> Dict[str, float]:
+        """Evaluates on the test set; see `mmengine.runner.Runner.test`.
+
+        Raises:
+            UserError: Something stands in the way that a user can mend.
+        """
+        self.evaluates_only = True
+        with told_plainly():
+            return super().test()
+
     def build_train_loop(self, loop: Any) -> Any:
         """Builds the loop and checks that model and data fit each other.
 
@@ -132,25 +202,31 @@ class CarefulRunner(Runner):
                 f"{len(loader.dataset)} training images make no batch of {loader.batch_size} in each of "
                 f"{get_world_size()} processes: lower train_dataloader.batch_size"
             )
-        self._check_classes(loader.dataset)
+        self._check_data(loader.dataset)
         return loop
 
     def build_val_loop(self, loop: Any) -> Any:
-        """Builds the loop and checks the number of classes, see `build_train_loop`."""
+        """Builds the loop and checks that the data fit the model, see `build_train_loop`."""
         loop = super().build_val_loop(loop)
-        self._check_classes(loop.dataloader.dataset)
+        self._check_data(loop.dataloader.dataset)
         return loop
 
     def build_test_loop(self, loop: Any) -> Any:
-        """Builds the loop and checks the number of classes, see `build_train_loop`."""
+        """Builds the loop and checks that the data fit the model, see `build_train_loop`."""
         loop = super().build_test_loop(loop)
-        self._check_classes(loop.dataloader.dataset)
+        self._check_data(loop.dataloader.dataset)
         return loop
 
-    def _check_classes(self, dataset: Any) -> None:
+    def _check_data(self, dataset: Any) -> None:
         model = self.model.module if is_model_wrapper(self.model) else self.model
-        if isinstance(model, TimmClassifier) and model.num_classes != len(dataset.classes):
-            raise UserError(
-                f"the model has {model.num_classes} classes, {dataset} has {len(dataset.classes)}: "
-                f"set model.num_classes to {len(dataset.classes)}"
-            )
+        if hasattr(model, "check_data"):
+            model.check_data(dataset)
+
+
+@contextmanager
+def _printed_to_the_log() -> Iterator[None]:
+    """Sends what is printed to the log file; pycocotools prints whatever it does."""
+    with redirect_stdout(io.StringIO()) as printed:
+        yield
+    if printed.getvalue().strip():
+        MMLogger.get_current_instance().info("\n" + printed.getvalue().rstrip())

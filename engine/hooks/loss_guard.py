@@ -3,6 +3,8 @@
 import math
 from typing import Any, Dict, Optional
 
+import torch
+from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
@@ -14,7 +16,7 @@ from ..errors import UserError
 class LossGuardHook(Hook):
     """Looks at each loss, which mmengine brings to the CPU for its log anyway.
 
-    The loss is the mean over all processes, so all of them stop together.
+    It is the mean over all processes, so that all of them stop together.
     """
 
     def after_train_iter(
@@ -25,7 +27,9 @@ class LossGuardHook(Hook):
         Raises:
             UserError: It is NaN or infinite.
         """
-        loss = float(outputs["loss"])
+        reduced = torch.as_tensor(outputs["loss"]).detach().clone()
+        all_reduce(reduced, "mean")
+        loss = reduced.item()
         if math.isfinite(loss):
             return
         rates = runner.optim_wrapper.get_lr()

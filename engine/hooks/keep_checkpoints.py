@@ -7,7 +7,6 @@ from typing import Any, Dict, Optional
 import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 
 from .. import checkpoint as files
@@ -62,21 +61,11 @@ class KeepCheckpointsHook(Hook):
         """Saves the best, then the epoch; in this order a kill between the two repeats the epoch and loses nothing."""
         epoch = runner.epoch
         hub = runner.message_hub
-        score = metrics[self.metric]
+        score = float(metrics.get(self.metric, math.nan))  # a detector that finds nothing yet has no figures
         if not math.isnan(score) and score > hub.runtime_info.get("best_score", -math.inf):
-            hub.update_info_dict({"best_score": score, "best_epoch": epoch})
+            hub.update_info_dict({"best_metric": self.metric, "best_score": score, "best_epoch": epoch})
             self._save(runner, "best.pth", epoch, save_optimizer=False, save_param_scheduler=False)
         self._save_epoch(runner, epoch)
-
-    def before_save_checkpoint(self, runner: Any, checkpoint: Dict[str, Any]) -> None:
-        """Adds what prediction needs: model, preparation of pictures, names of classes."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        transform = runner.cfg.val_dataloader.dataset.transform
-        checkpoint["predictor"] = {
-            "model": model.spec,
-            "transform": {key: value for key, value in transform.to_dict().items() if key != "type"},
-            "classes": list(runner.train_dataloader.dataset.classes),
-        }
 
     def _save_epoch(self, runner: Any, epoch: int) -> None:
         if epoch % self.interval and epoch != runner.max_epochs:

@@ -1,0 +1,7 @@
+_base_ = [
+    "mmdet::_base_/models/mask-rcnn_r50_fpn.py",
+    "./coco_instance_ms_crop.py",
+    "./adamw_3x.py",
+    "./runtime.py",
+]
+model = dict(backbone=dict(_delete_=True, type="TimmBackbone"))

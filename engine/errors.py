@@ -1,0 +1,55 @@
+"""The error for everything a user can mend."""
+
+import re
+from contextlib import contextmanager
+from typing import Iterator
+
+
+class UserError(ValueError):
+    """A mistake in the data, the configuration or a file; the message says what was found, where, and what is allowed.
+
+    The tools print the message alone, without a traceback.
+    """
+
+
+def plain_message(error: UserError) -> str:
+    """Strips the traceback that a DataLoader worker folds into the message of the error it passes on."""
+    text = str(error)
+    return text.rpartition(f"{UserError.__name__}: ")[2].strip() if text.startswith("Caught") else text
+
+
+# What the toolboxes say, and what a user can do about it. Errors of a DataLoader's worker hold this text somewhere.
+_MENDABLE = (
+    (
+        r"failed to load image: (.+)",
+        "cannot read image {0}: it is damaged or no picture; replace it, or take it out of the annotation file",
+    ),
+    (
+        r"No such file or directory: '([^']+)'",
+        "{0} does not exist: name the folder of the data set with --data-root, or mend the path in the config",
+    ),
+    (
+        r"(\S+) is not in the (\S+) registry",
+        "{0} is not in the registry {1}: mend its name, or let the config import the package that registers it, this "
+        'library\'s by custom_imports = dict(imports=["detection"], allow_failed_imports=False)',
+    ),
+    (r"(\S+\(\) got an unexpected keyword argument .+)", "the config gives an argument that is not known: {0}"),
+)
+
+
+@contextmanager
+def told_plainly() -> Iterator[None]:
+    """Turns errors of mmengine and the toolboxes that a user can mend into errors that say how.
+
+    Raises:
+        UserError: In place of such an error.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        for pattern, message in _MENDABLE:
+            if found := re.search(pattern, str(error)):
+                raise UserError(message.format(*found.groups())) from error
+        raise

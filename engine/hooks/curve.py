@@ -1,0 +1,65 @@
+"""The picture of a run."""
+
+import math
+import time
+from pathlib import Path
+from typing import Any, Dict, Optional
+
+from mmengine.dist import master_only
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+from ..figures import FIGURES, known
+from ..names import model_name
+from ..pictures import draw_curve
+
+
+@HOOKS.register_module()
+class CurveHook(Hook):
+    """Draws `curve.png`, the loss and the figures of the validation over epochs, at most every `interval` seconds and
+    at the end.
+
+    They are kept in mmengine's message hub, which a resumed run brings along from before.
+
+    Args:
+        interval: Seconds.
+    """
+
+    def __init__(self, interval: float = 30.0) -> None:
+        self.interval = interval
+        self.drawn = -float("inf")
+
+    @master_only
+    def after_val_epoch(self, runner: Any, metrics: Optional[Dict[str, float]] = None) -> None:
+        """Remembers the figures, and draws now and then."""
+        hub = runner.message_hub
+        # With their epoch: a detector that finds nothing yet has no figures, and mmengine's scalars skip it.
+        row = {"epoch": runner.epoch, **{key: float(metrics[key]) for key, _ in known(metrics)}}
+        hub.update_info("validations", [*hub.runtime_info.get("validations", []), row])
+        if time.perf_counter() - self.drawn > self.interval:
+            self._draw(runner)
+            self.drawn = time.perf_counter()
+
+    @master_only
+    def after_train(self, runner: Any) -> None:
+        """Draws the whole run."""
+        self._draw(runner)
+
+    def _draw(self, runner: Any) -> None:
+        rows = runner.message_hub.runtime_info.get("validations")
+        if not rows:
+            return
+        figures = {
+            figure: [row.get(key, math.nan) for row in rows]
+            for key, figure in FIGURES.items()
+            if any(key in row for row in rows)
+        }
+        draw_curve(
+            train_loss=runner.message_hub.get_scalar("train/loss").data[0],
+            iterations_per_epoch=len(runner.train_dataloader),
+            val_epochs=[row["epoch"] for row in rows],
+            val_loss=figures.get(FIGURES["loss"]),
+            figures={figure: values for figure, values in figures.items() if figure.in_curve},
+            title=model_name(runner.cfg.model),
+            path=Path(runner.work_dir) / "curve.png",
+        )

@@ -1,0 +1,89 @@
+"""The order of training samples and the seeds of their augmentation, the same for one process and for many."""
+
+from typing import Any, Iterator, Sized, Tuple
+
+import torch
+from mmengine.dist import get_dist_info
+from mmengine.registry import DATA_SAMPLERS
+from torch.utils.data import Dataset, Sampler
+
+from .seeding import derive_seed, seed_all
+
+
+class Draw(int):
+    """An index in a data set, with the numbers in `seed` that the augmentation of this sample is seeded from.
+
+    It is an int so that batch samplers which look samples up, as mmdet's by aspect ratio, need not know of it.
+    """
+
+    seed: Tuple[int, ...]
+
+    def __new__(cls, index: int, seed: Tuple[int, ...]) -> "Draw":
+        draw = super().__new__(cls, index)
+        draw.seed = seed
+        return draw
+
+    def __getnewargs__(self) -> Tuple[int, Tuple[int, ...]]:
+        return int(self), self.seed
+
+
+@DATA_SAMPLERS.register_module()
+class EpochSampler(Sampler[Draw]):
+    """Shuffles anew each epoch and deals the samples to the processes in turn.
+
+    Of `P` processes, process `p` takes every `P`-th sample from `p` on, so that the batches which the processes hold at
+    one time make up the batch one process would hold. The draws carry the epoch: workers that live on across epochs
+    need no message. A `SeededDataset` understands them; `CarefulRunner` puts one around the data.
+
+    Args:
+        dataset: What is sampled.
+        seed: Seed of the run; order and augmentation depend on this and the epoch only.
+    """
+
+    def __init__(self, dataset: Sized, seed: int = 0) -> None:
+        self.dataset = dataset
+        self.size = len(dataset)
+        self.seed = seed or 0
+        self.epoch = 0
+        self.rank, self.world_size = get_dist_info()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by mmengine's DistSamplerSeedHook before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        # What does not go round is left out, this epoch: every process must see as many batches as the others.
+        return self.size // self.world_size
+
+    def __iter__(self) -> Iterator[Draw]:
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        order = torch.randperm(self.size, generator=generator).tolist()
+        for index in order[self.rank : len(self) * self.world_size : self.world_size]:
+            yield Draw(index, (self.seed, self.epoch, index))
+
+
+class SeededDataset(Dataset):
+    """Any data set, seeding Python, NumPy and torch before it prepares the sample of a `Draw`.
+
+    All its attributes are those of the data set inside.
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, draw: int) -> Any:
+        """Returns the sample, seeded where it is a `Draw` and not a mere index."""
+        if isinstance(draw, Draw):
+            seed_all(derive_seed(*draw.seed))
+        return self.dataset[int(draw)]
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "dataset":  # not there yet while a copy is made in another process
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+    def __str__(self) -> str:
+        return str(self.dataset)

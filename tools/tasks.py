@@ -1,0 +1,37 @@
+"""Which package serves which task; each has `config.complete`, which checks a config and fills in what it leaves open,
+and `predictor.Predictor`, which reads a checkpoint.
+"""
+
+import importlib
+from types import ModuleType
+
+from mmengine.config import Config
+
+from engine import UserError
+
+_PACKAGES = {"mmengine": "classification", "mmdet": "detection"}  # by the default_scope of a config
+
+
+def complete(cfg: Config) -> Config:
+    """Checks a config and fills in what it leaves open, as its task does it.
+
+    Raises:
+        UserError: It cannot be trained or evaluated as it is.
+    """
+    scope = cfg.get("default_scope")
+    if scope not in _PACKAGES:
+        known = ", ".join(_PACKAGES)
+        raise UserError(f"default_scope of {cfg.filename} is {scope!r}; it names the task and has to be one of {known}")
+    return import_of(_PACKAGES[scope], "config").complete(cfg)
+
+
+def import_of(task: str, module: str) -> ModuleType:
+    """Imports a module of a task's package.
+
+    Raises:
+        UserError: A toolbox that it needs is not installed.
+    """
+    try:
+        return importlib.import_module(f"{task}.{module}")
+    except ModuleNotFoundError as error:
+        raise UserError(f"{task} needs the package {error.name}: pip install 'spectral-backbones[mm]'") from error
