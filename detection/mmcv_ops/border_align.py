@@ -5,10 +5,12 @@ x1, y1, x2, y2 in pixels of the map; results (B, C, N, 4).
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .precision import at_least_float32
 from .registry import operator
+from .sampling import as_rows, interpolation
 
 
 @operator
@@ -23,22 +25,21 @@ def border_align_forward(input: Tensor, boxes: Tensor, output: Tensor, argmax_id
             and from x2, y2 for the bottom and right one.
         pool_size: Spaces between the points of a border.
     """
-    height, width = input.shape[2:]
-    pixels = at_least_float32(input).flatten(2).unflatten(1, (4, -1))  # (B, 4, C, H W)
+    batch, channels, (height, width) = len(input), input.shape[1] // 4, input.shape[2:]
+    table = as_rows(at_least_float32(input).reshape(batch * 4, channels, height, width))
+    image = torch.arange(batch * 4, device=input.device).repeat_interleave(boxes.shape[1])  # (B 4 N,)
     best = point = None
     for number in range(pool_size + 1):
         y, x = _points(boxes, number, pool_size)  # (B, 4, N)
-        value = sum(
-            pixels.gather(3, index[:, :, None].expand(-1, -1, pixels.shape[2], -1)) * weight[:, :, None]
-            for index, weight in _corners(y, x, height, width)
-        )  # (B, 4, C, N)
+        rows, weights = interpolation(image, y.flatten(), x.flatten(), height, width)
+        value = F.embedding_bag(rows, table, mode="sum", per_sample_weights=weights.to(table.dtype))  # (B 4 N, C)
         if best is None:
             best, point = value, torch.zeros_like(value, dtype=argmax_idx.dtype)
         else:
             point.masked_fill_(value > best, number)
             best = torch.maximum(best, value)
-    output.copy_(best.permute(0, 2, 3, 1))
-    argmax_idx.copy_(point.permute(0, 2, 3, 1))
+    for target, result in ((output, best), (argmax_idx, point)):
+        target.copy_(result.view(batch, 4, boxes.shape[1], channels).permute(0, 3, 2, 1))
 
 
 @operator
@@ -46,16 +47,16 @@ def border_align_backward(
     grad_output: Tensor, boxes: Tensor, argmax_idx: Tensor, grad_input: Tensor, pool_size: int
 ) -> None:
     """Adds the gradient of the maps to `grad_input` (B, 4 C, H, W); shapes as in forward."""
-    height, width = grad_input.shape[2:]
     upstream = at_least_float32(grad_output).permute(0, 3, 1, 2)  # (B, 4, C, N)
-    gradient = upstream.new_zeros(*upstream.shape[:3], height * width)
-    y, x = _points(boxes, argmax_idx.permute(0, 3, 1, 2), pool_size)  # (B, 4, C, N)
-    for index, weight in _corners(y, x, height, width):
-        gradient.scatter_add_(3, index, upstream * weight)
+    y, x = _points(boxes, argmax_idx.permute(0, 3, 1, 2), pool_size)  # of each channel: (B, 4, C, N)
+    plane = torch.arange(grad_input.shape[:2].numel(), device=y.device).repeat_interleave(boxes.shape[1])
+    rows, weights = interpolation(plane, y.flatten(), x.flatten(), *grad_input.shape[2:])  # (B 4 C N, 4)
+    gradient = upstream.new_zeros(grad_input.numel())
+    gradient.index_add_(0, rows.flatten(), (upstream.flatten()[:, None] * weights.to(gradient.dtype)).flatten())
     grad_input += gradient.view_as(grad_input)
 
 
-def _points(boxes: Tensor, number: "int | Tensor", pool_size: int) -> tuple[Tensor, Tensor]:
+def _points(boxes: Tensor, number: int | Tensor, pool_size: int) -> tuple[Tensor, Tensor]:
     """y and x of a border's point of this number: (B, 4, N), or as `number` (B, 4, C, N) is."""
     x1, y1, x2, y2 = at_least_float32(boxes).unbind(2)  # (B, N) each
     step_x, step_y = (x2 - x1) / pool_size, (y2 - y1) / pool_size
@@ -66,20 +67,3 @@ def _points(boxes: Tensor, number: "int | Tensor", pool_size: int) -> tuple[Tens
     if isinstance(number, Tensor):
         start_y, start_x, step_y, step_x = (tensor[:, :, None] for tensor in (start_y, start_x, step_y, step_x))
     return start_y + number * step_y, start_x + number * step_x
-
-
-def _corners(y: Tensor, x: Tensor, height: int, width: int) -> list[tuple[Tensor, Tensor]]:
-    """The four pixels around each point, as index into H W and weight: bilinear, held at the edge for one pixel."""
-    inside = (y >= -1) & (y <= height) & (x >= -1) & (x <= width)
-    y, x = y.clamp(0, height - 1), x.clamp(0, width - 1)
-    top, left = y.long(), x.long()
-    bottom, right = (top + 1).clamp(max=height - 1), (left + 1).clamp(max=width - 1)
-    down, across = y - top, x - left
-    up, back = (1 - down) * inside, 1 - across
-    down = down * inside
-    return [
-        (top * width + left, up * back),
-        (top * width + right, up * across),
-        (bottom * width + left, down * back),
-        (bottom * width + right, down * across),
-    ]
