@@ -53,7 +53,8 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
     boxes, scores = at_least_float32(boxes), at_least_float32(scores)
     if offset:
         boxes = torch.cat([boxes[:, :2], boxes[:, 2:] + offset], 1)  # from pixels to borders
-    return torchvision.ops.nms(boxes, scores.to(boxes.dtype), iou_threshold)
+    # mmcv compares in single precision, so boxes that overlap by as much as the threshold stay.
+    return torchvision.ops.nms(boxes, scores.to(boxes.dtype), float(np.float32(iou_threshold)))
 
 
 @operator
