@@ -13,6 +13,7 @@ from .registry import operator
 from .sampling import Bins, Regions, as_rows, average, first_largest, gradients, interpolation, parts, points_in
 
 MAXIMUM, AVERAGE = range(2)  # mmcv's numbers of the modes of pooling
+OUTSIDE = -2  # coordinate at which no cell has a weight
 VALUES_AT_ONCE = 2**24  # 64 MiB in single precision
 
 
@@ -36,8 +37,8 @@ def roi_align_forward(
         input: Maps (B, C, H, W).
         rois: (K, 5).
         output: Result, (K, C, aligned_height, aligned_width).
-        argmax_y: Where the largest value lies, (K, C, aligned_height, aligned_width) in cells, -1 in an empty bin;
-            unused in the mean.
+        argmax_y: Where the largest value lies, (K, C, aligned_height, aligned_width) in cells, outside the map for an
+            empty bin; unused in the mean.
         argmax_x: Likewise.
         aligned_height: Bins from top to bottom.
         aligned_width: Bins from left to right.
@@ -60,8 +61,8 @@ def roi_align_forward(
         values = torch.nn.functional.embedding_bag(rows, table, mode="sum", per_sample_weights=weights)  # (S, C)
         first = first_largest(values, points.bin, len(points.counts))
         output[part] = _per_region(pad(values, (0, 0, 0, 1)).gather(0, first), output)
-        argmax_y[part] = _per_region(pad(points.y, (0, 1), value=-1)[first], output)
-        argmax_x[part] = _per_region(pad(points.x, (0, 1), value=-1)[first], output)
+        argmax_y[part] = _per_region(pad(points.y, (0, 1), value=OUTSIDE)[first], output)
+        argmax_x[part] = _per_region(pad(points.x, (0, 1), value=OUTSIDE)[first], output)
 
 
 @operator
@@ -89,7 +90,6 @@ def roi_align_backward(
     y, x = (position.to(grad_output).flatten() for position in (argmax_y, argmax_x))
     image = rois[:, 0].long().repeat_interleave(grad_output[0].numel())
     rows, weights = interpolation(image, y, x, *grad_input.shape[2:])  # (N, 4)
-    weights = weights.masked_fill(y[:, None] == -1, 0)
     _scatter(grad_input, rows, weights * grad_output.reshape(-1, 1), grad_output)
 
 
