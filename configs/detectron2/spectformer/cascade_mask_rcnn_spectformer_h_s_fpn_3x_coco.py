@@ -1,0 +1,18 @@
+"""Cascade Mask R-CNN on SpectFormer-H-S, 3x with several scales (SpectFormer, arXiv 2304.06446).
+
+Batch 16, AdamW 1e-4, weight decay 0.05, 500 iterations of warm-up at 0.001.
+"""
+
+from detection.detectron2 import get_config
+
+from ..common.cascade_mask_rcnn_fpn import model
+from ..common.coco_multi_scale import dataloader  # noqa: F401
+from ..common.optim import optimizer  # noqa: F401
+from ..common.schedule import multi_step
+
+model.backbone.bottom_up.name = "spectformer_h_s"
+model.backbone.bottom_up.drop_path_rate = 0.1  # as on ImageNet
+
+train = get_config("common/train.py").train
+train.max_iter = 270000
+lr_multiplier = multi_step(train.max_iter, milestones=[210000, 250000])
