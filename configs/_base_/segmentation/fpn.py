@@ -12,7 +12,7 @@ model = dict(
         seg_pad_val=255,
         size=(512, 512),
     ),
-    backbone=dict(type="TimmBackbone", out_norm="new"),
+    backbone=dict(type="TimmBackbone"),
     neck=dict(type="FPN", out_channels=256, num_outs=4),
     decode_head=dict(
         type="FPNHead",

@@ -1,7 +1,5 @@
 # Mask2Former (arXiv 2112.01527) for a backbone of four maps. The head is mmdet's, which has to be installed too.
 # A config names the backbone, and gives its channels to the head.
-custom_imports = dict(imports=["segmentation", "mmdet.models"], allow_failed_imports=False)
-
 num_classes = 150
 model = dict(
     type="EncoderDecoder",
@@ -14,7 +12,7 @@ model = dict(
         seg_pad_val=255,
         size=(512, 512),
     ),
-    backbone=dict(type="TimmBackbone", out_norm="new"),
+    backbone=dict(type="TimmBackbone"),
     decode_head=dict(
         type="Mask2FormerHead",
         strides=[4, 8, 16, 32],

@@ -12,7 +12,7 @@ model = dict(
         seg_pad_val=255,
         size=(512, 512),
     ),
-    backbone=dict(type="TimmBackbone", out_norm="new"),
+    backbone=dict(type="TimmBackbone"),
     decode_head=dict(
         type="UPerHead",
         in_index=[0, 1, 2, 3],

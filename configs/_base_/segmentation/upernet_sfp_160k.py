@@ -1,0 +1,1 @@
+_base_ = ["./upernet_sfp.py", "./ade20k_512x512.py", "./schedule_160k.py", "./runtime.py"]

@@ -1,0 +1,7 @@
+_base_ = "../../_base_/segmentation/upernet_160k.py"
+model = dict(
+    data_preprocessor=dict(mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5]),
+    backbone=dict(name="pyramidtnt_b", out_norm="new", drop_path_rate=0.1, img_size=512),
+    decode_head=dict(in_channels=[256, 512, 1024, 1024]),
+    auxiliary_head=dict(in_channels=1024),
+)
