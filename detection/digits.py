@@ -1,0 +1,228 @@
+"""The embedded data sets of detection and segmentation: scikit-learn's handwritten digits, scattered on canvases.
+
+Training and validation show different digits, on a smooth ground, at several sizes, in colours of their own; none
+covers another. What is drawn depends on the seed and the number of the canvas alone.
+
+    folder/                         for detection, as COCO
+        train/000000.jpg ...        val/000000.jpg ...
+        annotations/instances_train.json, instances_val.json    boxes and masks (RLE)
+        digits.json                 what it was made with
+    folder/                         for segmentation, as ADE20K
+        images/training/000000.jpg ...        images/validation/ ...
+        annotations/training/000000.png ...   annotations/validation/ ...    0 is the ground, 1 + d the digit d
+        digits.json
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Callable, Dict, List, Literal, NamedTuple, Tuple, Union
+
+import numpy as np
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from classification.datasets import Digits
+from engine.errors import UserError
+
+CLASSES = tuple(str(digit) for digit in range(10))
+_MARK = "digits.json"
+_STROKE = 0.45  # of the darkest ink; what is darker belongs to a digit's mask
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a set is made with.
+
+    Attributes:
+        task: The layout, "detection" or "segmentation".
+        train: Number of canvases to train on.
+        val: Number of canvases to validate on.
+        size: Side of a canvas in pixels.
+        seed: Another seed gives another set.
+        version: Of this file's drawing; a set of another version is another set.
+
+    Raises:
+        UserError: A number is too small.
+    """
+
+    task: Literal["detection", "segmentation"] = "detection"
+    train: int = 800
+    val: int = 200
+    size: int = 160
+    seed: int = 0
+    version: int = 1
+
+    def __post_init__(self) -> None:
+        if self.task not in _WRITERS:
+            raise UserError(f"task is {self.task!r}, allowed are {', '.join(_WRITERS)}")
+        for name, least in (("train", 1), ("val", 1), ("size", 64), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise UserError(f"{name} is {getattr(self, name)}, it has to be {least} or more")
+
+
+class Shape(NamedTuple):
+    """A digit on a canvas: its class, and its mask (H, W) of the whole canvas."""
+
+    digit: int
+    mask: np.ndarray
+
+
+def make_digits(folder: Union[str, Path], recipe: Recipe) -> bool:
+    """Writes a set, unless it is there already.
+
+    It is written beside the folder and moved there in one step: an interrupted call leaves no folder.
+
+    Args:
+        folder: Where to; must not exist yet, be empty, or hold a set of the same recipe.
+        recipe: What to make.
+
+    Returns:
+        Whether it was written now.
+
+    Raises:
+        UserError: The folder holds something else.
+    """
+    folder = Path(folder).absolute()
+    if _holds(folder, recipe):
+        return False
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        part.chmod(0o755)  # temporary folders are private
+        _WRITERS[recipe.task](part, recipe)
+        (part / _MARK).write_text(json.dumps(asdict(recipe), indent=2) + "\n")
+        try:
+            os.rename(part, folder)
+        except OSError:
+            if not _holds(folder, recipe):  # if it does, another process was quicker
+                raise
+            return False
+        return True
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def is_made(folder: Union[str, Path]) -> bool:
+    """Says whether a folder holds a set, of any recipe."""
+    return (Path(folder) / _MARK).is_file()
+
+
+def _holds(folder: Path, recipe: Recipe) -> bool:
+    if is_made(folder):
+        found = json.loads((folder / _MARK).read_text())
+        if found == asdict(recipe):
+            return True
+        differing = ", ".join(f"{key}={value}" for key, value in found.items() if value != asdict(recipe).get(key))
+        raise UserError(f"{folder} holds digits made with {differing}: remove it, or choose another folder")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} exists and holds no digits: choose another folder")
+    return False
+
+
+def draw_canvas(digits: Digits, size: int, rng: np.random.Generator) -> Tuple[Image.Image, List[Shape]]:
+    """Draws one canvas.
+
+    Args:
+        digits: Where the digits come from.
+        size: Side in pixels.
+        rng: Decides on everything.
+
+    Returns:
+        The picture, and its digits in the order they were drawn.
+    """
+    canvas = _ground(size, rng)
+    light = canvas.mean() > 127
+    taken = np.zeros((size, size), dtype=bool)
+    shapes = []
+    for _ in range(rng.integers(3, 9)):
+        ink, digit = _digit(digits, round(size * 2 ** rng.uniform(-3.3, -1.3)), rng)  # a tenth to two fifths of a side
+        height, width = ink.shape
+        for _ in range(20):  # a place that is free, or none
+            top, left = rng.integers(0, size - height + 1), rng.integers(0, size - width + 1)
+            place = np.s_[top : top + height, left : left + width]
+            if not taken[place].any():
+                break
+        else:
+            continue
+        taken[place] = True
+        colour = rng.uniform(0, 90, 3) if light else rng.uniform(165, 255, 3)
+        canvas[place] += ink[..., None] * (colour - canvas[place])
+        mask = np.zeros((size, size), dtype=bool)
+        mask[place] = ink > _STROKE
+        shapes.append(Shape(digit, mask))
+    return Image.fromarray(canvas.round().astype(np.uint8)), shapes
+
+
+def _ground(size: int, rng: np.random.Generator) -> np.ndarray:
+    """A smooth change from colour to colour, (size, size, 3), all of it dark or all of it light."""
+    low, high = (150, 250) if rng.random() < 0.5 else (5, 105)
+    coarse = rng.uniform(low, high, (4, 4, 3)).astype(np.uint8)
+    ground = Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC)
+    return np.clip(np.asarray(ground, dtype=np.float64) + rng.normal(0, 4, (size, size, 1)), 0, 255)
+
+
+def _digit(digits: Digits, height: int, rng: np.random.Generator) -> Tuple[np.ndarray, int]:
+    """One digit, tilted and stretched a little, cut to its ink: (H, W) from 0 to 1, and its class."""
+    index = int(rng.integers(len(digits)))
+    height = max(height, 14)  # below, the eight rows of the digit could not be told apart
+    width = round(height * rng.uniform(0.85, 1.15))
+    # A margin, so that a tilt does not cut corners off.
+    image = Image.fromarray(np.pad(digits.pixels[index], 2)).resize((width * 12 // 8, height * 12 // 8), Image.BICUBIC)
+    ink = np.asarray(image.rotate(rng.uniform(-12, 12), Image.Resampling.BICUBIC), dtype=np.float64) / 255
+    rows, columns = (np.flatnonzero((ink > _STROKE).any(axis)) for axis in (1, 0))
+    return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], int(digits.labels[index])
+
+
+def _write_coco(folder: Path, recipe: Recipe) -> None:
+    (folder / "annotations").mkdir()
+    for number, (split, source, count) in enumerate((("train", "train", recipe.train), ("val", "test", recipe.val))):
+        (folder / split).mkdir()
+        digits, images, annotations = Digits(source), [], []
+        for index in range(count):
+            image, shapes = draw_canvas(digits, recipe.size, np.random.default_rng((recipe.seed, number, index)))
+            name = f"{index:06d}.jpg"
+            image.save(folder / split / name, quality=95)
+            images.append({"id": index, "file_name": name, "width": recipe.size, "height": recipe.size})
+            for shape in shapes:
+                annotations.append({"id": len(annotations) + 1, "image_id": index, **_annotation(shape)})
+        content = {
+            "info": {"description": "handwritten digits on canvases", **asdict(recipe)},
+            "licenses": [],
+            "images": images,
+            "annotations": annotations,
+            "categories": [{"id": 1 + digit, "name": name} for digit, name in enumerate(CLASSES)],
+        }
+        (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+
+
+def _annotation(shape: Shape) -> Dict[str, object]:
+    code = coco_mask.encode(np.asfortranarray(shape.mask, dtype=np.uint8))
+    return {
+        "category_id": 1 + shape.digit,
+        "bbox": coco_mask.toBbox(code).tolist(),  # x, y, width, height in pixels
+        "area": int(coco_mask.area(code)),
+        "iscrowd": 0,
+        "segmentation": {"size": code["size"], "counts": code["counts"].decode("ascii")},
+    }
+
+
+def _write_ade(folder: Path, recipe: Recipe) -> None:
+    splits = (("training", "train", recipe.train), ("validation", "test", recipe.val))
+    for number, (split, source, count) in enumerate(splits):
+        for kind in ("images", "annotations"):
+            (folder / kind / split).mkdir(parents=True)
+        digits = Digits(source)
+        for index in range(count):
+            image, shapes = draw_canvas(digits, recipe.size, np.random.default_rng((recipe.seed, number, index)))
+            labels = np.zeros((recipe.size, recipe.size), dtype=np.uint8)
+            for shape in shapes:
+                labels[shape.mask] = 1 + shape.digit
+            image.save(folder / "images" / split / f"{index:06d}.jpg", quality=95)
+            Image.fromarray(labels).save(folder / "annotations" / split / f"{index:06d}.png")
+
+
+_WRITERS: Dict[str, Callable[[Path, Recipe], None]] = {"detection": _write_coco, "segmentation": _write_ade}

@@ -1,0 +1,7 @@
+"""What only the training of detectors needs, each idea a hook of its own. Importing it brings in mmdet."""
+
+from .check import CheckDetectorHook
+from .describe import DescribeDetectorHook
+from .detections import DetectionsHook
+
+__all__ = ["CheckDetectorHook", "DescribeDetectorHook", "DetectionsHook"]

@@ -1,0 +1,36 @@
+"""Writes handwritten digits, scattered on canvases, as a data set of detection (as COCO) or segmentation (as ADE20K).
+
+python tools/make_digits.py FOLDER [--task detection|segmentation] [--train N] [--val N] [--size S] [--seed S]
+
+The digits are scikit-learn's, so nothing is downloaded; validation shows others than training. Configs on this set make
+it themselves where it is missing; this tool is for another size, or to look at it.
+"""
+
+import argparse
+import sys
+from typing import List, Optional
+
+from detection.digits import Recipe, make_digits
+from engine import UserError
+
+
+def main(arguments: Optional[List[str]] = None) -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", help="where to; it must not hold anything else")
+    parser.add_argument("--task", default=Recipe.task, help="detection or segmentation; default: %(default)s")
+    parser.add_argument("--train", type=int, default=Recipe.train, help="canvases to train on; default: %(default)s")
+    parser.add_argument("--val", type=int, default=Recipe.val, help="canvases to validate on; default: %(default)s")
+    parser.add_argument("--size", type=int, default=Recipe.size, help="side in pixels; default: %(default)s")
+    parser.add_argument("--seed", type=int, default=Recipe.seed, help="another seed, another set; default: %(default)s")
+    args = parser.parse_args(arguments)
+    recipe = Recipe(args.task, args.train, args.val, args.size, args.seed)
+    is_new = make_digits(args.folder, recipe)
+    print(f"{recipe.train} + {recipe.val} canvases {'written to' if is_new else 'are already in'} {args.folder}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")
