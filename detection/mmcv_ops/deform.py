@@ -160,13 +160,13 @@ def modulated_deform_conv_forward(
     output.copy_(
         deform_conv2d(
             _computable(input),
-            _computable(offset),
+            _computable(_leading(offset, output)),
             _computable(weight),
             _computable(bias) if with_bias else None,
             stride=(stride_h, stride_w),
             padding=(pad_h, pad_w),
             dilation=(dilation_h, dilation_w),
-            mask=_computable(mask),
+            mask=_computable(_leading(mask, output)),
         )
     )
 
@@ -203,9 +203,11 @@ def modulated_deform_conv_backward(
     if len(input) == 0:
         return
     geometry = Geometry(stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group)
+    offset, mask = _leading(offset, grad_output), _leading(mask, grad_output)
     gradients = _gradients(grad_output, input, weight, offset, mask, geometry)
     for target, gradient in zip((grad_input, grad_weight, grad_offset, grad_mask), gradients):
-        target.copy_(gradient)
+        unused = target[0].numel() - gradient[0].numel()  # of a larger map's offsets and masks
+        target.copy_(F.pad(gradient.flatten(1), (0, unused)).view_as(target))
     if with_bias:
         grad_bias.copy_(grad_output.sum((0, 2, 3), dtype=at_least_float32(grad_output).dtype))
 
@@ -214,6 +216,18 @@ def _steps(input: Tensor, im2col_step: int) -> Iterator[slice]:
     """Slices of at most `im2col_step` images: the caller's bound on memory."""
     for start in range(0, len(input), im2col_step or 1):
         yield slice(start, start + im2col_step)
+
+
+def _leading(tensor: Tensor, output: Tensor) -> Tensor:
+    """The first values of each image's offsets or masks, (B, X, H, W), as a map of the output's size, (B, X, H', W').
+
+    mmcv's kernel looks at an image's values and not at their shape. mmdet's DyHead relies on it: it samples the next
+    smaller map with the offsets of a larger one.
+    """
+    channels, size = tensor.shape[1], output.shape[2:]
+    if tensor.shape[2:].numel() < size.numel():
+        raise ValueError(f"a map of size {tuple(tensor.shape[2:])} is too small for an output of size {tuple(size)}")
+    return tensor.flatten(1)[:, : channels * size.numel()].unflatten(1, (channels, *size))
 
 
 def _computable(tensor: Tensor) -> Tensor:

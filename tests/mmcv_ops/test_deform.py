@@ -156,6 +156,25 @@ def test_empty_batch(tensors):
     assert (gradients[3] == 0).all()
 
 
+def test_offsets_of_a_larger_map_give_their_first_values(tensors):
+    """mmdet's DyHead samples a level with the offsets of the next larger one, whose values mmcv reads in order."""
+    input, offset, mask, weight, bias = tensors
+    larger = []
+    for tensor in (offset, mask):
+        values = torch.cat([tensor.flatten(1), torch.randn(2, tensor[0].numel(), dtype=tensor.dtype)], 1)
+        larger.append(values.view(2, tensor.shape[1], 6, 6).requires_grad_())
+    offset.requires_grad_()
+    outputs = dcn_v2(input, *larger, weight, bias), dcn_v2(input, offset, mask, weight, bias)
+    torch.testing.assert_close(*outputs)
+    for output in outputs:
+        output.square().sum().backward()
+    gradient = larger[0].grad.flatten(1)
+    torch.testing.assert_close(gradient[:, : offset[0].numel()], offset.grad.flatten(1))
+    assert (gradient[:, offset[0].numel() :] == 0).all()
+    with pytest.raises(ValueError, match=r"size \(2, 6\) is too small for an output of size \(3, 6\)"):
+        dcn_v2(input, offset[:, :, :2], mask, weight, bias)
+
+
 def test_offset_that_does_not_fit_is_refused(tensors):
     input, offset, _, weight, _ = tensors
     with pytest.raises(ValueError, match=r"offset has 34 channels.* needs 36"):
