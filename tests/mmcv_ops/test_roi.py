@@ -13,6 +13,8 @@ from detection.mmcv_ops.sampling import parts
 pytest.importorskip("mmcv")
 from mmcv.ops import deform_roi_pool, roi_align, roi_pool
 
+from .interpolation import value
+
 SIZE, SCALE = (2, 3), 0.5  # bins, and cells in a pixel
 
 
@@ -30,19 +32,6 @@ def rois():
         [[0, 1.3, 2.1, 9.7, 11.2], [1, -4, -3, 6.3, 5], [1, 3, 2, 4, 2.5], [0, 12, 8, 30, 20], [0, 40, 1, 44, 9.0]],
         dtype=torch.float64,
     )
-
-
-def value(image, y, x):
-    """Value of a map (H, W) at a point: held at the border for one cell, zero beyond."""
-    height, width = image.shape
-    if not (-1 <= y <= height and -1 <= x <= width):
-        return image.new_zeros(())
-    y, x = min(max(y, 0), height - 1), min(max(x, 0), width - 1)
-    top, left = math.floor(y), math.floor(x)
-    bottom, right = min(top + 1, height - 1), min(left + 1, width - 1)
-    upper = image[top, left] * (left + 1 - x) + image[top, right] * (x - left)
-    lower = image[bottom, left] * (left + 1 - x) + image[bottom, right] * (x - left)
-    return upper * (top + 1 - y) + lower * (y - top)
 
 
 def pool(maps, rois, ratio, reduce, aligned=True, offset=None, gamma=0.1):
