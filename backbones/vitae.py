@@ -16,7 +16,7 @@ from typing import Any, Dict, List, Sequence, Set, Tuple, Type, Union
 import torch
 import torch.nn as nn
 from timm.layers import LayerNorm, Mlp, calculate_drop_path_rates, trunc_normal_
-from timm.models import adapt_input_conv, checkpoint, generate_default_cfgs
+from timm.models import adapt_input_conv, checkpoint, generate_default_cfgs, register_notrace_module
 
 from .backbone import (
     ClassTokenTrunk,
@@ -55,6 +55,7 @@ DILATIONS = ((1, 2, 3, 4), (1, 2, 3), (1, 2), (1, 2))
 KINDS = {"W": "attention within windows", "A": "attention", "P": "linear attention", "C": "convolutions alone"}
 
 
+@register_notrace_module  # the map may be padded
 class ReductionCell(PyramidReduction):
     """Reduces the map by a pyramid of convolutions, attends, and adds what a branch of convolutions makes of its input.
 

@@ -76,10 +76,12 @@ def on_meta(name, **kwargs):
 
 
 def without_repetitions(model):
-    """The model without the blocks of stages that are built as the one before: the same code in a smaller graph."""
-    for stage in getattr(model, "stages", ()):
-        pairs = zip(stage.blocks, [None, *stage.blocks])
-        stage.blocks = torch.nn.ModuleList([block for block, before in pairs if repr(block) != repr(before)])
+    """The model without the blocks that are built as the one before: the same code in a smaller graph."""
+    if hasattr(model, "local_up_to_layer"):
+        return model  # ConViT's class token joins at a block of this number
+    for owner in getattr(model, "stages", [model]):
+        pairs = zip(owner.blocks, [None, *owner.blocks])
+        owner.blocks = torch.nn.ModuleList([block for block, before in pairs if repr(block) != repr(before)])
     return model
 
 
