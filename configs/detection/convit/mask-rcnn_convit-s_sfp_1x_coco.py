@@ -1,0 +1,2 @@
+_base_ = "./mask-rcnn_convit-ti_sfp_1x_coco.py"
+model = dict(backbone=dict(name="convit_s"), neck=dict(in_channels=[432]))

@@ -1,0 +1,5 @@
+_base_ = "../../_base_/detection/mask-rcnn_sfp_1x.py"
+model = dict(
+    backbone=dict(name="convit_ti", drop_path_rate=0.1),
+    neck=dict(in_channels=[192]),
+)

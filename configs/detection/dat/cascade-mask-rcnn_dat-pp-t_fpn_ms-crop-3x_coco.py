@@ -1,0 +1,8 @@
+_base_ = "../../_base_/detection/cascade-mask-rcnn_ms-crop-3x.py"
+# Published: 53.0 box AP, 46.0 mask AP
+model = dict(
+    backbone=dict(name="dat_pp_t", out_norm="new", drop_path_rate=0.1),
+    neck=dict(in_channels=[64, 128, 256, 512]),
+)
+optim_wrapper = dict(optimizer=dict(lr=4e-4))
+auto_scale_lr = dict(base_batch_size=64)  # 32 GPUs x 2 images

@@ -1,0 +1,2 @@
+_base_ = "./mask-rcnn_dat-t_fpn_ms-crop-3x_coco.py"
+model = dict(backbone=dict(name="dat_b", drop_path_rate=0.5), neck=dict(in_channels=[128, 256, 512, 1024]))

@@ -1,0 +1,8 @@
+_base_ = "../../_base_/detection/retinanet_ms-crop-1x.py"
+# Published: 46.8 box AP
+model = dict(
+    backbone=dict(name="dat_pp_t", out_norm="new", drop_path_rate=0.0),
+    neck=dict(in_channels=[64, 128, 256, 512]),
+)
+optim_wrapper = dict(optimizer=dict(lr=2e-4))
+auto_scale_lr = dict(base_batch_size=64)  # 32 GPUs x 2 images

@@ -1,0 +1,3 @@
+_base_ = "./mask-rcnn_gfnet-ti_sfp_1x_coco.py"
+model = dict(backbone=dict(name="gfnet_s", drop_path_rate=0.15), neck=dict(in_channels=[384]))
+optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=0.8))

@@ -1,0 +1,5 @@
+_base_ = "../../_base_/detection/mask-rcnn_sfp_1x.py"
+model = dict(
+    backbone=dict(name="gfnet_ti", drop_path_rate=0.0),
+    neck=dict(in_channels=[256]),
+)

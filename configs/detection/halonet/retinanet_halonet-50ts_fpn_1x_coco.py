@@ -1,0 +1,2 @@
+_base_ = "./retinanet_halonet-26t_fpn_1x_coco.py"
+model = dict(backbone=dict(name="halonet_50ts"))

@@ -1,0 +1,2 @@
+_base_ = "./mask-rcnn_pyramidtnt-ti_fpn_ms-3x_coco.py"
+model = dict(backbone=dict(name="pyramidtnt_m"), neck=dict(in_channels=[192, 384, 768, 768]))
