@@ -60,6 +60,7 @@ ZOO = {
     "dcn/faster-rcnn_r50_fpn_dpool_1x_coco": {},
     "dcnv2/faster-rcnn_r50-mdconv-group4-c3-c5_fpn_1x_coco": {},
     "dcnv2/faster-rcnn_r50_fpn_mdpool_1x_coco": {},
+    "dyhead/atss_r50_fpn_dyhead_1x_coco": {},
     "carafe/mask-rcnn_r50_fpn-carafe_1x_coco": {},
     "solov2/solov2-light_r50-dcn_fpn_ms-3x_coco": SOLOV2,
     "mask2former/mask2former_r50_8xb2-lsj-50e_coco": MASK2FORMER,
