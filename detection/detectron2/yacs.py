@@ -31,6 +31,7 @@ def add_timm_config(cfg: CfgNode) -> None:
     node.NAME = "spectformer_h_s"  # any model of timm or of this library
     node.PRETRAINED = ""  # "timm" for the weights that belong to the name, else a file
     node.OUT_FEATURES = ["res2", "res3", "res4", "res5"]  # ["last_feat"] of a model with one resolution
+    node.OUT_NORM = ""  # "final" for the model's own last norm, "new" for one after each map
     node.DROP_PATH_RATE = 0.0
     node.NORM_EVAL = False  # keep the running statistics of batch norms as they were trained
     node.GRAD_CHECKPOINTING = False
@@ -59,6 +60,7 @@ def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
         pretrained=True if node.PRETRAINED == "timm" else node.PRETRAINED or False,
         freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
         square_pad=node.SQUARE_PAD,
+        out_norm=node.OUT_NORM or None,
         norm_eval=node.NORM_EVAL,
         grad_checkpointing=node.GRAD_CHECKPOINTING,
         in_chans=input_shape.channels,

@@ -237,7 +237,12 @@ def test_what_timm_leaves_without_weight_decay_has_none():
 # Lazy configs -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+# Of the others only the backbone's name differs, which a reduced model does not show.
+@pytest.mark.parametrize(
+    "path",
+    [path for path in CONFIGS if "spectformer_s_" in path.stem or "_h_s_" in path.stem],
+    ids=lambda path: path.stem,
+)
 def test_lazy_config_trains_and_predicts(path):
     cfg = reduced(path)
     model = instantiate(cfg.model)
@@ -287,13 +292,14 @@ def test_detectron2s_trainer_trains_resumes_and_evaluates(tmp_path, digits):
         loader.mapper.augmentations[0].update(short_edge_length=[64, 64], max_size=96)
     cfg.train.update(output_dir=str(tmp_path), max_iter=2, eval_period=2, log_period=1)
     trainer.do_train(SimpleNamespace(resume=False), cfg)
-    metrics = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
-    assert "bbox/AP" in metrics[-1] and "segm/AP" in metrics[-1]
+    first = (tmp_path / "metrics.json").read_text().splitlines()
+    assert {"bbox/AP", "segm/AP"} <= set(json.loads(first[-1]))
     assert (tmp_path / "model_final.pth").is_file()
     cfg.train.update(max_iter=3, eval_period=0)
     trainer.do_train(SimpleNamespace(resume=True), cfg)
-    metrics = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
-    assert metrics[-1]["iteration"] == 2
+    lines = (tmp_path / "metrics.json").read_text().splitlines()
+    assert len(lines) > len(first)
+    assert all(json.loads(line)["iteration"] >= 2 for line in lines[len(first) :])  # not from the start
 
 
 @pytest.fixture
@@ -383,12 +389,12 @@ def test_simple_pyramid_of_the_registry():
 def test_options_of_the_node_reach_the_model(caplog):
     """Merged as text from a command line; the default colours, BGR of Caffe, are warned about."""
     cfg = yacs_config("vit_tiny_patch16_224", "build_timm_backbone", depth=2)
-    options = dict(OUT_FEATURES="('last_feat',)", DROP_PATH_RATE="0.2", GRAD_CHECKPOINTING="True")
+    options = dict(OUT_FEATURES="('last_feat',)", DROP_PATH_RATE="0.2", OUT_NORM="new", GRAD_CHECKPOINTING="True")
     cfg.merge_from_list([text for key, value in options.items() for text in (f"MODEL.TIMM.{key}", value)])
     with caplog.at_level(logging.WARNING):
         backbone = detectron2.modeling.build_backbone(cfg)
     assert backbone.model.blocks[1].drop_path1.drop_prob == pytest.approx(0.2)
-    assert backbone.model.grad_checkpointing and len(backbone.model.blocks) == 2
+    assert backbone.model.grad_checkpointing and len(backbone.model.blocks) == 2 and len(backbone.out_norms) == 1
     assert "INPUT.FORMAT RGB, not BGR" in caplog.text and "MODEL.PIXEL_STD" in caplog.text
     caplog.clear()
     use_timm_input(cfg)
