@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-POINTS_AT_ONCE = 2**22  # about 0.5 GiB of indices and weights
+POINTS_AT_ONCE = 2**21  # about 0.4 GiB of indices and weights
 
 
 @dataclass(frozen=True)
