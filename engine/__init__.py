@@ -7,6 +7,6 @@ from . import hooks
 from .errors import UserError
 from .optim import Bfloat16OptimWrapper
 from .runner import CarefulRunner
-from .sampler import EpochSampler
+from .sampler import EndlessSampler, EpochSampler
 
-__all__ = ["Bfloat16OptimWrapper", "CarefulRunner", "EpochSampler", "UserError", "hooks"]
+__all__ = ["Bfloat16OptimWrapper", "CarefulRunner", "EndlessSampler", "EpochSampler", "UserError", "hooks"]

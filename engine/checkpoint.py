@@ -40,18 +40,18 @@ def is_whole(path: PathLike) -> bool:
         return False
 
 
-def list_epochs(folder: PathLike) -> List[Path]:
-    """Lists the checkpoints of a work directory, last epoch first."""
-    found = {int(match[1]): path for path in Path(folder).glob("epoch_*.pth") if (match := _EPOCH.match(path.name))}
-    return [found[epoch] for epoch in sorted(found, reverse=True)]
+def list_kept(folder: PathLike) -> List[Path]:
+    """Lists the checkpoints of a work directory, those of a run by epochs or by iterations, the last one first."""
+    found = {int(match[1]): path for path in Path(folder).glob("*.pth") if (match := _KEPT.match(path.name))}
+    return [found[number] for number in sorted(found, reverse=True)]
 
 
-_EPOCH = re.compile(r"epoch_(\d+)\.pth$")
+_KEPT = re.compile(r"(?:epoch|iteration)_(\d+)\.pth$")
 
 
 def latest_whole(folder: PathLike, warn: Callable[[str], None]) -> Optional[Path]:
     """Finds the last checkpoint that can be read; tells of those after it that cannot."""
-    for path in list_epochs(folder):
+    for path in list_kept(folder):
         if is_whole(path):
             return path
         warn(f"{path} is cut short or damaged: going back to the checkpoint before it")

@@ -34,6 +34,9 @@ FIGURES: Dict[str, Figure] = {
     "coco/bbox_mAP_50": Figure("box AP50", scale=100, digits=1),
     "coco/segm_mAP": Figure("mask AP", scale=100, digits=1),
     "coco/segm_mAP_50": Figure("mask AP50", scale=100, digits=1),
+    "mIoU": Figure("mIoU", " %"),
+    "mAcc": Figure("class accuracy", " %", in_curve=False),
+    "aAcc": Figure("pixel accuracy", " %", in_curve=False),
 }
 
 

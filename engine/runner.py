@@ -11,7 +11,7 @@ from mmengine.device import get_device
 from mmengine.dist import broadcast_object_list, get_world_size
 from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger
-from mmengine.model import is_model_wrapper
+from mmengine.model import is_model_wrapper, revert_sync_batchnorm
 from mmengine.registry import DATASETS, RUNNERS
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import load_state_dict
@@ -61,6 +61,7 @@ class CarefulRunner(Runner):
             if torch.cuda.is_available():
                 self.cfg.setdefault("sync_bn", "torch")
             else:
+                model = revert_sync_batchnorm(model)
                 self.logger.warning(
                     "batch norm takes its statistics from each process alone, because torch synchronises it on CUDA "
                     "only: losses differ from those of one process with the same total batch"
@@ -144,13 +145,13 @@ class CarefulRunner(Runner):
 
     @staticmethod
     def build_dataloader(dataloader: Union[DataLoader, Dict], *args: Any, **kwargs: Any) -> DataLoader:
-        """Builds the loader, around a `SeededDataset` where an `EpochSampler` deals out the seeds.
+        """Builds the loader, around a `SeededDataset` where the sampler deals out seeds.
 
         Raises:
             UserError: A file of the data set is missing.
         """
         with told_plainly(), _printed_to_the_log():
-            if isinstance(dataloader, dict) and dataloader["sampler"]["type"] == "EpochSampler":
+            if isinstance(dataloader, dict) and dataloader["sampler"]["type"] in ("EpochSampler", "EndlessSampler"):
                 dataset = DATASETS.build(dataloader["dataset"])
                 if hasattr(dataset, "full_init"):
                     dataset.full_init()

@@ -1,5 +1,6 @@
 """The order of training samples and the seeds of their augmentation, the same for one process and for many."""
 
+from itertools import islice
 from typing import Any, Iterator, Sized, Tuple
 
 import torch
@@ -60,6 +61,28 @@ class EpochSampler(Sampler[Draw]):
         order = torch.randperm(self.size, generator=generator).tolist()
         for index in order[self.rank : len(self) * self.world_size : self.world_size]:
             yield Draw(index, (self.seed, self.epoch, index))
+
+
+@DATA_SAMPLERS.register_module()
+class EndlessSampler(EpochSampler):
+    """Epoch after epoch without end, for training by iterations. What is left over at the end of an epoch, fewer than
+    there are processes, is left out.
+    """
+
+    def __init__(self, dataset: Sized, seed: int = 0) -> None:
+        super().__init__(dataset, seed)
+        self.taken = 0
+
+    def skip(self, num_samples: int) -> None:
+        """Goes on after so many samples of this process; mmengine calls it when a run is resumed."""
+        self.taken = num_samples
+
+    def __iter__(self) -> Iterator[Draw]:
+        epoch, start = divmod(self.taken, len(self))
+        while True:
+            self.set_epoch(epoch)
+            yield from islice(super().__iter__(), start, None)
+            epoch, start = epoch + 1, 0
 
 
 class SeededDataset(Dataset):

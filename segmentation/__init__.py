@@ -1,4 +1,4 @@
-"""Backbones in mmseg. Importing it does all that importing `detection` does, mmcv's operators and TimmBackbone included,
+"""Backbones in mmseg. Importing it does what importing `detection` does, mmcv's operators and TimmBackbone with it,
 and lets configs inherit `mmseg::` bases where the package is installed under another name than upstream's.
 """
 

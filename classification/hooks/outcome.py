@@ -8,6 +8,8 @@ from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
+from engine.progress import Progress
+
 from ..metrics import Accuracy
 from ..pictures import draw_confusion_matrix, draw_mistakes
 
@@ -21,7 +23,7 @@ class OutcomeHook(Hook):
     @master_only
     def after_val_epoch(self, runner: Any, metrics: Optional[Dict[str, float]] = None) -> None:
         """Draws when this validation is the best so far."""
-        if runner.message_hub.runtime_info.get("best_epoch") == runner.epoch:
+        if runner.message_hub.runtime_info.get("best_at") == Progress.of(runner).done:
             self._draw(runner.val_evaluator, runner.val_dataloader.dataset, runner.work_dir)
 
     @master_only

@@ -4,26 +4,29 @@ import time
 from datetime import timedelta
 from typing import Any, Dict, Optional
 
+import torch
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as ProgressBar
 
 from ..figures import FIGURES, known
 from ..names import model_name
+from ..progress import Progress
 from .keep_checkpoints import best_path
 
 
 @HOOKS.register_module()
 class ConsoleHook(Hook):
-    """Prints a line an epoch with the loss, the figures of the validation and the time left, a bar in between, and the
-    best model at the end.
+    """Prints a line a validation with the loss, its figures and the time left, a bar in between, and the best model at
+    the end. A run goes by epochs or by iterations, as its loop does.
 
     Where the output is no terminal, a plain line every `interval` seconds takes the place of the bar.
 
     Args:
-        interval: Seconds between two lines within an epoch.
+        interval: Seconds between two lines from validation to validation.
     """
 
     priority = "LOWEST"  # the checkpoint that the last line names has been written
@@ -31,7 +34,7 @@ class ConsoleHook(Hook):
     def __init__(self, interval: float = 60.0) -> None:
         self.interval = interval
         self.console = Console(highlight=False)
-        self.bar: Optional[Progress] = None
+        self.bar: Optional[ProgressBar] = None
 
     @master_only
     def before_train(self, runner: Any) -> None:
@@ -39,10 +42,12 @@ class ConsoleHook(Hook):
         loop = runner.train_loop
         self.start = self.said = time.perf_counter()
         self.done = 0
-        start = f" from epoch {runner.epoch + 1}" if runner.epoch else ""
+        progress = Progress.of(runner)
+        start = f" from {progress.unit} {progress.done + 1}" if progress.done else ""
+        batches = f"{len(loop.dataloader)} batches" if progress.unit == "epoch" else "batches"
         self.console.print(
-            f"training {model_name(runner.cfg.model)} for {loop.max_epochs} epochs{start}: "
-            f"{len(loop.dataloader.dataset)} images, {len(loop.dataloader)} batches of {loop.dataloader.batch_size}"
+            f"training {model_name(runner.cfg.model)} for {progress.total} {progress.unit}s{start}: "
+            f"{len(loop.dataloader.dataset)} images, {batches} of {loop.dataloader.batch_size}"
             + (f" in each of {runner.world_size} processes" if runner.distributed else ""),
             soft_wrap=True,
         )
@@ -53,14 +58,14 @@ class ConsoleHook(Hook):
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[say]}"),
             )
-            self.bar = Progress(*columns, console=self.console, transient=True)
-            self.task = self.bar.add_task("", total=len(loop.dataloader), say="")
+            self.bar = ProgressBar(*columns, console=self.console, transient=True)
+            self.task = self.bar.add_task("", total=progress.window, say="")
             self.bar.start()
 
     @master_only
     def before_train_epoch(self, runner: Any) -> None:
-        """Starts the clock of the epoch."""
-        self.epoch_start = time.perf_counter()
+        """Starts the clock."""
+        self.begun = time.perf_counter()
 
     @master_only
     def after_train_iter(
@@ -68,27 +73,33 @@ class ConsoleHook(Hook):
     ) -> None:
         """Moves the bar."""
         self.done += 1
-        say = f"loss {float(outputs['loss']):.3f}, {self._left(runner)} left"
+        progress = Progress.of(runner)
+        say = f"loss {torch.as_tensor(outputs['loss']).item():.3f}, {self._left(runner)} left"
         if self.bar:
-            self.bar.update(self.task, description=self._epoch(runner, 1), completed=batch_idx + 1, say=say)
+            self.bar.update(
+                self.task, description=_place(progress, 1), completed=batch_idx % progress.window + 1, say=say
+            )
         elif time.perf_counter() - self.said > self.interval:
             self.said = time.perf_counter()
-            self.console.print(f"{self._epoch(runner, 1)}, batch {batch_idx + 1}: {say}", soft_wrap=True)
+            batch = f", batch {batch_idx + 1}" if progress.unit == "epoch" else ""
+            self.console.print(f"{_place(progress, 1)}{batch}: {say}", soft_wrap=True)
 
     @master_only
     def after_val_epoch(self, runner: Any, metrics: Optional[Dict[str, float]] = None) -> None:
-        """Prints the line of an epoch."""
+        """Prints the line of a validation."""
+        progress = Progress.of(runner)
         scalars = runner.message_hub.log_scalars
-        loss = scalars["train/loss"].mean(len(runner.train_dataloader))
+        loss = scalars["train/loss"].mean(progress.window)
         rate = scalars.get("train/base_lr", scalars["train/lr"]).current()
         figures = ", ".join(figure.show(metrics[key]) for key, figure in known(metrics))
-        star = " *" if runner.message_hub.get_info("best_epoch") == runner.epoch else ""
+        star = " *" if runner.message_hub.get_info("best_at") == progress.done else ""
         self.said = time.perf_counter()
         self.console.print(
-            f"{self._epoch(runner, 0)}: loss {loss:.3f}, {figures}, lr {rate:.1e}, "
-            f"{self.said - self.epoch_start:.1f} s, {self._left(runner)} left{star}",
+            f"{_place(progress, 0)}: loss {loss:.3f}, {figures}, lr {rate:.1e}, "
+            f"{self.said - self.begun:.1f} s, {self._left(runner)} left{star}",
             soft_wrap=True,
         )
+        self.begun = self.said
 
     @master_only
     def after_train(self, runner: Any) -> None:
@@ -98,15 +109,19 @@ class ConsoleHook(Hook):
         info = runner.message_hub.runtime_info
         if "best_score" in info:
             best = FIGURES[info["best_metric"]].show(info["best_score"])
-            self.console.print(f"best {best} (epoch {info['best_epoch']}): {best_path(runner)}", soft_wrap=True)
-
-    def _epoch(self, runner: Any, offset: int) -> str:
-        """Names the epoch; mmengine counts it up between training and validation."""
-        return f"epoch {runner.epoch + offset}/{runner.max_epochs}"
+            self.console.print(
+                f"best {best} ({Progress.of(runner).unit} {info['best_at']}): {best_path(runner)}", soft_wrap=True
+            )
 
     def _left(self, runner: Any) -> timedelta:
         """Estimates from this run's pace, validation included."""
-        total = len(runner.train_dataloader) * runner.max_epochs
+        progress = Progress.of(runner)
+        total = progress.total * progress.iterations
         done = min(runner.iter + 1, total) if runner.message_hub.get_info("loop_stage") == "train" else runner.iter
         pace = (time.perf_counter() - self.start) / max(self.done, 1)
         return timedelta(seconds=round((total - done) * pace))
+
+
+def _place(progress: Progress, offset: int) -> str:
+    """Names the epoch or iteration; mmengine counts it up between training and validation."""
+    return f"{progress.unit} {progress.done + offset}/{progress.total}"

@@ -12,12 +12,13 @@ from mmengine.registry import HOOKS
 from ..figures import FIGURES, known
 from ..names import model_name
 from ..pictures import draw_curve
+from ..progress import Progress
 
 
 @HOOKS.register_module()
 class CurveHook(Hook):
-    """Draws `curve.png`, the loss and the figures of the validation over epochs, at most every `interval` seconds and
-    at the end.
+    """Draws `curve.png`, the loss and the figures of the validation over epochs or iterations, at most every
+    `interval` seconds and at the end.
 
     They are kept in mmengine's message hub, which a resumed run brings along from before.
 
@@ -33,8 +34,8 @@ class CurveHook(Hook):
     def after_val_epoch(self, runner: Any, metrics: Optional[Dict[str, float]] = None) -> None:
         """Remembers the figures, and draws now and then."""
         hub = runner.message_hub
-        # With their epoch: a detector that finds nothing yet has no figures, and mmengine's scalars skip it.
-        row = {"epoch": runner.epoch, **{key: float(metrics[key]) for key, _ in known(metrics)}}
+        # With their time: a detector that finds nothing yet has no figures, and mmengine's scalars skip it.
+        row = {"done": Progress.of(runner).done, **{key: float(metrics[key]) for key, _ in known(metrics)}}
         hub.update_info("validations", [*hub.runtime_info.get("validations", []), row])
         if time.perf_counter() - self.drawn > self.interval:
             self._draw(runner)
@@ -56,8 +57,8 @@ class CurveHook(Hook):
         }
         draw_curve(
             train_loss=runner.message_hub.get_scalar("train/loss").data[0],
-            iterations_per_epoch=len(runner.train_dataloader),
-            val_epochs=[row["epoch"] for row in rows],
+            progress=Progress.of(runner),
+            validated=[row["done"] for row in rows],
             val_loss=figures.get(FIGURES["loss"]),
             figures={figure: values for figure, values in figures.items() if figure.in_curve},
             title=model_name(runner.cfg.model),

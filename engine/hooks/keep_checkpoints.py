@@ -11,19 +11,21 @@ from mmengine.registry import HOOKS
 
 from .. import checkpoint as files
 from ..errors import UserError
+from ..progress import Progress
 
 
 @HOOKS.register_module()
 class KeepCheckpointsHook(Hook):
-    """Saves `epoch_N.pth` after each epoch and its validation, and `best.pth` when the metric has risen.
+    """Saves `epoch_N.pth` after each epoch and its validation, and `best.pth` when the metric has risen; of a run by
+    iterations `iteration_N.pth`.
 
     In this order: the new file is whole, then the older one goes. So a run that is killed anywhere leaves a checkpoint
     to resume from, and the best one. mmengine's CheckpointHook removes first and saves before validation, so that a
     killed run can lose its best checkpoint.
 
     Args:
-        keep: How many epochs to keep; two, so that a damaged file costs one epoch.
-        interval: Epochs from one checkpoint to the next; the last epoch is always kept.
+        keep: How many to keep; two, so that a damaged file costs one.
+        interval: Epochs, or iterations, from one checkpoint to the next; the last is always kept.
         metric: The figure of the validation that tells the best, higher being better.
     """
 
@@ -43,7 +45,7 @@ class KeepCheckpointsHook(Hook):
             UserError: There are checkpoints of an earlier run, and this one does not resume it.
         """
         kept = files.latest_whole(runner.work_dir, warn=runner.logger.debug)
-        if kept and runner.epoch == 0:
+        if kept and runner.iter == 0:
             raise UserError(
                 f"{runner.work_dir} holds checkpoints of an earlier run (last {kept.name}): go on with --resume, or "
                 "choose another --work-dir"
@@ -51,40 +53,53 @@ class KeepCheckpointsHook(Hook):
 
     def after_train_epoch(self, runner: Any) -> None:
         """Saves at once where no validation follows."""
-        epoch = runner.epoch + 1
-        loop = runner.train_loop
-        validates = epoch >= loop.val_begin and (epoch % loop.val_interval == 0 or epoch == loop.max_epochs)
-        if runner.val_loop is None or not validates:
-            self._save_epoch(runner, epoch)
+        progress = Progress.of(runner)
+        if progress.unit == "epoch":
+            self._save_unless_validated(runner, progress.next())
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Optional[Dict[str, Any]] = None
+    ) -> None:
+        """Saves at once where no validation follows."""
+        progress = Progress.of(runner)
+        if progress.unit == "iteration":
+            self._save_unless_validated(runner, progress.next())
 
     def after_val_epoch(self, runner: Any, metrics: Optional[Dict[str, float]] = None) -> None:
-        """Saves the best, then the epoch; in this order a kill between the two repeats the epoch and loses nothing."""
-        epoch = runner.epoch
+        """Saves the best, then the last; in this order a kill between the two repeats some steps and loses nothing."""
+        progress = Progress.of(runner)
         hub = runner.message_hub
         score = float(metrics.get(self.metric, math.nan))  # a detector that finds nothing yet has no figures
         if not math.isnan(score) and score > hub.runtime_info.get("best_score", -math.inf):
-            hub.update_info_dict({"best_metric": self.metric, "best_score": score, "best_epoch": epoch})
-            self._save(runner, "best.pth", epoch, save_optimizer=False, save_param_scheduler=False)
-        self._save_epoch(runner, epoch)
+            hub.update_info_dict({"best_metric": self.metric, "best_score": score, "best_at": progress.done})
+            self._save(runner, "best.pth", progress, save_optimizer=False, save_param_scheduler=False)
+        self._save_last(runner, progress)
 
-    def _save_epoch(self, runner: Any, epoch: int) -> None:
-        if epoch % self.interval and epoch != runner.max_epochs:
+    def _save_unless_validated(self, runner: Any, progress: Progress) -> None:
+        loop = runner.train_loop
+        validates = progress.done % loop.val_interval == 0 or progress.done == progress.total
+        if runner.val_loop is None or progress.done < loop.val_begin or not validates:
+            self._save_last(runner, progress)
+
+    def _save_last(self, runner: Any, progress: Progress) -> None:
+        if progress.done % self.interval and progress.done != progress.total:
             return
-        self._save(runner, f"epoch_{epoch}.pth", epoch)
+        self._save(runner, f"{progress.unit}_{progress.done}.pth", progress)
         if is_main_process():
-            for old in files.list_epochs(runner.work_dir)[self.keep :]:
+            for old in files.list_kept(runner.work_dir)[self.keep :]:
                 old.unlink()
 
-    def _save(self, runner: Any, name: str, epoch: int, **kwargs: Any) -> None:
+    def _save(self, runner: Any, name: str, progress: Progress, **kwargs: Any) -> None:
         for key, value in runner.model.state_dict().items():
             if not torch.isfinite(value).all():
-                kept = files.list_epochs(runner.work_dir)
+                kept = files.list_kept(runner.work_dir)
                 raise UserError(
-                    f"{key} holds values that are no numbers after epoch {epoch}: nothing is saved. "
+                    f"{key} holds values that are no numbers after {progress.unit} {progress.done}: nothing is saved. "
                     + (f"The last good checkpoint is {kept[0]}" if kept else "There is no checkpoint yet")
                 )
-        iteration = epoch * len(runner.train_dataloader)
-        runner.save_checkpoint(runner.work_dir, name, meta={"epoch": epoch, "iter": iteration}, **kwargs)
+        epoch = progress.done if progress.unit == "epoch" else 0
+        meta = {"epoch": epoch, "iter": progress.done * progress.iterations}
+        runner.save_checkpoint(runner.work_dir, name, meta=meta, **kwargs)
 
 
 def best_path(runner: Any) -> Path:

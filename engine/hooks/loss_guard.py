@@ -10,6 +10,7 @@ from mmengine.registry import HOOKS
 
 from .. import checkpoint as files
 from ..errors import UserError
+from ..progress import Progress
 
 
 @HOOKS.register_module()
@@ -32,11 +33,12 @@ class LossGuardHook(Hook):
         loss = reduced.item()
         if math.isfinite(loss):
             return
+        epoch = f"epoch {runner.epoch + 1}, " if Progress.of(runner).unit == "epoch" else ""
         rates = runner.optim_wrapper.get_lr()
         rate = max(rates.get("base_lr", rates["lr"]))
-        kept = files.list_epochs(runner.work_dir)
+        kept = files.list_kept(runner.work_dir)
         raise UserError(
-            f"the loss is {loss} at iteration {runner.iter + 1} (epoch {runner.epoch + 1}, learning rate {rate:.3g}): "
+            f"the loss is {loss} at iteration {runner.iter + 1} ({epoch}learning rate {rate:.3g}): "
             "lower the learning rate, clip gradients, or train without --amp. "
             + (f"The last good checkpoint is {kept[0]}" if kept else "There is no checkpoint yet")
         )

@@ -4,7 +4,7 @@ custom_imports = dict(imports=["segmentation", "segmentation.hooks", "mmdet.mode
 
 train_pipeline = [
     dict(type="LoadImageFromFile"),
-    dict(type="LoadAnnotations", reduce_zero_label=True),
+    dict(type="LoadAnnotations"),
     dict(
         type="RandomChoiceResize",
         scales=[int(512 * x * 0.1) for x in range(5, 21)],

@@ -1,0 +1,36 @@
+# The demonstration of segmentation: a narrow SpectFormer-H under a narrow Semantic FPN, from scratch. The numbers are
+# ours.
+_base_ = [
+    "../../_base_/segmentation/fpn.py",
+    "../../_base_/segmentation/digits.py",
+    "../../_base_/segmentation/runtime.py",
+]
+custom_imports = dict(imports=["segmentation", "segmentation.hooks", "segmentation.digits_dataset"])
+
+model = dict(
+    data_preprocessor=dict(mean=[127.5, 127.5, 127.5], std=[64.0, 64.0, 64.0], size=(160, 160)),
+    backbone=dict(
+        name="spectformer_h_s",
+        out_norm="final",
+        img_size=160,
+        stem_dim=16,
+        embed_dims=(32, 64, 96, 128),
+        depths=(1, 2, 2, 1),
+    ),
+    neck=dict(in_channels=[32, 64, 96, 128], out_channels=64),
+    decode_head=dict(in_channels=[64, 64, 64, 64], channels=64, num_classes=11),
+)
+optim_wrapper = dict(
+    type="OptimWrapper",
+    constructor="LayerDecayOptimWrapperConstructor",
+    optimizer=dict(type="AdamW", lr=2e-3, weight_decay=0.05),
+    clip_grad=dict(max_norm=5.0),
+)
+param_scheduler = [
+    dict(type="LinearLR", start_factor=0.05, begin=0, end=100, by_epoch=False),
+    dict(type="PolyLR", eta_min=1e-5, power=0.9, begin=100, end=1200, by_epoch=False),
+]
+train_cfg = dict(type="IterBasedTrainLoop", max_iters=1200, val_interval=200)
+val_cfg = dict(type="ValLoop")
+test_cfg = dict(type="TestLoop")
+default_hooks = dict(checkpoint=dict(interval=200))

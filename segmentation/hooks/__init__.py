@@ -1,0 +1,9 @@
+"""What only the training of segmenters needs, each idea a hook of its own. Importing it brings in mmseg."""
+
+import engine  # noqa: F401  registers the hooks that all tasks share
+
+from .check import CheckSegmenterHook
+from .describe import DescribeSegmenterHook
+from .segmentations import SegmentationsHook
+
+__all__ = ["CheckSegmenterHook", "DescribeSegmenterHook", "SegmentationsHook"]

@@ -1,0 +1,61 @@
+"""Annotations, checked as they are read."""
+
+from typing import Any, Dict, Optional
+
+from mmseg.datasets.transforms import LoadAnnotations
+from mmseg.registry import TRANSFORMS
+
+from engine.errors import UserError
+
+IGNORED = 255  # the label that losses and figures leave out
+
+
+@TRANSFORMS.register_module()
+class LoadCheckedAnnotations(LoadAnnotations):
+    """mmseg's LoadAnnotations, whose errors name the file. What it lets pass fails later, on a GPU without a word.
+
+    Args:
+        num_classes: Of the data set, without what is ignored; None does not check labels.
+        **kwargs: Arguments of LoadAnnotations.
+    """
+
+    def __init__(self, num_classes: Optional[int] = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.num_classes = num_classes
+
+    def transform(self, results: Dict[str, Any]) -> Dict[str, Any]:
+        """Reads one annotation.
+
+        Raises:
+            FileNotFoundError: It is missing.
+            UserError: It is no picture of one channel, has another size than its image, or labels no class has.
+        """
+        path = results["seg_map_path"]
+        try:
+            results = super().transform(results)
+        except (FileNotFoundError, AssertionError):
+            raise
+        except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, ...
+            raise UserError(f"cannot read annotation {path}: {error or type(error).__name__}") from error
+        labels = results["gt_seg_map"]
+        size = tuple(results["ori_shape"])
+        if labels.ndim != 2:
+            raise UserError(
+                f"annotation {path} has {labels.shape[-1]} channels: it has to be a picture of one, whose values are "
+                "the numbers of classes and no colours"
+            )
+        if labels.shape != size:
+            raise UserError(f"annotation {path} has {_size(labels.shape)} pixels, its image {_size(size)}")
+        kept = labels[labels != IGNORED]
+        if self.num_classes and kept.size and kept.max() >= self.num_classes:
+            offset = 1 if self.reduce_zero_label else 0
+            raise UserError(
+                f"annotation {path} holds label {kept.max() + offset}; with {self.num_classes} classes and "
+                f"reduce_zero_label={bool(self.reduce_zero_label)} labels go from {offset} to "
+                f"{self.num_classes - 1 + offset}, {'0 and ' if offset else ''}255 being ignored"
+            )
+        return results
+
+
+def _size(shape: Any) -> str:
+    return f"{shape[1]}x{shape[0]}"
