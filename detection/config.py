@@ -1,14 +1,8 @@
 """Checking the config of a detector, and filling in what makes its runs repeatable."""
 
-import contextlib
-import io
-
 from mmengine.config import Config
 
 from engine.errors import UserError
-
-with contextlib.redirect_stdout(io.StringIO()):  # mmdet prints which optional data sets it lacks
-    import mmdet.datasets  # noqa: F401
 
 from . import hooks  # noqa: F401  registers them
 

@@ -50,9 +50,9 @@ class Recipe:
     """
 
     task: Literal["detection", "segmentation"] = "detection"
-    train: int = 800
+    train: int = 1000
     val: int = 200
-    size: int = 160
+    size: int = 128
     seed: int = 0
     version: int = 1
 

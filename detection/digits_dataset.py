@@ -2,14 +2,12 @@
 
 from typing import Any, Dict, Optional
 
-from mmdet.datasets import CocoDataset
-from mmdet.registry import DATASETS
-
 from .digits import CLASSES, Recipe, is_made, make_digits
+from .toolbox import mmdet
 
 
-@DATASETS.register_module()
-class DigitsDataset(CocoDataset):
+@mmdet.registry.DATASETS.register_module()
+class DigitsDataset(mmdet.datasets.CocoDataset):
     """Handwritten digits on canvases, written to `data_root` where there are none.
 
     Args:

@@ -1,5 +1,6 @@
 """Reading a config."""
 
+import copy
 from pathlib import Path
 from typing import Any, Dict, Iterator, Optional, Union
 
@@ -75,3 +76,13 @@ def plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def without_weights(model: ConfigDict) -> ConfigDict:
+    """Takes away where training starts from, for a model whose weights do not matter or are loaded later."""
+    model = copy.deepcopy(model)
+    for node in _nodes(model):
+        for key in ("init_cfg", "pretrained"):
+            if key in node:
+                node[key] = None
+    return model

@@ -2,14 +2,17 @@
 
     python tools/flops.py spectformer_s gfnet_h_s resnet50 --size 224 384 512x768
     python tools/flops.py spectformer_h_s --by stage --format markdown
+    python tools/flops.py --config configs/detection/spectformer/retinanet_spectformer-h-s_fpn_1x_coco.py
 
-Any model of timm can be named, ours among them. Fourier transforms and attention are counted; one multiply-add is
-1 MAC and 2 FLOPs. What papers call FLOPs are MACs.
+Any model of timm can be named, ours among them. Of a config the whole detector is counted, backbone, neck and heads
+apart. Fourier transforms and attention are counted; one multiply-add is 1 MAC and 2 FLOPs. What papers call FLOPs are
+MACs.
 """
 
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import timm
 from arguments import image_size, model_name, positive_int
@@ -22,6 +25,7 @@ from backbones.flops import Cost, count
 COLUMNS = {
     "model": Column("model", is_number=False),
     "size": Column("size (HxW)", is_number=False),
+    "part": Column("part", is_number=False),
     "stage": Column("stage", is_number=False),
     "module": Column("module", is_number=False),
     "operator": Column("operator", is_number=False),
@@ -36,10 +40,11 @@ COLUMNS = {
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="+", type=model_name, metavar="NAME", help="as timm.create_model takes it")
+    parser.add_argument("names", nargs="*", type=model_name, metavar="NAME", help="as timm.create_model takes it")
     parser.add_argument(
         "--size", nargs="+", type=image_size, metavar="N|HxW", help="image sizes in pixels; default: each model's own"
     )
+    parser.add_argument("--config", nargs="+", default=[], help="configs of detectors")
     parser.add_argument("--num-classes", type=int, metavar="N", help="0 leaves the classifier out")
     parser.add_argument("--by", choices=("stage", "module", "operator"), help="split the cost of each model")
     parser.add_argument(
@@ -57,7 +62,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         action="store_true",
         help="count spectral layers by the method they choose here, which may be matrix products, not as FFTs",
     )
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if not args.names and not args.config:
+        parser.error("name a model, or a config by --config")
+    return args
 
 
 def count_at(model: nn.Module, height: int, width: int, convention: str, as_executed: bool) -> Cost:
@@ -85,10 +93,8 @@ def rows_of(cost: Cost, by: str | None, depth: int) -> Iterator[dict[str, str | 
         yield {by: name, **row, "share": part.flops / max(cost.flops, 1)} if by else row
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line."""
-    args = parse_args(argv)
-    rows = []
+def count_names(args: argparse.Namespace) -> Iterator[dict[str, str | float]]:
+    """The lines of the models that are named."""
     for name in args.names:
         model = timm.create_model(name, num_classes=args.num_classes)
         for height, width in args.size or [model.pretrained_cfg["input_size"][1:]]:
@@ -97,15 +103,49 @@ def main(argv: Sequence[str] | None = None) -> None:
                 cost = count_at(model, height, width, args.convention, args.as_executed)
             except Exception as error:  # models refuse sizes with any exception, many with an assertion
                 sys.exit(f"{where}: {type(error).__name__}: {error}")
-            if cost.uncounted:
-                print(f"{where}: too low, not counted are {dict(cost.uncounted)}", file=sys.stderr)
-            if cost.uncalled:
-                print(f"{where}: never called: {', '.join(cost.uncalled)}", file=sys.stderr)
+            warn(cost, where)
             if args.by == "stage" and not cost.by_stage:
                 sys.exit(f"{name} has no feature_info, which names the stages; try --by module")
             labels = {"model": name, "size": f"{height}x{width}"}
-            rows += [labels | row for row in rows_of(cost, args.by, args.depth)]
-    print(render(rows, COLUMNS, args.format))
+            yield from (labels | row for row in rows_of(cost, args.by, args.depth))
+
+
+def count_configs(args: argparse.Namespace) -> Iterator[dict[str, str | float]]:
+    """The lines of the detectors that configs describe: by default their parts and the whole."""
+    from tasks import build_model, import_of  # detection is optional, and slow to import
+
+    for path in args.config:
+        model = build_model(path)
+        counter = import_of("detection", "flops")
+        for height, width in args.size or [(800, 1280)]:  # what the papers on COCO count at
+            cost, parts = counter.count_detector(
+                model, (height, width), convention=args.convention, as_executed=args.as_executed
+            )
+            warn(cost, f"{path} at {height}x{width}")
+            labels = {"model": Path(path).stem, "size": f"{height}x{width}"}
+            if args.by in ("module", "operator"):
+                yield from (labels | row for row in rows_of(cost, args.by, args.depth + 1))
+                continue
+            for name, part in {**parts, "whole": cost}.items():
+                row = {"params": part.params, "macs": part.macs, "flops": part.flops, "activations": part.activations}
+                yield labels | {"part": name} | row | {"share": part.flops / max(cost.flops, 1)}
+
+
+def warn(cost: Cost, where: str) -> None:
+    """Tell what a count may lack."""
+    if cost.uncounted:
+        print(f"{where}: too low, not counted are {dict(cost.uncounted)}", file=sys.stderr)
+    if cost.uncalled:
+        print(f"{where}: never called: {', '.join(cost.uncalled)}", file=sys.stderr)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    args = parse_args(argv)
+    # Rows of one table have the same columns, so models and detectors have tables of their own.
+    for rows in (list(count_names(args)), list(count_configs(args))):
+        if rows:
+            print(render(rows, COLUMNS, args.format))
 
 
 if __name__ == "__main__":

@@ -6,10 +6,18 @@ import importlib
 from types import ModuleType
 
 from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from torch import nn
 
 from engine import UserError
+from engine.config import load, without_weights
+from engine.errors import told_plainly
 
-_PACKAGES = {"mmengine": "classification", "mmdet": "detection"}  # by the default_scope of a config
+_PACKAGES = {
+    "mmengine": "classification",
+    "mmdet": "detection",
+    "mmseg": "segmentation",
+}  # by the default_scope of a config
 
 
 def complete(cfg: Config) -> Config:
@@ -35,3 +43,15 @@ def import_of(task: str, module: str) -> ModuleType:
         return importlib.import_module(f"{task}.{module}")
     except ModuleNotFoundError as error:
         raise UserError(f"{task} needs the package {error.name}: pip install 'spectral-backbones[mm]'") from error
+
+
+def build_model(path: str) -> nn.Module:
+    """Builds the model of a config file, without the weights that training starts from.
+
+    Raises:
+        UserError: The config cannot be read, or describes no model that can be built.
+    """
+    cfg = complete(load(path))
+    init_default_scope(cfg.default_scope)
+    with told_plainly():
+        return MODELS.build(without_weights(cfg.model))

@@ -1,4 +1,4 @@
-# Handwritten digits on canvases of 160x160, with boxes and masks; written to data/digits where they are missing.
+# Handwritten digits on canvases of 128x128, with boxes and masks; written to data/digits where they are missing.
 dataset_type = "DigitsDataset"
 data_root = "data/digits/"
 
@@ -6,13 +6,13 @@ train_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations", with_bbox=True, with_mask=True, poly2mask=True),
     dict(
-        type="RandomResize", scale=(160, 160), ratio_range=(0.8, 1.25), keep_ratio=True
+        type="RandomResize", scale=(128, 128), ratio_range=(0.75, 1.0), keep_ratio=True
     ),  # no flip: a digit has a side
     dict(type="PackDetInputs"),
 ]
 test_pipeline = [
     dict(type="LoadImageFromFile"),
-    dict(type="Resize", scale=(160, 160), keep_ratio=True),
+    dict(type="Resize", scale=(128, 128), keep_ratio=True),
     dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
     dict(type="PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")),
 ]
