@@ -26,6 +26,9 @@ from .hooks import PlainStateHook
 from .sampler import SeededDataset
 
 
+_TOOLBOXES = {"mmengine", "mmcv", "mmdet", "mmseg"}
+
+
 @RUNNERS.register_module()
 class CarefulRunner(Runner):
     """Reads checkpoints as data and strictly, replaces them in one step, and resumes from the last whole one.
@@ -47,7 +50,7 @@ class CarefulRunner(Runner):
         for handler in logger.handlers:
             if not isinstance(handler, logging.FileHandler):
                 handler.setLevel(logging.WARNING)
-                handler.addFilter(lambda record: "mmengine" not in Path(record.pathname).parts)
+                handler.addFilter(lambda record: not _TOOLBOXES & set(Path(record.pathname).parts))
         return logger
 
     def register_hooks(self, *args: Any, **kwargs: Any) -> None:

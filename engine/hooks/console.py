@@ -91,7 +91,7 @@ class ConsoleHook(Hook):
         scalars = runner.message_hub.log_scalars
         loss = scalars["train/loss"].mean(progress.window)
         rate = scalars.get("train/base_lr", scalars["train/lr"]).current()
-        figures = ", ".join(figure.show(metrics[key]) for key, figure in known(metrics))
+        figures = ", ".join(figure.show(metrics[key]) for key, figure in known(metrics)) or "nothing found yet"
         star = " *" if runner.message_hub.get_info("best_at") == progress.done else ""
         self.said = time.perf_counter()
         self.console.print(
