@@ -1,4 +1,4 @@
-# Handwritten digits on canvases of 160x160, eleven classes with the ground, which are written to data/digits-segmentation
+# Handwritten digits on canvases, shown at 160x160, eleven classes with the ground, which are written to data/digits-segmentation
 # where they are missing.
 dataset_type = "DigitsSegDataset"
 data_root = "data/digits-segmentation"
