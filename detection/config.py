@@ -13,7 +13,7 @@ def complete(cfg: Config) -> Config:
     Raises:
         UserError: It does not import this library.
     """
-    imports = cfg.get("custom_imports", {}).get("imports", [])
+    imports = (cfg.get("custom_imports") or {}).get("imports", [])
     imports = [imports] if isinstance(imports, str) else imports
     if not any(name.split(".")[0] == "detection" for name in imports):
         raise UserError(

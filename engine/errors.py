@@ -25,6 +25,11 @@ _MENDABLE = (
         "cannot read image {0}: it is damaged or no picture; replace it, or take it out of the annotation file",
     ),
     (
+        r"!buf\.empty\(\) in function 'imdecode",
+        "a picture of the data set is an empty file (`find FOLDER -size 0` tells which): replace it, or take it out of "
+        "the annotation file",
+    ),
+    (
         r"No such file or directory: '([^']+)'",
         "{0} does not exist: name the folder of the data set with --data-root, or mend the path in the config",
     ),

@@ -25,7 +25,7 @@ class DetectionsHook(Hook):
 
     priority = "LOWEST"  # KeepCheckpointsHook has decided whether this is the best
 
-    def __init__(self, count: int = 6, threshold: float = 0.3) -> None:
+    def __init__(self, count: int = 6, threshold: float = 0.5) -> None:
         self.count = count
         self.threshold = threshold
         self.scenes: List[Scene] = []
