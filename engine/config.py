@@ -72,10 +72,11 @@ def _nodes(value: Union[ConfigDict, list, Any]) -> Iterator[ConfigDict]:
 
 
 def plain(value: Any) -> Any:
-    """Turns mmengine's ConfigDict and what it holds into dicts and lists, which a checkpoint can keep safely."""
+    """Turns mmengine's ConfigDict and what it holds into dicts, lists and tuples, which a checkpoint can keep safely."""
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
-    return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+    # Some transforms take a size as a tuple only.
+    return type(value)(plain(item) for item in value) if isinstance(value, (list, tuple)) else value
 
 
 def without_weights(model: ConfigDict) -> ConfigDict:

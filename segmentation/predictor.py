@@ -15,7 +15,7 @@ from PIL import ImageOps
 from torch import nn
 
 from engine import checkpoint as files
-from engine.config import plain
+from engine.config import plain, without_weights
 from engine.errors import UserError, told_plainly
 from engine.images import open_image
 
@@ -76,7 +76,7 @@ class Predictor:
             raise UserError(f"{source} does not say which model it belongs to: add --config, the one it was trained by")
         init_default_scope("mmseg")
         with told_plainly():
-            model = revert_sync_batchnorm(MODELS.build(_without_weights(ConfigDict(known["model"]))))
+            model = revert_sync_batchnorm(MODELS.build(without_weights(ConfigDict(known["model"]))))
             pipeline = Compose(_for_arrays(known["pipeline"]))
         files.load_strictly(model, files.evaluated_weights(checkpoint), source)
         return cls(model, pipeline, known["classes"], known["palette"])
@@ -99,15 +99,6 @@ class Predictor:
         data = self.pipeline({"img": np.ascontiguousarray(image[..., ::-1]), "img_path": str(path)})
         (sample,) = self.model.test_step({"inputs": [data["inputs"]], "data_samples": [data["data_samples"]]})
         return image, sample.pred_sem_seg.data[0].cpu().numpy()
-
-
-def _without_weights(model: ConfigDict) -> ConfigDict:
-    """Takes away where training starts from; the checkpoint holds all weights."""
-    for part in (model, model.backbone):
-        part.init_cfg = None
-        if "pretrained" in part:
-            part.pretrained = None
-    return model
 
 
 def _for_arrays(pipeline: Any) -> List[Dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Classifies pictures, or finds objects in them, with a trained checkpoint or with a timm model by name.
+"""Classifies pictures, finds objects in them or segments them, with a trained checkpoint or a timm model by name.
 
 python tools/predict.py CHECKPOINT_OR_NAME IMAGE_OR_FOLDER... [--topk K] [--threshold T] [--out-dir D]
 """
@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any, Callable, List, Optional
 
-from tasks import complete, import_of
+from mmengine.config import Config
+from tasks import complete, import_of, task_of
 
 import backbones  # noqa: F401  registers the models
 from engine import UserError, checkpoint
@@ -20,19 +21,22 @@ def main(arguments: Optional[List[str]] = None) -> List[Any]:
     """Predicts; prints and returns what it found in each picture.
 
     Returns:
-        Of a classifier (class, probability) for each picture, the most probable first; of a detector its `Detections`.
+        Of a classifier (class, probability) for each picture, the most probable first; of a detector its `Detections`;
+        of a segmenter the class of each pixel (H, W).
     """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", help="a checkpoint, or the name of a timm model that has weights")
     parser.add_argument("images", nargs="+", help="picture files, or folders of them")
     parser.add_argument("--name", help="the timm model that an official checkpoint belongs to; ours know theirs")
-    parser.add_argument("--config", help="the config that a checkpoint of mmdet belongs to; ours know theirs")
+    parser.add_argument("--config", help="the config that a checkpoint of mmdet or mmseg belongs to; ours know theirs")
     parser.add_argument("--topk", type=int, default=5, help="classes a picture, of a classifier")
     parser.add_argument("--threshold", type=float, default=0.3, help="least score of an object, of a detector")
     parser.add_argument("--out-dir", default="predictions", help="where the annotated pictures go")
     args = parser.parse_args(arguments)
 
-    predict = detector(args) if args.config or task_of(args.model) == "detection" else classifier(args)
+    cfg = load(args.config) if args.config else None
+    task = task_of(cfg) if cfg else trained_for(args.model)
+    predict = {"classification": classifier, "detection": detector, "segmentation": segmenter}[task](args, cfg)
     out_dir = Path(args.out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     results = []
@@ -43,14 +47,14 @@ def main(arguments: Optional[List[str]] = None) -> List[Any]:
     return results
 
 
-def task_of(model: str) -> str:
+def trained_for(model: str) -> str:
     """Says what a checkpoint was trained for; a name, or an official checkpoint, is a classifier's."""
     if not Path(model).is_file() or Path(model).suffix == ".safetensors":
         return "classification"
     return checkpoint.read(model).get("predictor", {}).get("task", "classification")
 
 
-def classifier(args: argparse.Namespace) -> Callable[[Path, Path], Any]:
+def classifier(args: argparse.Namespace, cfg: Optional[Config]) -> Callable[[Path, Path], Any]:
     """Returns what classifies one picture, prints a line and draws it."""
     predictor = import_of("classification", "predictor").Predictor.load(args.model, args.name)
     draw = import_of("classification", "pictures").draw_prediction
@@ -64,10 +68,9 @@ def classifier(args: argparse.Namespace) -> Callable[[Path, Path], Any]:
     return predict
 
 
-def detector(args: argparse.Namespace) -> Callable[[Path, Path], Any]:
+def detector(args: argparse.Namespace, cfg: Optional[Config]) -> Callable[[Path, Path], Any]:
     """Returns what finds the objects in one picture, prints a line and draws it."""
-    cfg = complete(load(args.config)) if args.config else None
-    predictor = import_of("detection", "predictor").Predictor.load(args.model, cfg)
+    predictor = import_of("detection", "predictor").Predictor.load(args.model, complete(cfg) if cfg else None)
     draw = import_of("detection", "pictures").draw_detections
 
     def predict(path: Path, out: Path) -> Any:
@@ -76,6 +79,21 @@ def detector(args: argparse.Namespace) -> Callable[[Path, Path], Any]:
         print(f"{path}: {', '.join(said) or 'nothing found'}")
         draw(image, found, predictor.classes, predictor.palette, out)
         return found
+
+    return predict
+
+
+def segmenter(args: argparse.Namespace, cfg: Optional[Config]) -> Callable[[Path, Path], Any]:
+    """Returns what segments one picture, prints a line and draws it."""
+    predictor = import_of("segmentation", "predictor").Predictor.load(args.model, complete(cfg) if cfg else None)
+    pictures = import_of("segmentation", "pictures")
+
+    def predict(path: Path, out: Path) -> Any:
+        image, labels = predictor(path)
+        said = [f"{predictor.classes[label]} {100 * share:.0f} %" for label, share in pictures.shares(labels)]
+        print(f"{path}: {', '.join(said)}")
+        pictures.draw_segmentation(image, labels, predictor.classes, predictor.palette, out)
+        return labels
 
     return predict
 

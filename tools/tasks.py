@@ -13,11 +13,8 @@ from engine import UserError
 from engine.config import load, without_weights
 from engine.errors import told_plainly
 
-_PACKAGES = {
-    "mmengine": "classification",
-    "mmdet": "detection",
-    "mmseg": "segmentation",
-}  # by the default_scope of a config
+# By the default_scope of a config.
+_PACKAGES = {"mmengine": "classification", "mmdet": "detection", "mmseg": "segmentation"}
 
 
 def complete(cfg: Config) -> Config:
@@ -26,11 +23,20 @@ def complete(cfg: Config) -> Config:
     Raises:
         UserError: It cannot be trained or evaluated as it is.
     """
+    return import_of(task_of(cfg), "config").complete(cfg)
+
+
+def task_of(cfg: Config) -> str:
+    """Names the task of a config, which is that of a package too.
+
+    Raises:
+        UserError: Its default_scope belongs to none.
+    """
     scope = cfg.get("default_scope")
     if scope not in _PACKAGES:
         known = ", ".join(_PACKAGES)
         raise UserError(f"default_scope of {cfg.filename} is {scope!r}; it names the task and has to be one of {known}")
-    return import_of(_PACKAGES[scope], "config").complete(cfg)
+    return _PACKAGES[scope]
 
 
 def import_of(task: str, module: str) -> ModuleType:
