@@ -8,6 +8,7 @@ import mmengine.config.utils
 import pytest
 import timm
 import torch
+import yaml
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
@@ -58,19 +59,35 @@ def test_what_the_papers_trained_is_there():
         assert len(names(family, "mask-rcnn", "_sfp_")) >= 3
 
 
+@functools.lru_cache
+def metafile(family):
+    models = yaml.safe_load((ROOT / "configs" / "detection" / family / "metafile.yml").read_text())["Models"]
+    return {model["Config"]: model["Metadata"] for model in models}
+
+
+def test_metafiles_and_readmes_name_every_config():
+    for family in {path.parent for path in CONFIGS}:
+        own = sorted(path for path in CONFIGS if path.parent == family)
+        assert sorted(metafile(family.name)) == [str(path.relative_to(ROOT)) for path in own]
+        readme = (family / "README.md").read_text()
+        assert all(f"[{path.stem}]({path.name})" in readme for path in own)
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_config_fits(path, monkeypatch):
     cfg = Config.fromfile(path)
     assert f"_{cfg.model.backbone.name.replace('_', '-').removesuffix('-256')}" in path.stem.replace("-256", "")
     check_schedule(cfg, path.stem)
+    metadata = metafile(path.parent.name)[str(path.relative_to(ROOT))]
     if path not in FIRST:
         # To draw values that are not there takes most of the time.
         monkeypatch.setattr(timm.layers.weight_init, "_trunc_normal_", lambda tensor, *_: tensor)
         with torch.device("meta"):
-            check_parts(mmdet_registry.MODELS.build(cfg.model))
+            model = mmdet_registry.MODELS.build(cfg.model)
+        check_parts(model, metadata)
         return
     model = mmdet_registry.MODELS.build(with_few_boxes(cfg.model))
-    check_parts(model)
+    check_parts(model, metadata)
     model.init_weights()
     check_step(model, build_optim_wrapper(model, cfg.optim_wrapper))
     check_prediction(model.eval())
@@ -103,8 +120,9 @@ def check_schedule(cfg, name):
     assert ("LoadAnnotations" in pipeline) and pipeline[-1] == "PackDetInputs"
 
 
-def check_parts(model):
-    """Channels and strides from the backbone through the neck to the heads."""
+def check_parts(model, metadata):
+    """Channels and strides from the backbone through the neck to the heads, and the number of parameters."""
+    assert metadata["Parameters"] == f"{sum(parameter.numel() for parameter in model.parameters()) / 1e6:.1f}M"
     backbone, neck = model.backbone, model.neck
     assert type(backbone) is TimmBackbone
     if isinstance(neck, SimpleFeaturePyramid):
@@ -113,7 +131,7 @@ def check_parts(model):
     else:
         assert tuple(neck.in_channels) == backbone.channels
         strides = list(backbone.strides[neck.start_level :])
-    while len(strides) < (neck.num_outs):
+    while len(strides) < neck.num_outs:
         strides.append(strides[-1] * 2)
     dense_head = getattr(model, "rpn_head", None) or model.bbox_head
     assert [stride[0] for stride in dense_head.prior_generator.strides] == strides

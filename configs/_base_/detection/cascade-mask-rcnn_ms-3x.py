@@ -1,5 +1,5 @@
 _base_ = [
-    "mmdet::_base_/models/cascade-mask-rcnn_r50_fpn.py",
+    "./cascade-mask-rcnn.py",
     "./coco_instance_ms.py",
     "./adamw_3x.py",
     "./runtime.py",
