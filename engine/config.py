@@ -72,7 +72,7 @@ def _nodes(value: Union[ConfigDict, list, Any]) -> Iterator[ConfigDict]:
 
 
 def plain(value: Any) -> Any:
-    """Turns mmengine's ConfigDict and what it holds into dicts, lists and tuples, which a checkpoint can keep safely."""
+    """Turns a ConfigDict and what it holds into dicts, lists and tuples, which a checkpoint can keep safely."""
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     # Some transforms take a size as a tuple only.
