@@ -24,7 +24,7 @@ from . import sharding
 from .errors import UserError, told_plainly
 from .hooks import PlainStateHook
 from .sampler import SeededDataset
-
+from .workers import end_with_parent
 
 _TOOLBOXES = {"mmengine", "mmcv", "mmdet", "mmseg"}
 
@@ -159,7 +159,7 @@ class CarefulRunner(Runner):
                 if hasattr(dataset, "full_init"):
                     dataset.full_init()
                 dataloader = {**dataloader, "dataset": SeededDataset(dataset)}
-            return Runner.build_dataloader(dataloader, *args, **kwargs)
+            return end_with_parent(Runner.build_dataloader(dataloader, *args, **kwargs))
 
     def build_evaluator(self, evaluator: Union[Dict, list, Evaluator]) -> Evaluator:
         """Builds an evaluator whose metrics print to the log; COCO's tables would break the progress bar."""

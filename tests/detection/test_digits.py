@@ -1,4 +1,4 @@
-"""The embedded set of digits on canvases: what is written, that it is written whole or not at all, and read by mmdet."""
+"""The embedded set of digits on canvases: what is written, whole or not at all, and that mmdet reads it."""
 
 import json
 import os
