@@ -4,9 +4,9 @@ import timm, backbones
 model = timm.create_model("spectformer_s")
 """
 
-from . import convit, dat, gfnet, halonet, pyramidtnt, sgformer, spectformer, tnt
+from . import convit, dat, gfnet, halonet, pyramidtnt, sgformer, spectformer, tnt, vitae
 from .registry import list_models
 
 __version__ = "0.1.0"
 
-__all__ = ["convit", "dat", "gfnet", "halonet", "list_models", "pyramidtnt", "sgformer", "spectformer", "tnt"]
+__all__ = ["convit", "dat", "gfnet", "halonet", "list_models", "pyramidtnt", "sgformer", "spectformer", "tnt", "vitae"]

@@ -108,8 +108,8 @@ class ReductionCell(PyramidReduction):
 
 
 class NormalCell(Block):
-    """Transformer block with a branch of convolutions beside its attention, from the same input, which is not normalised
-    for it. Other arguments as in Block.
+    """Transformer block with a branch of convolutions beside its attention, which sees the same input, not normalised.
+    Other arguments as in Block.
 
     Args:
         branch: Convolutions on maps (B, H, W, C).
@@ -452,26 +452,18 @@ class PlainViTAE(ClassTokenTrunk):
 
 # Checkpoints ---------------------------------------------------------------------------------------------------------
 
-_CELLS = [
+_OFFICIAL_NAMES = [
+    (r"^layers\.0\.RC\.(cls_token|pos_embed)$", r"\1"),
+    (r"^layers\.0\.RC\.(?:PRM\.(?=proj))?", "patch_embed."),
+    (r"^layers\.(\d)\.RC\.", r"stages.\1.downsample."),
+    (r"^layers\.(\d)\.NC\.", r"stages.\1.blocks."),
+    (r"\.PRM\.convs\.(\d)\.0\.", r".convs.\1."),
     (r"\.PCM\.", ".branch."),
     (r"^(patch_embed|stages\.\d\.downsample)\.attn\.(?=norm|mlp)", r"\1."),
     (r"\.attn\.(?:attn\.)?", ".mixer."),
     (r"\.mixer\.w$", ".mixer.random_features"),
     (r"\.mlp\.0\.", ".mlp.fc1."),
     (r"\.mlp\.2\.", ".mlp.fc2."),
-]
-_STAGES = [
-    (r"^layers\.0\.RC\.", "patch_embed."),
-    (r"^layers\.(\d)\.RC\.", r"stages.\1.downsample."),
-    (r"^layers\.(\d)\.NC\.", r"stages.\1.blocks."),
-    (r"\.PRM\.convs\.(\d)\.0\.", r".convs.\1."),
-    *_CELLS,
-]
-_PLAIN = [
-    (r"^layers\.0\.RC\.PRM\.", "patch_embed."),
-    (r"^layers\.0\.RC\.", ""),
-    (r"^layers\.2\.NC\.", "blocks."),
-    *_CELLS,
 ]
 
 
@@ -483,7 +475,7 @@ def checkpoint_filter_fn(state_dict: Dict[str, Any], model: nn.Module) -> Dict[s
     classifier: the model keeps the one it was created with.
 
     Raises:
-        ValueError: The checkpoint is of another model.
+        ValueError: The checkpoint is of another model of the family, whose name is given, or of another family.
     """
     state_dict = unwrap_state_dict(state_dict.get("state_dict_ema", state_dict))
     prefix = "backbone."
@@ -494,24 +486,49 @@ def checkpoint_filter_fn(state_dict: Dict[str, Any], model: nn.Module) -> Dict[s
         if "head.weight" not in state_dict:
             _logger.warning("the checkpoint has no classifier, the model keeps its new one")
             state_dict.update(model.head.state_dict(prefix="head."))
-    for name, own in model.state_dict().items():
+    _check_depths(state_dict, model)
+    for name, weight in state_dict.items():
         # timm adapts the cfg's `first_conv` to other input channels, but all scales and the branch see the images.
-        if re.fullmatch(r"patch_embed\.(convs\.[1-9]|branch\.0)\.weight", name) and name in state_dict:
-            if state_dict[name].shape[1] != own.shape[1]:
-                state_dict[name] = adapt_input_conv(own.shape[1], state_dict[name])
+        sees_images = re.fullmatch(r"patch_embed\.(convs\.[1-9]|branch\.0)\.weight", name)
+        if sees_images and weight.shape[1] != model.in_chans:
+            state_dict[name] = adapt_input_conv(model.in_chans, weight)
     return check_fits(resample_grid_tensors(state_dict, model), model)
 
 
 def _convert(state_dict: Dict[str, torch.Tensor]) -> Dict[str, torch.Tensor]:
     """Official names to ours."""
-    plain = "layers.0.RC.pos_embed" in state_dict
     unused = ("attn_mask", "relative_position_index")  # windows have neither shift nor bias
     state_dict = {name: value for name, value in state_dict.items() if not name.endswith(unused)}
-    state_dict = rename(state_dict, _PLAIN if plain else _STAGES)
-    if plain:
+    state_dict = rename(state_dict, _OFFICIAL_NAMES)
+    if "pos_embed" in state_dict:  # all cells of the plain model are in its last stage there
+        state_dict = rename(state_dict, [(r"^stages\.2\.", "")])
         position = state_dict.pop("pos_embed")
         state_dict["cls_pos"], state_dict["pos_embed.weight"] = position[:, :1], position[:, 1:]
     return state_dict
+
+
+def _check_depths(state_dict: Dict[str, torch.Tensor], model: nn.Module) -> None:
+    """Raise ValueError if stages have other numbers of cells, which may be all that tells two models apart."""
+    found, own = _depths(state_dict), _depths(model.state_dict())
+    if not found or found == own:
+        return
+    names = [
+        name
+        for name, row in {**_VARIANTS, **_PLAIN_VARIANTS}.items()
+        if row.get("depths", (row.get("depth"),)) == found
+    ]
+    architecture = (getattr(model, "pretrained_cfg", None) or {}).get("architecture") or type(model).__name__
+    raise ValueError(
+        f"the checkpoint has {found} normal cells in its stages, {architecture} has {own}: "
+        f"{f'create {names[0]} for it' if names else 'no model here has as many'}"
+    )
+
+
+def _depths(state_dict: Dict[str, torch.Tensor]) -> Tuple[int, ...]:
+    """Normal cells of each stage up to the last that has any; a plain model is one stage."""
+    cells = [re.match(r"(?:stages\.(\d)\.)?blocks\.\d+\.norm1\.weight", name) for name in state_dict]
+    stages = [int(cell[1] or 0) for cell in cells if cell]
+    return tuple(stages.count(i) for i in range(max(stages, default=-1) + 1))
 
 
 # Variants ------------------------------------------------------------------------------------------------------------
@@ -574,7 +591,7 @@ def _cfg(name: str) -> Dict[str, Any]:
         if second
         else "ViTAE: Vision Transformer Advanced by Exploring Intrinsic Inductive Bias",
         origin_url="https://github.com/ViTAE-Transformer/ViTAE-Transformer",
-        license="apache-2.0",
+        license="unknown",  # the official repository states none
     )
 
 

@@ -73,6 +73,8 @@ class Dense:
     upernet: str | None = None
 
 
+_VITAE_RESULTS = "https://github.com/ViTAE-Transformer/ViTAE-Transformer/tree/main/Image-Classification#results"
+
 FAMILIES = {
     "SpectFormer": Family("2304.06446", None),  # the repository badripatro/SpectFormers never had any
     "GFNet": Family("2107.00645", "https://github.com/raoyongming/GFNet#model-zoo"),
@@ -83,6 +85,8 @@ FAMILIES = {
     "DAT": Family("2201.00520", "https://github.com/LeapLabTHU/DAT/tree/566a593#readme"),
     "DAT++": Family("2309.01430", "https://github.com/LeapLabTHU/DAT#readme"),
     "SG-Former": Family("2308.12216", "https://github.com/OliverRensu/SG-Former#checkpoint"),
+    "ViTAE": Family("2106.03348", _VITAE_RESULTS),
+    "ViTAEv2": Family("2202.10108", _VITAE_RESULTS),
 }
 
 NOTES = {
@@ -97,13 +101,20 @@ NOTES = {
     "not checked": "These accuracies could not be compared with the paper's tables again, except H7's.",
     "timm": "Designed and trained for timm; figures are those of its model cards.",
     "repository": "DAT++ without its convolutions, which only the repository has a configuration of.",
+    "vitae": (
+        "The parameters leave out the random features, which are not trained. The paper's MACs, 1.5, 2.0 and 5.6 G, "
+        "could not be read again and are 7 to 15 % less than these networks take."
+    ),
+    "smaller": "The repository's network, with 2.4 million parameters less than the paper's, whose accuracy this is.",
+    "masked": "Pretrained on ImageNet-1k as a masked autoencoder; 84.8 with pretraining on ImageNet-22k.",
 }
 
 # SpectFormer: tables of arXiv 2304.06446 and the readme of badripatro/SpectFormers. GFNet: the model zoo in the readme
 # of raoyongming/GFNet, which repeats arXiv 2107.00645. ConViT: table 1 of arXiv 2103.10697. TNT: table 1 of arXiv
 # 2103.00112; the legacy network's accuracy from timm's listing. PyramidTNT: arXiv 2201.00978. HaloNet: arXiv 2103.12731
 # and timm's model cards. DAT and DAT++: arXiv 2201.00520 and 2309.01430, and the readmes of LeapLabTHU/DAT.
-# SG-Former: arXiv 2308.12216, whose figures are those of averaged weights.
+# SG-Former: arXiv 2308.12216, whose figures are those of averaged weights. ViTAE and ViTAEv2: arXiv 2106.03348 and
+# 2202.10108, and the readmes of ViTAE-Transformer/ViTAE-Transformer.
 PUBLISHED = {
     "spectformer_ti": Published("SpectFormer", "1.8", "76.9"),
     "spectformer_xs": Published("SpectFormer", "4.0", "80.2"),
@@ -159,6 +170,14 @@ PUBLISHED = {
     "sgformer_s": Published("SG-Former", "4.8", "83.2"),
     "sgformer_m": Published("SG-Former", "7.5", "84.1"),
     "sgformer_b": Published("SG-Former", "15.6", "84.7"),
+    "vitae_ti": Published("ViTAE", None, "75.3", "vitae"),
+    "vitae_6m": Published("ViTAE", None, "77.9", "vitae"),
+    "vitae_13m": Published("ViTAE", None, "81.0", "smaller", has_weights=False),
+    "vitae_s": Published("ViTAE", None, "82.0", "vitae"),
+    "vitae_b": Published("ViTAE", None, "83.8", "masked"),
+    "vitaev2_s": Published("ViTAEv2", "5.7", "82.6"),
+    "vitaev2_48m": Published("ViTAEv2", "13.3", "83.8"),
+    "vitaev2_b": Published("ViTAEv2", "24.3", "84.6"),
 }
 
 
@@ -172,13 +191,18 @@ DENSE = {
     "dat_pp_t": Dense(
         "46.8", "49.2", "48.7 / 43.7", "50.5 / 45.1", "52.2 / 45.0", "53.0 / 46.0", "48.4 / 48.8", "49.4 / 50.3"
     ),
-    "dat_pp_s": Dense(
-        "48.3", "50.2", "49.8 / 44.5", "51.2 / 45.7", None, "54.2 / 46.9", "49.9 / 50.7", "50.5 / 51.2"
-    ),
+    "dat_pp_s": Dense("48.3", "50.2", "49.8 / 44.5", "51.2 / 45.7", None, "54.2 / 46.9", "49.9 / 50.7", "50.5 / 51.2"),
     "dat_pp_b": Dense(cascade_3x="54.5 / 47.0", semantic_fpn="50.4 / 51.1", upernet="51.0 / 51.5"),
     "sgformer_s": Dense(mask_rcnn_1x="47.4 / 42.6", upernet="49.9 / 51.5"),
     "sgformer_m": Dense(mask_rcnn_1x="48.2 / 43.6", upernet="51.2 / 52.1"),
     "sgformer_b": Dense(upernet="52.0 / 52.7"),
+    "vitaev2_s": Dense(
+        mask_rcnn_1x="46.3 / 41.8",
+        mask_rcnn_3x="47.8 / 42.6",
+        cascade_1x="50.6 / 43.6",
+        cascade_3x="51.4 / 44.5",
+        upernet="44.95 / 47.98",
+    ),
 }
 
 

@@ -9,8 +9,8 @@ from .window import WindowAttention
 
 @register_notrace_module  # a tracer has no sizes to lay windows out by
 class CentredWindowAttention(WindowAttention):
-    """Attention within windows as ViTAEv2 has it (arXiv 2202.10108): where windows do not fill the map, it lies in their
-    middle, and the zeros around it are attended to.
+    """Attention within windows as ViTAEv2 has it: where windows do not fill the map, it lies in their middle, and the
+    zeros around it are attended to. Only the official code of arXiv 2202.10108 tells.
 
     (B, H, W, dim) -> (B, H, W, out_dim), any H and W. Of an odd number of missing rows or columns, the bottom or the
     right has one more. Arguments as in WindowAttention.
