@@ -49,7 +49,7 @@ class CarefulRunner(Runner):
             return logger
         for handler in logger.handlers:
             if not isinstance(handler, logging.FileHandler):
-                handler.setLevel(logging.WARNING)
+                handler.setLevel(max(handler.level, logging.WARNING))  # other processes than the first say less
                 handler.addFilter(lambda record: not _TOOLBOXES & set(Path(record.pathname).parts))
         return logger
 

@@ -1,9 +1,7 @@
 """Checking the config of a segmenter, and filling in what makes its runs repeatable and its mistakes plain."""
 
-import warnings
-from typing import Any, Dict, List
+from typing import Any, Dict
 
-import mmseg.datasets  # noqa: F401  registers the data sets
 from mmengine.config import Config
 from mmseg.registry import DATASETS
 
@@ -11,9 +9,6 @@ from engine.config import LOADERS
 from engine.errors import UserError
 
 from . import hooks, loading  # noqa: F401  register themselves
-
-# What mmseg says whenever a loss is built, about the average that all published recipes use.
-warnings.filterwarnings("ignore", message="Default ``avg_non_ignore`` is False")
 
 
 def complete(cfg: Config) -> Config:
@@ -52,6 +47,6 @@ def metainfo(dataset: Dict[str, Any]) -> Dict[str, Any]:
     """
     found = DATASETS.get(dataset["type"])
     if found is None:
-        names: List[str] = sorted(DATASETS.module_dict)
-        raise UserError(f"there is no data set {dataset['type']!r}; mmseg and this library have {', '.join(names)}")
+        known = ", ".join(sorted(DATASETS.module_dict))
+        raise UserError(f"there is no data set {dataset['type']!r}; mmseg and this library have {known}")
     return {**found.METAINFO, **dataset.get("metainfo", {})}

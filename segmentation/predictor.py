@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-import mmseg.models  # noqa: F401  registers them
 import numpy as np
 import torch
 from mmengine.config import Config, ConfigDict
@@ -19,6 +18,7 @@ from engine.config import plain, without_weights
 from engine.errors import UserError, told_plainly
 from engine.images import open_image
 
+from . import toolbox  # noqa: F401  quietly, before anything else brings it in
 from .pictures import Palette
 
 

@@ -2,6 +2,7 @@
 
 import engine  # noqa: F401  registers the hooks that all tasks share
 
+from .. import toolbox  # noqa: F401  quietly, before anything else brings it in
 from .check import CheckSegmenterHook
 from .describe import DescribeSegmenterHook
 from .segmentations import SegmentationsHook

@@ -16,15 +16,11 @@ from ..classification_fixtures import ROOT
 
 pytest.importorskip("mmseg", reason="mmseg is not installed")
 
-import segmentation  # noqa: F401  mmcv's operators, before mmseg asks for them
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    import mmseg.models  # noqa: F401
-    from mmseg.registry import MODELS
-    from mmseg.structures import SegDataSample
-
 from segmentation.hooks.check import check_channels
+from segmentation.toolbox import mmseg
+
+MODELS = mmseg.registry.MODELS
+SegDataSample = mmseg.structures.SegDataSample
 
 CONFIGS = sorted((ROOT / "configs" / "segmentation").glob("*/*_ade20k-512x512.py"))
 TRAINED = {
