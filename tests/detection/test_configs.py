@@ -51,6 +51,11 @@ def test_what_the_papers_trained_is_there():
             f"cascade-mask-rcnn_{name}_ms-3x_coco",
             f"gfl_{name}_ms-3x_coco",
         }
+    assert names("vitae") == {
+        f"{detector}_vitaev2-s_fpn_ms-crop-{schedule}_coco"
+        for detector in ("mask-rcnn", "cascade-mask-rcnn")
+        for schedule in ("1x", "3x")
+    }
     for family in ("gfnet", "pyramidtnt", "halonet", "sgformer", "dat"):
         assert (
             names(family, "retinanet", "1x") and names(family, "mask-rcnn", "1x") and names(family, "mask-rcnn", "3x")

@@ -41,6 +41,7 @@ TRAINED = {
     "dat-t_upernet",
     "dat-pp-t_fpn",
     "dat-pp-t_upernet",
+    "vitaev2-s_upernet",
     "convit-ti_sfp-upernet",
     "tnt-ti_sfp-upernet",
 }
