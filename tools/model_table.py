@@ -58,8 +58,8 @@ class Published:
 class Dense:
     """What is published of a model as the backbone of a detector on COCO or of a segmenter on ADE20K.
 
-    "box AP" of RetinaNet, "box AP / mask AP" of Mask R-CNN and Cascade Mask R-CNN, each with the length of its schedule in
-    units of 12 epochs; "mIoU" or "mIoU / mIoU at several scales with flips" of the segmenters, in percent. None where
+    "box AP" of RetinaNet, "box AP / mask AP" of Mask R-CNN and Cascade Mask R-CNN, each with the length of its schedule
+    in units of 12 epochs; "mIoU" or "mIoU / mIoU at several scales with flips" of the segmenters, in percent. None where
     nothing is published, "*" after what could not be compared with the paper again.
     """
 
@@ -181,8 +181,8 @@ PUBLISHED = {
 }
 
 
-# The same sources; DAT's segmenters and SG-Former's figures also from tables of later papers. The detectors of SpectFormer
-# and GFNet in the papers could not be read again, and the other families' authors trained none.
+# The same sources; DAT's segmenters and SG-Former's figures also from tables of later papers. The detectors of
+# SpectFormer and GFNet in the papers could not be read again, and the other families' authors trained none.
 DENSE = {
     "pyramidtnt_s": Dense(retinanet_1x="42.0"),
     "dat_t": Dense("42.8*", "45.6*", "44.4 / 40.4", "47.1 / 42.4*", None, "51.3 / 44.5*", "42.6", "45.5 / 46.4*"),
@@ -275,7 +275,7 @@ def dense_table() -> list[str]:
     )
     return [
         "",
-        "Published with these backbones on COCO (box AP / mask AP) and ADE20K (mIoU, single scale / several), in percent:",
+        "Published with these backbones on COCO (box AP / mask AP) and ADE20K (mIoU, one scale / several), in percent:",
         "",
         f"| {' | '.join(columns)} |",
         f"| --- |{' ---: |' * (len(columns) - 1)}",
