@@ -38,6 +38,8 @@ def main(arguments: Optional[List[str]] = None) -> Dict[str, float]:
     if runner.rank == 0:
         for name, value in metrics.items():
             print(f"{name}: {value:.4f}")
+        if not metrics:  # of a detector that found nothing, COCO's evaluation gives no figures
+            print("figures: none, nothing was found")
         print(f"pictures: {cfg.work_dir}")
     return metrics
 
