@@ -9,6 +9,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from backbones.flops import Cost, Share, count
+from engine.parts import parts_of
 
 _INTERPOLATION = ("prim::PythonOp.RoIAlignFunction", "torchvision::roi_align", "prim::PythonOp.RoIPoolFunction")
 PROPOSALS = 1000  # of a two-stage detector, as mmdet and the papers count
@@ -63,16 +64,7 @@ def count_detector(
         "roi_head" and so on, and "outside" if there is something outside of them. The parts add up to the whole.
     """
     cost = count(_Countable(detector), (3, *size), convention=convention, as_executed=as_executed)
-    parts = {name: cost.by_module[f"detector.{name}"] for name, _ in detector.named_children()}
-    parts = {name: part for name, part in parts.items() if part.params or part.flops}
-    rest = Share(
-        *(
-            getattr(cost, key) - sum(getattr(part, key) for part in parts.values())
-            for key in ("params", "flops", "activations")
-        )
-    )
-    if rest.params or rest.flops or rest.activations:
-        parts["outside"] = rest
+    parts = parts_of(cost, detector, "detector")
     if convention == "paper":  # which holds no interpolation
         uncounted = {name: n for name, n in cost.uncounted.items() if name not in _INTERPOLATION}
         cost = replace(cost, uncounted=uncounted)

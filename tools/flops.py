@@ -4,9 +4,9 @@
     python tools/flops.py spectformer_h_s --by stage --format markdown
     python tools/flops.py --config configs/detection/spectformer/retinanet_spectformer-h-s_fpn_1x_coco.py
 
-Any model of timm can be named, ours among them. Of a config the whole detector is counted, backbone, neck and heads
-apart. Fourier transforms and attention are counted; one multiply-add is 1 MAC and 2 FLOPs. What papers call FLOPs are
-MACs.
+Any model of timm can be named, ours among them. Of a config the whole detector or segmenter is counted, backbone, neck
+and heads apart. Fourier transforms and attention are counted; one multiply-add is 1 MAC and 2 FLOPs. What papers call
+FLOPs are MACs.
 """
 
 import argparse
@@ -36,6 +36,12 @@ COLUMNS = {
     "activations": Column("activations (M)", lambda n: f"{n / 1e6:.2f}"),
 }
 
+# The function of a task's package that counts a model, and the sizes that papers count at.
+DENSE = {
+    "detection": ("count_detector", [(800, 1280)]),
+    "segmentation": ("count_segmenter", [(512, 512), (512, 2048)]),
+}
+
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
@@ -44,7 +50,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--size", nargs="+", type=image_size, metavar="N|HxW", help="image sizes in pixels; default: each model's own"
     )
-    parser.add_argument("--config", nargs="+", default=[], help="configs of detectors")
+    parser.add_argument("--config", nargs="+", default=[], help="configs of detectors and segmenters")
     parser.add_argument("--num-classes", type=int, metavar="N", help="0 leaves the classifier out")
     parser.add_argument("--by", choices=("stage", "module", "operator"), help="split the cost of each model")
     parser.add_argument(
@@ -111,16 +117,20 @@ def count_names(args: argparse.Namespace) -> Iterator[dict[str, str | float]]:
 
 
 def count_configs(args: argparse.Namespace) -> Iterator[dict[str, str | float]]:
-    """The lines of the detectors that configs describe: by default their parts and the whole."""
-    from tasks import build_model, import_of  # detection is optional, and slow to import
+    """The lines of the detectors and segmenters that configs describe: by default their parts and the whole."""
+    from tasks import build_model, import_of, task_of  # these are optional, and slow to import
+
+    from engine.config import load
 
     for path in args.config:
+        task = task_of(load(path))
+        if task not in DENSE:
+            sys.exit(f"{path} is for {task}: name its model in place of --config")
+        counter, sizes = DENSE[task]
+        count_whole = getattr(import_of(task, "flops"), counter)
         model = build_model(path)
-        counter = import_of("detection", "flops")
-        for height, width in args.size or [(800, 1280)]:  # what the papers on COCO count at
-            cost, parts = counter.count_detector(
-                model, (height, width), convention=args.convention, as_executed=args.as_executed
-            )
+        for height, width in args.size or sizes:
+            cost, parts = count_whole(model, (height, width), convention=args.convention, as_executed=args.as_executed)
             warn(cost, f"{path} at {height}x{width}")
             labels = {"model": Path(path).stem, "size": f"{height}x{width}"}
             if args.by in ("module", "operator"):
