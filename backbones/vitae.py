@@ -84,6 +84,7 @@ class ReductionCell(PyramidReduction):
     ) -> None:
         dd = {"device": device, "dtype": dtype}
         super().__init__(dim, **kwargs, **dd)
+        self.grad_checkpointing = False
         self.reduced_dim = sum(conv.out_channels for conv in self.convs)
         self.norm1 = nn.LayerNorm(self.reduced_dim, **dd)
         self.mixer = mixer
@@ -102,6 +103,8 @@ class ReductionCell(PyramidReduction):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if torch.jit.is_scripting():
             x = self._cell(x)
+        elif self.grad_checkpointing:
+            x = checkpoint(self._cell, x)
         else:
             x = self._by_images(x)
         return x
@@ -309,6 +312,14 @@ class ViTAE(Pyramid):
 
     def _embed(self, x: torch.Tensor) -> torch.Tensor:
         return self.patch_embed(x.permute(0, 2, 3, 1))  # a reduction cell takes the pixels as a map
+
+    @torch.jit.ignore
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Store only the inputs of cells in training and compute the rest again in the backward pass."""
+        super().set_grad_checkpointing(enable)
+        for module in self.modules():
+            if isinstance(module, ReductionCell):  # beside the blocks of stages
+                module.grad_checkpointing = enable
 
 
 State = Tuple[torch.Tensor, int, int]  # tokens (B, 1 + H W, C), and H and W
