@@ -15,6 +15,7 @@ from mmengine.model import is_model_wrapper, revert_sync_batchnorm
 from mmengine.registry import DATASETS, RUNNERS
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import load_state_dict
+from timm.layers import convert_sync_batchnorm
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader
@@ -62,7 +63,10 @@ class CarefulRunner(Runner):
         """Wraps for distribution, on GPUs as mmengine does, on CPUs without the device that it insists on."""
         if self.distributed and any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
             if torch.cuda.is_available():
-                self.cfg.setdefault("sync_bn", "torch")
+                # torch's own conversion, which mmengine calls, would lose the activation of timm's BatchNormAct2d.
+                if self.cfg.get("sync_bn", "torch") == "torch":
+                    model = convert_sync_batchnorm(model)
+                    self.cfg.sync_bn = None
             else:
                 model = revert_sync_batchnorm(model)
                 self.logger.warning(

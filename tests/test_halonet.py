@@ -1,12 +1,17 @@
 """What is particular to HaloNet: the paper's variants, where blocks attend, and timm's networks and their weights."""
 
+import copy
+
 import pytest
 import timm
 import torch
+from timm.layers import convert_sync_batchnorm
 from torch import nn
 
 from backbones.halonet import ConvMixer, HaloMixer
 from backbones.layers import HaloAttention
+
+from .models import drawn
 
 TIMM = {
     "halonet_26t": "halonet26t",
@@ -236,3 +241,12 @@ def test_pruning_drops_the_final_convolution_with_the_head():
     assert model.num_features == model.head_hidden_size == 48
     assert isinstance(model.final_conv, nn.Identity)
     assert model(torch.randn(1, 3, 64, 64)).shape == (1, 2, 2, 48)
+
+
+def test_synchronised_batch_norm_computes_the_same():
+    model = drawn("halonet_26t")
+    synchronised = convert_sync_batchnorm(copy.deepcopy(model))
+    assert any(isinstance(module, torch.nn.SyncBatchNorm) for module in synchronised.modules())
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(synchronised(x), model(x))
