@@ -77,7 +77,7 @@ class DenseBackbone(nn.Module):
         if pad_size_divisor is not None and pad_size_divisor < 1:
             raise ValueError(f"pad_size_divisor must be at least 1 pixel, got {pad_size_divisor}")
         if pretrained is True:
-            _check_has_weights(name)
+            check_has_weights(name)
         self.name = name
         self.in_chans = in_chans
         self.norm_eval = norm_eval
@@ -234,10 +234,15 @@ def check_name(name: str) -> None:
         return
     near = difflib.get_close_matches(arch, timm.list_models(), n=5, cutoff=0.5)
     hint = f"near it: {', '.join(near)}" if near else "see backbones.list_models() and timm.list_models()"
-    raise ValueError(f"no backbone is called {name!r}; {hint}")
+    raise ValueError(f"no model is called {name!r}; {hint}")
 
 
-def _check_has_weights(name: str) -> None:
+def check_has_weights(name: str) -> None:
+    """See whether timm knows weights of a model.
+
+    Raises:
+        ValueError: It knows the model but no weights.
+    """
     cfg = timm.get_pretrained_cfg(name) if timm.is_model(name.split(".")[0]) else None
     if cfg is not None and not cfg.has_weights:
         raise ValueError(

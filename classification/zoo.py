@@ -1,6 +1,5 @@
 """`timm.create_model` with messages for what users get wrong."""
 
-import difflib
 from pathlib import Path
 from typing import Any, Dict, Optional, Union
 
@@ -8,6 +7,7 @@ import timm
 import torch
 from torch import nn
 
+from backbones import dense
 from engine.checkpoint import read_weights
 from engine.errors import UserError
 
@@ -18,11 +18,10 @@ def check_name(name: str) -> None:
     Raises:
         UserError: timm has no such model; the message offers names that look alike.
     """
-    if name.startswith(("hf-hub:", "hf_hub:", "local-dir:")) or timm.is_model(name.split(".")[0]):
-        return
-    near = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=5, cutoff=0.5)
-    hint = f"near it: {', '.join(near)}" if near else "see timm.list_models() and backbones.list_models()"
-    raise UserError(f"no model is called {name!r}; {hint}")
+    try:
+        dense.check_name(name)
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 def create_model(
@@ -51,12 +50,10 @@ def create_model(
     if num_classes is not None:
         arguments["num_classes"] = num_classes
     if pretrained is True:
-        cfg = timm.get_pretrained_cfg(name)
-        if cfg is not None and not cfg.has_weights:
-            raise UserError(
-                f"{name} has no weights to download: set pretrained to the path of a checkpoint, or to False to train "
-                "from scratch"
-            )
+        try:
+            dense.check_has_weights(name)
+        except ValueError as error:
+            raise UserError(str(error)) from None
         arguments["pretrained"] = True
     elif pretrained:
         # timm's own door: it renames official keys and adapts the head, the stem and the position tables.

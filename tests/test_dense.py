@@ -268,7 +268,7 @@ def test_weights_that_do_not_fit_are_an_error(source, tmp_path):
 @pytest.mark.parametrize(
     "name, kwargs, message",
     [
-        ("spectformer_hs", {}, "no backbone is called 'spectformer_hs'; near it: .*spectformer_h_s"),
+        ("spectformer_hs", {}, "no model is called 'spectformer_hs'; near it: .*spectformer_h_s"),
         ("gfnet_h_ti", dict(out_indices=(0, 4)), r"between -4 and 3 for gfnet_h_ti, got \(0, 4\).*3: stride 32, 512 "),
         ("gfnet_h_ti", dict(out_indices=()), "between -4 and 3"),
         ("gfnet_h_ti", dict(out_indices=(1, 0)), "must ascend"),

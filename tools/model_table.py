@@ -59,8 +59,8 @@ class Dense:
     """What is published of a model as the backbone of a detector on COCO or of a segmenter on ADE20K.
 
     "box AP" of RetinaNet, "box AP / mask AP" of Mask R-CNN and Cascade Mask R-CNN, each with the length of its schedule
-    in units of 12 epochs; "mIoU" or "mIoU / mIoU at several scales with flips" of the segmenters, in percent. None where
-    nothing is published, "*" after what could not be compared with the paper again.
+    in units of 12 epochs; "mIoU" or "mIoU / mIoU at several scales with flips" of the segmenters, in percent. None
+    where nothing is published, "*" after what could not be compared with the paper again.
     """
 
     retinanet_1x: str | None = None

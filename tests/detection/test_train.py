@@ -107,7 +107,7 @@ def test_two_processes_train_one_model_and_score_all_images(tmp_path, data, fini
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["model.backbone.name=spectformer_h_xl"], "no backbone is called 'spectformer_h_xl'; near it: spectformer_h_"),
+        (["model.backbone.name=spectformer_h_xl"], "no model is called 'spectformer_h_xl'; near it: spectformer_h_"),
         (["model.backbone.out_indices=(0,1,2,4)"], "out_indices must be between -4 and 3 for spectformer_h_s"),
         (["model.neck.in_channels=[64,128,320,448]"], "set model.neck.in_channels to [16, 16, 24, 24]"),
         (["model.roi_head.bbox_head.num_classes=80"], "model.roi_head.bbox_head has 80 classes, the data 10"),

@@ -35,7 +35,7 @@ def said(config, *arguments):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("model['backbone']['name'] = 'spectformr_h_s'", "no backbone is called 'spectformr_h_s'; near it: "),
+        ("model['backbone']['name'] = 'spectformr_h_s'", "no model is called 'spectformr_h_s'; near it: "),
         ("model['backbone']['out_indices'] = (0, 1, 2, 4)", "out_indices must be between -4 and 3 for spectformer_h_s"),
         (
             "model['neck']['in_channels'] = [8, 16, 24, 48]",
