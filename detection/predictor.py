@@ -5,7 +5,6 @@ from typing import Any, Dict, Optional, Tuple
 
 import numpy as np
 import torch
-from mmdet.registry import MODELS
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
@@ -18,6 +17,7 @@ from engine.errors import UserError, told_plainly
 from engine.images import open_image
 
 from .pictures import Detections, Palette
+from .toolbox import mmdet
 
 
 def describe(cfg: Config, metainfo: Dict[str, Any]) -> Dict[str, Any]:
@@ -72,7 +72,7 @@ class Predictor:
             raise UserError(f"{source} does not say which model it belongs to: add --config, the one it was trained by")
         init_default_scope("mmdet")
         with told_plainly():
-            model = MODELS.build(without_weights(ConfigDict(known["model"])))
+            model = mmdet.registry.MODELS.build(without_weights(ConfigDict(known["model"])))
             pipeline = Compose(_for_arrays(known["pipeline"]))
         files.load_strictly(model, files.evaluated_weights(checkpoint), source)
         return cls(model, pipeline, known["classes"], known["palette"])
@@ -107,7 +107,5 @@ def _for_arrays(pipeline: Any) -> list:
 
 
 def _metainfo(cfg: Config) -> Dict[str, Any]:
-    from mmdet.registry import DATASETS
-
     dataset = cfg.test_dataloader.dataset
-    return {**DATASETS.get(dataset.type).METAINFO, **dataset.get("metainfo", {})}
+    return {**mmdet.registry.DATASETS.get(dataset.type).METAINFO, **dataset.get("metainfo", {})}

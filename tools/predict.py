@@ -30,7 +30,7 @@ def main(arguments: Optional[List[str]] = None) -> List[Any]:
     parser.add_argument("--name", help="the timm model that an official checkpoint belongs to; ours know theirs")
     parser.add_argument("--config", help="the config that a checkpoint of mmdet or mmseg belongs to; ours know theirs")
     parser.add_argument("--topk", type=int, default=5, help="classes a picture, of a classifier")
-    parser.add_argument("--threshold", type=float, default=0.3, help="least score of an object, of a detector")
+    parser.add_argument("--threshold", type=float, default=0.5, help="least score of an object, of a detector")
     parser.add_argument("--out-dir", default="predictions", help="where the annotated pictures go")
     args = parser.parse_args(arguments)
 
