@@ -57,7 +57,8 @@ KINDS = {"W": "attention within windows", "A": "attention", "P": "linear attenti
 
 @register_notrace_module  # the map may be padded
 class ReductionCell(PyramidReduction):
-    """Reduces the map by a pyramid of convolutions, attends, and adds what a branch of convolutions makes of its input.
+    """Reduces the map by a pyramid of convolutions, attends, and adds what a branch of convolutions makes of its input
+    (section 3.3).
 
     (B, H, W, dim) -> (B, H / stride, W / stride, out_dim), sides rounded up. Other arguments as in PyramidReduction.
 
@@ -111,8 +112,8 @@ class ReductionCell(PyramidReduction):
 
 
 class NormalCell(Block):
-    """Transformer block with a branch of convolutions beside its attention, which sees the same input, not normalised.
-    Other arguments as in Block.
+    """Transformer block with a branch of convolutions beside its attention, which sees the same input, not normalised
+    (section 3.4). Other arguments as in Block.
 
     Args:
         branch: Convolutions on maps (B, H, W, C).
@@ -229,10 +230,8 @@ class ViTAE(Pyramid):
             reduction_heads=reduction_heads,
             reduction_groups=reduction_groups,
         )
-        self.in_chans = in_chans
-        self._init_feature_info(embed_dims, strides=[4 * 2**i for i in range(num_stages)])
-        self._check_img_size(img_size)
-
+        if num_stages > len(STRIDES):
+            raise ValueError(f"there are at most {len(STRIDES)} stages, got {num_stages} embed_dims")
         for argument, kinds, allowed in (("mixers", mixers, "WA"), ("reductions", reductions, KINDS)):
             if not set(kinds) <= set(allowed):
                 listed = ", ".join(f"{kind!r} ({KINDS[kind]})" for kind in allowed)
@@ -245,48 +244,35 @@ class ViTAE(Pyramid):
             return CentredWindowAttention(*args, window_size=window_size, relative_bias=False, **kwargs, **dd)
 
         def create_reduction(i: int) -> nn.Module:
-            dim, scale_dim, out_dim = ([in_chans, *embed_dims][i], reduction_dims[i], embed_dims[i])
-            stride, dilations, heads, drop = STRIDES[i], DILATIONS[i], reduction_heads[i], reduction_drop_rate
-            args = dict(scale_dim=scale_dim, kernel_size=KERNEL_SIZES[i], stride=stride, dilations=dilations, **dd)
-            reduced_dim = len(dilations) * scale_dim
+            dim, scale_dim, out_dim, stride = [in_chans, *embed_dims][i], reduction_dims[i], embed_dims[i], STRIDES[i]
+            pyramid = dict(scale_dim=scale_dim, kernel_size=KERNEL_SIZES[i], stride=stride, dilations=DILATIONS[i])
+            reduced_dim = scale_dim * len(DILATIONS[i])
             if reductions[i] == "C":
                 if reduced_dim != out_dim:
                     raise ValueError(
-                        f"stage {i} of convolutions alone has the {reduced_dim} channels of its {len(dilations)} "
-                        f"dilations, embed_dims says {out_dim}"
+                        f"stage {i}, reduced by convolutions alone, has {reduced_dim} channels, {scale_dim} for each "
+                        f"dilation, but embed_dims says {out_dim}"
                     )
-                return PyramidReduction(dim, **args)
+                return PyramidReduction(dim, **pyramid, **dd)
             if reductions[i] == "P":
-                mixer = PerformerAttention(reduced_dim, out_dim, proj_drop=drop, **dd)
+                mixer = PerformerAttention(reduced_dim, out_dim, proj_drop=reduction_drop_rate, **dd)
             elif reductions[i] == "W":
-                mixer = window_attention(reduced_dim, heads, proj_drop=drop, out_dim=out_dim)
+                mixer = window_attention(
+                    reduced_dim, reduction_heads[i], proj_drop=reduction_drop_rate, out_dim=out_dim
+                )
             else:
-                mixer = TokenAttention(reduced_dim, out_dim, heads, proj_drop=drop, **dd)
-            return ReductionCell(
-                dim,
-                out_dim,
-                mixer=mixer,
-                branch=ConvBranch(
-                    (dim, scale_dim, scale_dim, out_dim),
-                    (2, stride // 2, 1),
-                    reduction_groups[i],
-                    reduction_norms,
-                    last_act,
-                    **dd,
-                ),
-                drop=drop,
-                act_layer=act_layer,
-                **args,
-            )
+                mixer = TokenAttention(reduced_dim, out_dim, reduction_heads[i], proj_drop=reduction_drop_rate, **dd)
+            dims, strides = (dim, scale_dim, scale_dim, out_dim), (2, stride // 2, 1)
+            branch = ConvBranch(dims, strides, reduction_groups[i], reduction_norms, last_act, **dd)
+            return ReductionCell(dim, out_dim, mixer, branch, reduction_drop_rate, act_layer, **pyramid, **dd)
 
         def create_cell(i: int, drop_path: float) -> nn.Module:
             dim, hidden_dim = embed_dims[i], int(embed_dims[i] * mlp_ratio)
+            dims = (dim, hidden_dim, dim, dim)
             create_attention = window_attention if mixers[i] == "W" else partial(Attention, **dd)
             return NormalCell(
                 mixer=create_attention(dim, num_heads[i], attn_drop=attn_drop_rate, proj_drop=proj_drop_rate),
-                branch=ConvBranch(
-                    (dim, hidden_dim, dim, dim), (1, 1, 1), groups[i], (True, True, False), last_act, **dd
-                ),
+                branch=ConvBranch(dims, (1, 1, 1), groups[i], (True, True, False), last_act, **dd),
                 mlp=Mlp(dim, hidden_dim, act_layer=act_layer, drop=proj_drop_rate, **dd),
                 norm1=LayerNorm(dim, **dd),
                 norm2=LayerNorm(dim, **dd),
@@ -326,7 +312,7 @@ State = Tuple[torch.Tensor, int, int]  # tokens (B, 1 + H W, C), and H and W
 
 
 class PlainViTAE(ClassTokenTrunk):
-    """ViTAE as a ViT whose blocks are normal cells, as its large models are (section 3.4 of the first paper).
+    """ViTAE as a ViT whose blocks are normal cells, as its large models are.
 
     Features are tokens (B, 1 + N, C), the class token first. They are normalised after pooling.
 

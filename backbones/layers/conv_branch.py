@@ -8,7 +8,7 @@ import torch.nn as nn
 
 class ConvBranch(nn.Sequential):
     """3x3 convolutions with SiLU between them, whose locality a block adds to attention: the parallel convolutional
-    module of ViTAE (arXiv 2106.03348, section 3.2).
+    module of ViTAE (arXiv 2106.03348, section 3.3).
 
     (B, H, W, dims[0]) -> (B, H / s, W / s, dims[-1]), s the product of the strides, sides rounded up.
 

@@ -13,7 +13,7 @@ from .patch_embed import pad_to_multiple
 @register_notrace_module  # a tracer has no sizes to pad
 class PyramidReduction(nn.Module):
     """Convolutions of several dilations side by side, all with the same stride, then GELU: the pyramid reduction module
-    of ViTAE (arXiv 2106.03348, section 3.2).
+    of ViTAE (arXiv 2106.03348, section 3.3).
 
     (B, H, W, dim) -> (B, H / stride, W / stride, len(dilations) scale_dim), sides rounded up, channels of the first
     dilation first. A map that the stride does not divide is padded with zeros at its bottom and right.
