@@ -22,7 +22,7 @@ from .test_golden import GOLDEN, assert_agrees
 FILES = {"vitae_ti": "vitae_tiny", "vitae_6m": "vitae_6m", "vitaev2_s": "vitaev2_s"}
 SMALL_V2 = dict(embed_dims=(8, 16, 32, 64), reduction_dims=(8, 8, 16, 32), groups=(1, 2, 4, 8), num_classes=5)
 SMALL_V2 |= dict(reduction_groups=(1, 2, 2, 2), depths=(1, 1, 2, 1), mlp_ratio=2.0)
-PER_STAGE = "embed_dims depths num_heads groups reduction_dims reduction_heads reduction_groups".split()
+PER_STAGE = ["embed_dims", "depths", "num_heads", "groups", "reduction_dims", "reduction_heads", "reduction_groups"]
 SMALL_PLAIN = dict(img_size=32, patch_size=8, embed_dim=16, depth=2, num_heads=2, groups=4, num_classes=5)
 
 
