@@ -1,5 +1,6 @@
 """The error for everything a user can mend."""
 
+import json
 import re
 from contextlib import contextmanager
 from typing import Iterator
@@ -30,6 +31,11 @@ _MENDABLE = (
         "the annotation file",
     ),
     (
+        r"need at least one array to concatenate",  # by mmengine, when it packs the samples of a data set
+        "no picture of a data set has an annotation of a known class: give its metainfo=dict(classes=...) the names of "
+        "its annotation file",
+    ),
+    (
         r"No such file or directory: '([^']+)'",
         "{0} does not exist: name the folder of the data set with --data-root, or mend the path in the config",
     ),
@@ -53,6 +59,8 @@ def told_plainly() -> Iterator[None]:
         yield
     except UserError:
         raise
+    except json.JSONDecodeError as error:
+        raise UserError(f"an annotation file is cut short or damaged, it is no JSON: {error}") from error
     except Exception as error:
         for pattern, message in _MENDABLE:
             if found := re.search(pattern, str(error)):

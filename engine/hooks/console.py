@@ -44,10 +44,12 @@ class ConsoleHook(Hook):
         self.done = 0
         progress = Progress.of(runner)
         start = f" from {progress.unit} {progress.done + 1}" if progress.done else ""
+        # A batch sampler of its own, such as mmdet's by aspect ratio, leaves the loader without a size.
+        batch_size = loop.dataloader.batch_size or loop.dataloader.batch_sampler.batch_size
         batches = f"{len(loop.dataloader)} batches" if progress.unit == "epoch" else "batches"
         self.console.print(
             f"training {model_name(runner.cfg.model)} for {progress.total} {progress.unit}s{start}: "
-            f"{len(loop.dataloader.dataset)} images, {batches} of {loop.dataloader.batch_size}"
+            f"{len(loop.dataloader.dataset)} images, {batches} of {batch_size}"
             + (f" in each of {runner.world_size} processes" if runner.distributed else ""),
             soft_wrap=True,
         )

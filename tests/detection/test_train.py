@@ -128,6 +128,22 @@ def test_mistakes_are_told(tmp_path, finished, options, says):
     assert says in str(error.value)
 
 
+def test_damaged_annotations_are_told(tmp_path):
+    data = make_small_digits(tmp_path / "digits")
+    config = small_detector(tmp_path, data)
+    arguments = ["train.py", config, "--work-dir", tmp_path / "run"]
+    path = data / "annotations" / "instances_train.json"
+    content = path.read_text()
+    path.write_text(content.replace('"name": "', '"name": "digit '))
+    with pytest.raises(
+        UserError, match=r"no picture of a data set has an annotation of a known class: give its metainfo"
+    ):
+        run_here(*arguments)
+    path.write_text(content[: len(content) // 2])
+    with pytest.raises(UserError, match="an annotation file is cut short or damaged, it is no JSON"):
+        run_here(*arguments)
+
+
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
