@@ -7,6 +7,7 @@ import warnings
 import pytest
 import timm
 import torch
+import yaml
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
@@ -173,3 +174,11 @@ def check_predictions(model):
         (sample,) = model(**batch(model, 1, SIZE, False), mode="predict")
         assert sample.pred_sem_seg.data.shape == (1, *SIZE) and sample.seg_logits.data.shape == (150, *SIZE)
         assert torch.isfinite(sample.seg_logits.data).all()
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in CONFIGS}), ids=lambda folder: folder.name)
+def test_readme_and_metafile_list_every_config(folder):
+    names = [path.stem for path in CONFIGS if path.parent == folder]
+    readme = (folder / "README.md").read_text()
+    listed = [model["Name"] for model in yaml.safe_load((folder / "metafile.yml").read_text())["Models"]]
+    assert listed == names and all(f"]({name}.py) |" in readme for name in names)
