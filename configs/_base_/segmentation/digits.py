@@ -1,18 +1,18 @@
-# Handwritten digits on canvases, shown at 160x160, eleven classes with the ground, which are written to data/digits-segmentation
-# where they are missing.
+# Handwritten digits on canvases of 128x128, eleven classes with the ground; written to data/digits-segmentation where
+# they are missing.
 dataset_type = "DigitsSegDataset"
 data_root = "data/digits-segmentation"
 
 train_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations"),
-    dict(type="RandomResize", scale=(160, 160), ratio_range=(0.8, 1.25), keep_ratio=True),
-    dict(type="RandomCrop", crop_size=(160, 160)),  # no flip: a digit has a side
+    dict(type="RandomResize", scale=(128, 128), ratio_range=(0.8, 1.25), keep_ratio=True),
+    dict(type="RandomCrop", crop_size=(128, 128)),  # no flip: a digit has a side
     dict(type="PackSegInputs"),
 ]
 test_pipeline = [
     dict(type="LoadImageFromFile"),
-    dict(type="Resize", scale=(160, 160), keep_ratio=True),
+    dict(type="Resize", scale=(128, 128), keep_ratio=True),
     dict(type="LoadAnnotations"),
     dict(type="PackSegInputs"),
 ]

@@ -8,11 +8,11 @@ _base_ = [
 custom_imports = dict(imports=["segmentation", "segmentation.hooks", "segmentation.digits_dataset"])
 
 model = dict(
-    data_preprocessor=dict(mean=[127.5, 127.5, 127.5], std=[64.0, 64.0, 64.0], size=(160, 160)),
+    data_preprocessor=dict(mean=[127.5, 127.5, 127.5], std=[64.0, 64.0, 64.0], size=(128, 128)),
     backbone=dict(
         name="spectformer_h_s",
         out_norm="final",
-        img_size=160,
+        img_size=128,
         stem_dim=16,
         embed_dims=(32, 64, 96, 128),
         depths=(1, 2, 2, 1),
