@@ -23,6 +23,7 @@ from engine import checkpoint as files
 from engine.figures import FIGURES
 from engine.hooks import PlainStateHook
 from engine.pictures import draw_curve
+from engine.progress import Progress
 
 from .classification_fixtures import picture
 
@@ -341,9 +342,9 @@ def test_pictures_are_written_whatever_the_outcome(tmp_path):
     for name, outcome in (("right", right), ("wrong", wrong)):
         draw_confusion_matrix(outcome, tmp_path / f"{name}_matrix.png")
         draw_mistakes(outcome, Data(), tmp_path / f"{name}_mistakes.png")
-    draw_curve(
-        [2.0, 1.5, 1.0, 0.5], 2, [1, 2], [1.2, 0.9], {FIGURES["top1"]: [50.0, 75.0]}, "model", tmp_path / "curve.png"
-    )
+    progress = Progress("epoch", 2, 2, iterations=2, window=2)
+    figures = {FIGURES["top1"]: [50.0, 75.0]}
+    draw_curve([2.0, 1.5, 1.0, 0.5], progress, [1, 2], [1.2, 0.9], figures, "model", tmp_path / "curve.png")
     draw_prediction(picture(0, 0), [("one", 0.9), ("two", 0.1)], tmp_path / "prediction.png")
     from PIL import Image
 
