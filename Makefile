@@ -7,8 +7,8 @@ BIN := .venv/bin
 .PHONY: demo test clean
 .DELETE_ON_ERROR:
 
-demo: .venv/.train
-	@echo "== Training a small SpectFormer on handwritten digits, then classifying some. About two minutes on two cores."
+demo: .venv/.mm
+	@echo "== Training small SpectFormers on handwritten digits: to classify them, then to find them. About five minutes on two cores."
 	OMP_WAIT_POLICY=passive $(BIN)/python tools/demo.py
 
 test: .venv/.test
