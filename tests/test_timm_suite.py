@@ -1,7 +1,7 @@
-"""timm's own tests of a model, which its source distribution ships, pass for every name that we register.
+"""timm's own tests of a model, which its source distribution ships, pass for one model of each code path (see models.py).
 
-Those that take long and depend on a model's code, not on its sizes, run on one model of each code path (see models.py).
-They need the network once: the archive of the installed version is fetched by pip and kept in pytest's cache.
+TIMM_SUITE=all in the environment takes every name that we register, which doubles the time; what then depends on a
+model's code, not on its sizes, still runs on the former. They need the network once: the archive of the installed version is fetched by pip and kept in pytest's cache.
 """
 
 import os
@@ -33,8 +33,9 @@ MAP_MODEL = {"test_model_default_cfgs", "test_model_forward_features"}
 TOKEN_MODEL = {"test_model_default_cfgs_non_std"}
 
 # A process takes seconds to start, so it tests a few names; they are dealt out so that each has small and large ones.
-NUM_PROCESSES = -(-len(NAMES) // 4)
-SHARES = [NAMES[i::NUM_PROCESSES] for i in range(NUM_PROCESSES)]
+TESTED = NAMES if os.environ.get("TIMM_SUITE") == "all" else REPRESENTATIVES
+NUM_PROCESSES = -(-len(TESTED) // 4)
+SHARES = [TESTED[i::NUM_PROCESSES] for i in range(NUM_PROCESSES)]
 
 
 @pytest.fixture(scope="session")
