@@ -1,7 +1,8 @@
-"""timm's own tests of a model, which its source distribution ships, pass for one model of each code path (see models.py).
+"""timm's own tests of a model, which its source distribution ships, pass for one model of each code path (models.py).
 
 TIMM_SUITE=all in the environment takes every name that we register, which doubles the time; what then depends on a
-model's code, not on its sizes, still runs on the former. They need the network once: the archive of the installed version is fetched by pip and kept in pytest's cache.
+model's code, not on its sizes, still runs on the former. The tests need the network once: the archive of the installed
+version is fetched by pip and kept in pytest's cache.
 """
 
 import os
