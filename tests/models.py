@@ -76,12 +76,12 @@ def on_meta(name, **kwargs):
 
 
 def without_repetitions(model):
-    """The model without the blocks that are built as the one before: the same code in a smaller graph."""
+    """The model without the blocks that are built as one before in their stage: the same code in a smaller graph."""
     if hasattr(model, "local_up_to_layer"):
         return model  # ConViT's class token joins at a block of this number
     for owner in getattr(model, "stages", [model]):
-        pairs = zip(owner.blocks, [None, *owner.blocks])
-        owner.blocks = torch.nn.ModuleList([block for block, before in pairs if repr(block) != repr(before)])
+        kinds = {repr(block): block for block in reversed(owner.blocks)}  # the first of each kind stays
+        owner.blocks = torch.nn.ModuleList([block for block in owner.blocks if kinds[repr(block)] is block])
     return model
 
 
