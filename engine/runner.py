@@ -4,7 +4,7 @@ import io
 import logging
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, Optional, Union
+from typing import Any, Callable, ClassVar, Dict, Iterator, Optional, Set, Union
 
 import torch
 from mmengine.device import get_device
@@ -42,6 +42,20 @@ class CarefulRunner(Runner):
     """
 
     evaluates_only = False  # set by `test`: what is evaluated must be all of what was trained
+    _timestamps: ClassVar[Set[str]] = set()  # of the runs of this process
+
+    def setup_env(self, env_cfg: Dict) -> None:
+        """Joins the other processes, and gives the run a timestamp that no run of this process had before.
+
+        mmengine keeps log, message hub and visualizer by the run's name, which is the config's with a timestamp to the
+        second: the second of two quick runs would go on with the losses of the first and log into its folder.
+        """
+        super().setup_env(env_cfg)
+        second, count = self._timestamp, 1
+        while self._timestamp in self._timestamps:
+            count += 1
+            self._timestamp = f"{second}_{count}"
+        self._timestamps.add(self._timestamp)
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """Builds mmengine's logger with a console that shows this library's warnings and nobody's chatter."""

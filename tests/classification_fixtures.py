@@ -11,9 +11,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from mmengine.logging import MMLogger
-from mmengine.registry import DefaultScope
-from mmengine.visualization import Visualizer
 from PIL import Image
 from scipy.io import savemat
 
@@ -124,9 +121,6 @@ def small_config(folder, data_root, max_epochs=3, imports=()):
 
 def run_here(tool, *arguments):
     """Runs a tool in this process, which spares its start; returns what it prints."""
-    # mmengine names a run after the second it starts in, and a second run of that name prints where the first one did.
-    for manager in (MMLogger, Visualizer, DefaultScope):
-        manager._instance_dict.clear()
     if str(ROOT / "tools") not in sys.path:
         sys.path.append(str(ROOT / "tools"))  # where a tool started as a program finds its neighbours
     spec = importlib.util.spec_from_file_location(f"tool_{tool}", ROOT / "tools" / tool)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.runner import runner
 from PIL import Image
 from torch.distributed.tensor import DTensor
 
@@ -287,6 +288,17 @@ def test_an_unreadable_image_in_a_worker_is_named(tmp_path):
         options = ["--cfg-options", "train_dataloader.num_workers=1"]
         run_here("train.py", config, "--work-dir", tmp_path / "run", *options)
     assert plain_message(error.value).startswith(f"cannot read image {broken}: ")
+
+
+def test_runs_that_start_in_one_second_share_nothing(tmp_path, data, monkeypatch):
+    """As the second of two quick runs in a notebook, which mmengine would give the name of the first."""
+    monkeypatch.setattr(runner.time, "time", lambda: 1.8e9)
+    config = small_config(tmp_path, data, max_epochs=2)
+    for name in ("first", "second"):
+        run_here("train.py", config, "--work-dir", tmp_path / name)
+        assert len(losses(load(tmp_path / name, "epoch_2.pth"))) == 12
+        (log,) = (tmp_path / name).glob("*/vis_data/scalars.json")
+        assert len(log.read_text().splitlines()) == 4  # of training and validation, for each of two epochs
 
 
 def test_test_refuses_a_checkpoint_of_another_model(finished, tmp_path):
