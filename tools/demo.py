@@ -1,4 +1,4 @@
-"""Trains small SpectFormers from scratch on handwritten digits, to classify them and to find them, in minutes.
+"""Trains small SpectFormers from scratch on handwritten digits, to classify, detect and segment them, in minutes.
 
 python tools/demo.py [--work-dir D] [--only TASK ...]
 
@@ -53,9 +53,9 @@ def single_digits(work_dir: Path) -> List[Path]:
     return paths
 
 
-def canvases(work_dir: Path) -> List[Path]:
-    """Takes some canvases of the validation, whose digits are held out."""
-    return sorted((work_dir / "canvases" / "val").iterdir())[-6:]
+def canvases(split: str) -> Callable[[Path], List[Path]]:
+    """Gives the choice of some canvases of a split whose digits are held out."""
+    return lambda work_dir: sorted((work_dir / "canvases" / split).iterdir())[-6:]
 
 
 TASKS: Dict[str, Task] = {
@@ -73,7 +73,15 @@ TASKS: Dict[str, Task] = {
         options=["train_cfg.max_epochs=2"],
         figure="coco/bbox_mAP_50",
         least=60.0,
-        pictures=canvases,
+        pictures=canvases("val"),
+    ),
+    "segmentation": Task(
+        needs="mmseg",
+        config="segmentation/digits/spectformer-h-small_fpn_digits.py",
+        options=["train_cfg.max_iters=500", "param_scheduler.1.end=500"],
+        figure="mIoU",
+        least=45.0,
+        pictures=canvases("images/validation"),
     ),
 }
 
