@@ -12,7 +12,7 @@ from typing import Any, Dict, List, Optional, Sequence, Set, Tuple, Union
 import torch
 import torch.nn as nn
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.layers import SelectAdaptivePool2d, get_device_dtype, global_pool_nlc, to_2tuple, trunc_normal_
+from timm.layers import LayerNorm, SelectAdaptivePool2d, get_device_dtype, global_pool_nlc, to_2tuple, trunc_normal_
 from timm.models import checkpoint, named_apply
 from timm.models._features import feature_take_indices
 from timm.models._input import update_model_input_size
@@ -348,24 +348,30 @@ class ClassTokenTrunk(Isotropic):
     output_fmt = "NLC"
     pools = ("token", "avg", "max", "avgmax", "")
 
-    def _init_class_token(self, dim: int, num_prefix_tokens: int, device, dtype) -> None:
+    def _init_class_token(
+        self, dim: int, num_prefix_tokens: int, device, dtype, has_position: bool = False, pool_norm: bool = False
+    ) -> None:
+        # A position embedding of its own where `has_position`, a norm behind the pooling where `pool_norm`.
         self.num_prefix_tokens = num_prefix_tokens
-        # None where there is no class token
         cls_token = torch.empty(1, num_prefix_tokens, dim, device=device, dtype=dtype)
         self.cls_token = nn.Parameter(cls_token) if num_prefix_tokens else None
+        self.cls_pos = nn.Parameter(torch.empty_like(cls_token)) if num_prefix_tokens and has_position else None
+        self.fc_norm = LayerNorm(dim, device=device, dtype=dtype) if pool_norm else nn.Identity()
 
     def _join_class_token(self, x: torch.Tensor) -> torch.Tensor:
         """A map (B, H, W, C) as a sequence (B, P + N, C)."""
         x = x.flatten(1, 2)
         if self.cls_token is not None:
-            x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1).to(x.dtype), x], dim=1)
+            cls_token = self.cls_token if self.cls_pos is None else self.cls_token + self.cls_pos
+            x = torch.cat([cls_token.expand(x.shape[0], -1, -1).to(x.dtype), x], dim=1)
         return x
 
     @torch.jit.ignore
     def init_weights(self) -> None:
         """Draw all weights anew, also after construction on the meta device and `to_empty`."""
-        if self.cls_token is not None:
-            trunc_normal_(self.cls_token, std=0.02)
+        for parameter in (self.cls_token, self.cls_pos):
+            if parameter is not None:
+                trunc_normal_(parameter, std=0.02)
         super().init_weights()
 
     def _set_pool(self, global_pool: str, device, dtype) -> None:
@@ -373,6 +379,22 @@ class ClassTokenTrunk(Isotropic):
             raise ValueError("global_pool 'token' needs a class token, which this model does not have")
         self.global_pool = global_pool
         self.pool = ClassTokenPool(global_pool, self.num_prefix_tokens)
+
+    def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
+        """Pool and classify features (B, P + N, C); arguments and result as in Backbone."""
+        x = self.head_drop(self.fc_norm(self.pool(x)))
+        return x if pre_logits else self.head(x)
+
+    @torch.jit.ignore
+    def prune_intermediate_layers(
+        self, indices: Union[int, List[int]] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> List[int]:
+        """Drop what the given maps do not need; a norm behind the pooling goes with it. Arguments as in Backbone."""
+        depth = len(self.blocks)
+        take_indices = super().prune_intermediate_layers(indices, prune_norm, prune_head)
+        if prune_head or len(self.blocks) < depth:
+            self.fc_norm = nn.Identity()
+        return take_indices
 
     @torch.jit.ignore
     def forward_intermediates(
@@ -417,12 +439,16 @@ class ClassTokenTrunk(Isotropic):
     @torch.jit.ignore
     def no_weight_decay(self) -> Set[str]:
         """Names of parameters that weight decay should leave alone, beside norms and biases."""
-        return super().no_weight_decay() | ({"cls_token"} if self.cls_token is not None else set())
+        own = {name for name in ("cls_token", "cls_pos") if getattr(self, name) is not None}
+        return super().no_weight_decay() | own
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> Dict[str, Any]:
         """Regular expressions that sort parameters into layers: stem, then a layer for each block."""
-        return dict(super().group_matcher(coarse), stem=r"^patch_embed|^pos_embed|^cls_token")
+        return dict(
+            stem=r"^patch_embed|^pos_embed|^cls_token|^cls_pos",
+            blocks=[(r"^blocks\.(\d+)", None), (r"^norm|^fc_norm", (99999,))],
+        )
 
 
 class ClassTokenPool(nn.Module):

@@ -234,8 +234,7 @@ class TNT(ClassTokenTrunk):
         self.pixel_proj = PixelProjection(num_pixels, inner_dim, embed_dim, bias=True, norm_layer=norm_layer, **dd)
         # There is no official code for other sizes; timm's, which smooths, is what its checkpoints are resized by.
         self.pos_embed = PositionEmbedding(embed_dim, grid_size, antialias=True, **dd)
-        self._init_class_token(embed_dim, 1, **dd)
-        self.cls_pos = nn.Parameter(torch.empty(1, 1, embed_dim, **dd))
+        self._init_class_token(embed_dim, 1, has_position=True, **dd)
         self.pos_drop = nn.Dropout(pos_drop_rate)
 
         def block(attention: Type[Attention], dim: int, heads: int, drop_path: float) -> Block:
@@ -265,17 +264,10 @@ class TNT(ClassTokenTrunk):
         self._init_head(embed_dim, num_classes, global_pool, drop_rate, **dd)
         self.init_weights()
 
-    @torch.jit.ignore
-    def init_weights(self) -> None:
-        """Draw all weights anew, also after construction on the meta device and `to_empty`."""
-        super().init_weights()
-        trunc_normal_(self.cls_pos, std=0.02)
-
     def _embed(self, x: torch.Tensor) -> State:
         pixels = self.patch_embed(x)  # B H' W' L c
-        patches = self.pos_embed(self.pixel_proj(pixels)).flatten(1, 2)  # B N C
-        cls_token = (self.cls_token + self.cls_pos).to(patches.dtype).expand(patches.shape[0], -1, -1)
-        return pixels.flatten(1, 2), self.pos_drop(torch.cat([cls_token, patches], dim=1))
+        tokens = self._join_class_token(self.pos_embed(self.pixel_proj(pixels)))  # B 1+N C
+        return pixels.flatten(1, 2), self.pos_drop(tokens)
 
     def _tap(self, state: State) -> torch.Tensor:
         return state[1]
@@ -293,12 +285,12 @@ class TNT(ClassTokenTrunk):
     @torch.jit.ignore
     def no_weight_decay(self) -> Set[str]:
         """Names of parameters that weight decay should leave alone, beside norms and biases."""
-        return super().no_weight_decay() | {"cls_pos", "patch_embed.pos"}
+        return super().no_weight_decay() | {"patch_embed.pos"}
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> Dict[str, Any]:
         """Regular expressions that sort parameters into layers: stem, then a layer for each block."""
-        return dict(super().group_matcher(coarse), stem=r"^patch_embed|^pixel_proj|^pos_embed|^cls_")
+        return dict(super().group_matcher(coarse), stem=r"^patch_embed|^pixel_proj|^pos_embed|^cls_token|^cls_pos")
 
 
 # Checkpoints ---------------------------------------------------------------------------------------------------------

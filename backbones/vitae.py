@@ -11,12 +11,12 @@ is a ViT whose blocks are normal cells; ViTAEv2 is a pyramid, with attention wit
 import logging
 import re
 from functools import partial
-from typing import Any, Dict, List, Sequence, Set, Tuple, Type, Union
+from typing import Any, Dict, Sequence, Tuple, Type, Union
 
 import torch
 import torch.nn as nn
-from timm.layers import LayerNorm, Mlp, calculate_drop_path_rates, trunc_normal_
-from timm.models import adapt_input_conv, checkpoint, generate_default_cfgs, register_notrace_module
+from timm.layers import LayerNorm, Mlp, calculate_drop_path_rates
+from timm.models import adapt_input_conv, checkpoint, generate_default_cfgs
 
 from .backbone import (
     ClassTokenTrunk,
@@ -31,15 +31,17 @@ from .backbone import (
 )
 from .layers import (
     Attention,
-    Block,
     CentredWindowAttention,
+    ClassTokenCell,
     ConvBranch,
+    NormalCell,
     PatchEmbed,
     PerformerAttention,
     PositionEmbedding,
     PyramidReduction,
+    ReductionCell,
     TokenAttention,
-    by_images,
+    TokensAndGrid,
 )
 from .registry import register_variants
 
@@ -53,103 +55,6 @@ KERNEL_SIZES = (7, 3, 3, 3)
 DILATIONS = ((1, 2, 3, 4), (1, 2, 3), (1, 2), (1, 2))
 
 KINDS = {"W": "attention within windows", "A": "attention", "P": "linear attention", "C": "convolutions alone"}
-
-
-@register_notrace_module  # the map may be padded
-class ReductionCell(PyramidReduction):
-    """Reduces the map by a pyramid of convolutions, attends, and adds what a branch of convolutions makes of its input
-    (section 3.3).
-
-    (B, H, W, dim) -> (B, H / stride, W / stride, out_dim), sides rounded up. Other arguments as in PyramidReduction.
-
-    Args:
-        dim: Channels before.
-        out_dim: Channels after.
-        mixer: Attention from the channels of all scales to `out_dim`.
-        branch: Convolutions from the input to a map like the output.
-        drop: Dropout after the MLP.
-        act_layer: Activation of the MLP.
-    """
-
-    def __init__(
-        self,
-        dim: int,
-        out_dim: int,
-        mixer: nn.Module,
-        branch: nn.Module,
-        drop: float,
-        act_layer: Type[nn.Module],
-        device=None,
-        dtype=None,
-        **kwargs: Any,
-    ) -> None:
-        dd = {"device": device, "dtype": dtype}
-        super().__init__(dim, **kwargs, **dd)
-        self.grad_checkpointing = False
-        self.reduced_dim = sum(conv.out_channels for conv in self.convs)
-        self.norm1 = nn.LayerNorm(self.reduced_dim, **dd)
-        self.mixer = mixer
-        self.branch = branch
-        self.norm2 = nn.LayerNorm(out_dim, **dd)
-        self.mlp = Mlp(out_dim, out_dim, act_layer=act_layer, drop=(0.0, drop), **dd)
-
-    def _cell(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.mixer(self.norm1(self.reduce(x))) + self.branch(x)
-        return x + self.mlp(self.norm2(x))
-
-    @torch.jit.unused
-    def _by_images(self, x: torch.Tensor) -> torch.Tensor:
-        return by_images(self, self._cell, x, self.reduced_dim // self.stride**2)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if torch.jit.is_scripting():
-            x = self._cell(x)
-        elif self.grad_checkpointing:
-            x = checkpoint(self._cell, x)
-        else:
-            x = self._by_images(x)
-        return x
-
-
-class NormalCell(Block):
-    """Transformer block with a branch of convolutions beside its attention, which sees the same input, not normalised
-    (section 3.4). Other arguments as in Block.
-
-    Args:
-        branch: Convolutions on maps (B, H, W, C).
-    """
-
-    def __init__(self, branch: nn.Module, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.branch = branch
-
-    def _residuals(self, x: torch.Tensor) -> torch.Tensor:
-        x = x + self.drop_path1(self.mixer(self.norm1(x))) + self.drop_path1(self.branch(x))
-        return x + self.drop_path2(self.mlp(self.norm2(x)))
-
-
-class ClassTokenCell(NormalCell):
-    """Normal cell on a class token and a map, which the branch of convolutions does without the token.
-
-    Tokens (B, 1 + H W, C), the class token first, with H and W -> tokens.
-    """
-
-    def _token_residuals(self, x: torch.Tensor, height: int, width: int) -> torch.Tensor:
-        branch = self.branch(x[:, 1:].unflatten(1, (height, width))).flatten(1, 2)
-        x = x + self.drop_path1(self.mixer(self.norm1(x)))
-        x = torch.cat([x[:, :1], x[:, 1:] + self.drop_path1(branch)], dim=1)
-        return x + self.drop_path2(self.mlp(self.norm2(x)))
-
-    @torch.jit.unused
-    def _tokens_by_images(self, x: torch.Tensor, height: int, width: int) -> torch.Tensor:
-        return by_images(self, lambda part: self._token_residuals(part, height, width), x, self.hidden_width)
-
-    def forward(self, x: torch.Tensor, height: int, width: int) -> torch.Tensor:
-        if torch.jit.is_scripting():
-            x = self._token_residuals(x, height, width)
-        else:
-            x = self._tokens_by_images(x, height, width)
-        return x
 
 
 class ViTAE(Pyramid):
@@ -308,9 +213,6 @@ class ViTAE(Pyramid):
                 module.grad_checkpointing = enable
 
 
-State = Tuple[torch.Tensor, int, int]  # tokens (B, 1 + H W, C), and H and W
-
-
 class PlainViTAE(ClassTokenTrunk):
     """ViTAE as a ViT whose blocks are normal cells, as its large models are.
 
@@ -367,8 +269,7 @@ class PlainViTAE(ClassTokenTrunk):
 
         self.patch_embed = PatchEmbed(patch_size, in_chans, embed_dim, **dd)
         self.pos_embed = PositionEmbedding(embed_dim, grid_size, **dd)
-        self._init_class_token(embed_dim, 1, **dd)
-        self.cls_pos = nn.Parameter(torch.empty(1, 1, embed_dim, **dd))
+        self._init_class_token(embed_dim, 1, has_position=True, pool_norm=True, **dd)
         self.pos_drop = nn.Dropout(pos_drop_rate)
         hidden_dim = int(embed_dim * mlp_ratio)
         self.blocks = nn.ModuleList(
@@ -385,66 +286,25 @@ class PlainViTAE(ClassTokenTrunk):
             for drop_path in calculate_drop_path_rates(drop_path_rate, depth)
         )
         self.norm = nn.Identity()
-        self.fc_norm = LayerNorm(embed_dim, **dd)
         self._init_head(embed_dim, num_classes, global_pool, drop_rate, **dd)
         self.init_weights()
 
-    @torch.jit.ignore
-    def init_weights(self) -> None:
-        """Draw all weights anew, also after construction on the meta device and `to_empty`."""
-        super().init_weights()
-        trunc_normal_(self.cls_pos, std=0.02)
-
-    def _embed(self, x: torch.Tensor) -> State:
+    def _embed(self, x: torch.Tensor) -> TokensAndGrid:
         x = self.pos_embed(self.patch_embed(x))  # B H W C
-        height, width = x.shape[1], x.shape[2]
-        cls_token = (self.cls_token + self.cls_pos).to(x.dtype).expand(x.shape[0], -1, -1)
-        return self.pos_drop(torch.cat([cls_token, x.flatten(1, 2)], dim=1)), height, width
+        return self.pos_drop(self._join_class_token(x)), (x.shape[1], x.shape[2])
 
-    def _tap(self, state: State) -> torch.Tensor:
+    def _tap(self, state: TokensAndGrid) -> torch.Tensor:
         return state[0]
-
-    def _run_unit(self, index: int, state: State) -> State:
-        block = self.blocks[index]
-        x = checkpoint(block, *state) if self.grad_checkpointing else block(*state)
-        return x, state[1], state[2]
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
         """Images (B, in_chans, H, W) to the class token and the patches (B, 1 + N, C), not normalised."""
-        x, height, width = self.forward_stem(x)
+        state = self.forward_stem(x)
         for block in self.blocks:
             if self.grad_checkpointing and not torch.jit.is_scripting():
-                x = checkpoint(block, x, height, width)
+                state = checkpoint(block, state)
             else:
-                x = block(x, height, width)
-        return self.norm(x)
-
-    def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
-        """Pool, normalise and classify tokens (B, 1 + N, C); arguments and result as in Backbone."""
-        x = self.head_drop(self.fc_norm(self.pool(x)))
-        return x if pre_logits else self.head(x)
-
-    @torch.jit.ignore
-    def prune_intermediate_layers(
-        self, indices: Union[int, List[int]] = 1, prune_norm: bool = False, prune_head: bool = True
-    ) -> List[int]:
-        """Drop what the given maps do not need; the norm behind the pooling goes with it. Arguments as in Backbone."""
-        depth = len(self.blocks)
-        taken = super().prune_intermediate_layers(indices, prune_norm, prune_head)
-        if prune_head or len(self.blocks) < depth:
-            self.fc_norm = nn.Identity()
-        return taken
-
-    @torch.jit.ignore
-    def no_weight_decay(self) -> Set[str]:
-        """Names of parameters that weight decay should leave alone, beside norms and biases."""
-        return super().no_weight_decay() | {"cls_pos"}
-
-    @torch.jit.ignore
-    def group_matcher(self, coarse: bool = False) -> Dict[str, Any]:
-        """Regular expressions that sort parameters into layers: stem, then a layer for each cell."""
-        blocks = [(r"^blocks\.(\d+)", None), (r"^fc_norm", (99999,))]
-        return dict(stem=r"^patch_embed|^pos_embed|^cls_", blocks=blocks)
+                state = block(state)
+        return self.norm(state[0])
 
 
 # Checkpoints ---------------------------------------------------------------------------------------------------------

@@ -9,12 +9,14 @@ from timm.layers import DropPath
 from backbones.layers import (
     Attention,
     CentredWindowAttention,
+    NormalCell,
     PerformerAttention,
     PyramidReduction,
+    ReductionCell,
     TokenAttention,
     resample_grid,
 )
-from backbones.vitae import NormalCell, PlainViTAE, ReductionCell, ViTAE
+from backbones.vitae import PlainViTAE, ViTAE
 
 from .golden import weights
 from .test_golden import GOLDEN, assert_agrees
@@ -134,7 +136,8 @@ def test_the_class_token_takes_no_part_in_convolutions():
     for parameter in (*cell.mixer.proj.parameters(), *cell.mlp.fc2.parameters()):
         parameter.zero_()
     x = torch.randn(2, 1 + 3 * 5, 16)
-    out = cell(x, 3, 5)
+    out, grid_size = cell((x, (3, 5)))
+    assert grid_size == (3, 5)
     assert torch.equal(out[:, 0], x[:, 0])
     tokens = x[:, 1:].unflatten(1, (3, 5))
     torch.testing.assert_close(out[:, 1:].unflatten(1, (3, 5)), tokens + cell.branch(tokens))

@@ -4,6 +4,7 @@ from .afno import AFNO
 from .attention import Attention, ClassAttention, GroupAttention, check_heads
 from .block import Block, SerialBlock
 from .cache import EvalCache
+from .cells import ClassTokenCell, NormalCell, ReductionCell, TokensAndGrid
 from .centred_window import CentredWindowAttention
 from .chunk import by_images
 from .conv import ConvNormAct, acts_in_place
@@ -47,6 +48,7 @@ __all__ = [
     "Block",
     "CentredWindowAttention",
     "ClassAttention",
+    "ClassTokenCell",
     "ConvBranch",
     "ConvNormAct",
     "ConvStem",
@@ -62,6 +64,7 @@ __all__ = [
     "Mixer",
     "MixerPattern",
     "NeighbourhoodAttention",
+    "NormalCell",
     "OverlapMerging",
     "OverlapPatchEmbed",
     "PairBias",
@@ -71,6 +74,7 @@ __all__ = [
     "PositionEmbedding",
     "PyramidReduction",
     "ReducedAttention",
+    "ReductionCell",
     "ResidualDepthwiseConv",
     "ResidualDepthwiseMlp",
     "SelfGuidedAttention",
@@ -78,6 +82,7 @@ __all__ = [
     "SpectralGating",
     "SpectralMethod",
     "TokenAttention",
+    "TokensAndGrid",
     "WindowAttention",
     "acts_in_place",
     "by_images",
