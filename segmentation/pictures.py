@@ -30,6 +30,11 @@ def shares(labels: np.ndarray) -> List[Tuple[int, float]]:
     return [(int(found[place]), float(counts[place]) / labels.size) for place in order]
 
 
+def percent(share: float) -> str:
+    """Writes a share of the area for people."""
+    return f"{100 * share:.0f} %" if share >= 0.01 else "under 1 %"
+
+
 def draw_segmentation(
     image: np.ndarray, labels: np.ndarray, classes: Sequence[str], palette: Palette, path: Path
 ) -> None:
@@ -47,7 +52,7 @@ def draw_segmentation(
     figure = Figure(figsize=(scale * width + 2.6, max(scale * height, 2.5)), dpi=100, layout="constrained")
     axes = figure.add_subplot()
     _show(axes, image, labels, palette)
-    entries = [(label, f"{classes[label]}  {100 * share:.0f} %") for label, share in shares(labels)]
+    entries = [(label, f"{classes[label]}  {percent(share)}") for label, share in shares(labels)]
     axes.legend(handles=_handles(entries, palette), loc="center left", bbox_to_anchor=(1.01, 0.5), **_LEGEND)
     figure.savefig(path)
 

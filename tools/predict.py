@@ -90,7 +90,7 @@ def segmenter(args: argparse.Namespace, cfg: Optional[Config]) -> Callable[[Path
 
     def predict(path: Path, out: Path) -> Any:
         image, labels = predictor(path)
-        said = [f"{predictor.classes[label]} {100 * share:.0f} %" for label, share in pictures.shares(labels)]
+        said = [f"{predictor.classes[label]} {pictures.percent(share)}" for label, share in pictures.shares(labels)]
         print(f"{path}: {', '.join(said)}")
         pictures.draw_segmentation(image, labels, predictor.classes, predictor.palette, out)
         return labels

@@ -18,7 +18,7 @@ from ..classification_fixtures import ROOT, SAMPLES, run_here
 pytest.importorskip("mmseg", reason="mmseg is not installed")
 
 import segmentation.config
-from segmentation.pictures import shares
+from segmentation.pictures import percent, shares
 
 ADE = SAMPLES / "ade20k" / "ADEChallengeData2016"
 UPERNET = ROOT / "configs" / "segmentation" / "gfnet" / "gfnet-h-ti_upernet_8xb2-160k_ade20k-512x512.py"
@@ -142,3 +142,7 @@ def test_a_prediction_equal_to_the_annotation_scores_100(config):
 def test_shares_leave_out_what_is_ignored():
     labels = np.array([[3, 3, 255], [3, 1, 255]])
     assert shares(labels) == [(3, 3 / 6), (1, 1 / 6)]
+
+
+def test_a_class_that_is_there_has_more_than_no_share():
+    assert [percent(share) for share in (0.5, 0.01, 0.009)] == ["50 %", "1 %", "under 1 %"]
