@@ -27,12 +27,13 @@ class _Inert:
         pass
 
 
-def read_checkpoint(path: PathLike) -> Dict[str, Any]:
+def read_checkpoint(path: PathLike, map_location: Any = "cpu") -> Dict[str, Any]:
     """Read a checkpoint as data. Objects that a training run leaves in it, such as mmengine's log buffers, become empty
     stand-ins; no code of theirs is imported or run.
 
     Args:
         path: A file of torch.save or safetensors, or an http(s) address of one, which is downloaded to torch's cache.
+        map_location: Where tensors of a file of torch.save go, as `torch.load` takes it.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -50,10 +51,12 @@ def read_checkpoint(path: PathLike) -> Dict[str, Any]:
             return load_file(path)
         foreign = [(_Inert, name) for name in _foreign_types(path)]
         with torch.serialization.safe_globals([argparse.Namespace, *foreign]):
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, KeyError, ValueError ...
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"checkpoint {path} cannot be read, it is damaged or no checkpoint: {reason}") from error
+        size, reason = path.stat().st_size, (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(
+            f"checkpoint {path} ({size} bytes) cannot be read: it is cut short, damaged or no checkpoint ({reason})"
+        ) from error
     if not isinstance(checkpoint, dict):
         raise ValueError(f"checkpoint {path} holds a {type(checkpoint).__name__}, expected a dict of weights")
     return checkpoint
@@ -66,6 +69,17 @@ def _foreign_types(path: Path) -> List[str]:
         return []
 
 
+def unwrap(checkpoint: Dict[str, Any]) -> Dict[str, Any]:
+    """Find the dict that holds the weights of a checkpoint, the averaged ones where there are such."""
+    keys = ["state_dict_ema", "model_ema", "state_dict", "model"]
+    averaged = checkpoint.get("ema_state_dict")
+    # mmengine's own EMAHook exchanges the two: its average is in "state_dict", the other counts the steps.
+    if isinstance(averaged, dict) and "steps" not in averaged:
+        keys.insert(0, "ema_state_dict")
+    inner = next((checkpoint[key] for key in keys if isinstance(checkpoint.get(key), dict)), None)
+    return checkpoint if inner is None else unwrap(inner)
+
+
 def trunk_weights(checkpoint: Dict[str, Any]) -> Dict[str, torch.Tensor]:
     """Find the weights of the trunk in a checkpoint of a classifier, a detector, a segmenter or the trunk alone.
 
@@ -73,12 +87,7 @@ def trunk_weights(checkpoint: Dict[str, Any]) -> Dict[str, torch.Tensor]:
     `DenseBackbone` put before the trunk's own; tensors beside the trunk are left out where a prefix tells them, but for
     `out_norms`.
     """
-    # mmengine itself keeps averaged weights in "state_dict"; only this library's classifiers do it the other way round.
-    averaged = ("ema_state_dict",) if "predictor" in checkpoint else ("state_dict_ema", "model_ema")
-    keys = (*averaged, "state_dict", "model")
-    while inner := next((checkpoint[key] for key in keys if isinstance(checkpoint.get(key), dict)), None):
-        checkpoint = inner
-    weights = {name: value for name, value in checkpoint.items() if isinstance(value, torch.Tensor)}
+    weights = {name: value for name, value in unwrap(checkpoint).items() if isinstance(value, torch.Tensor)}
     for prefix in _PREFIXES:
         if any(name.startswith(prefix) for name in weights):
             kept = (name for name in weights if name.startswith((prefix, "out_norms.")))

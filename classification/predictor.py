@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, List, Optional, Sequence, Tuple, Union
 
 import torch
+from mmengine.device import get_device
 from PIL import Image
 from timm.data import ImageNetInfo, infer_imagenet_subset
 from torch import nn
@@ -18,7 +19,7 @@ from .zoo import create_model
 
 
 class Predictor:
-    """A model, the preparation of its pictures, and the names of its classes.
+    """A model, the preparation of its pictures, and the names of its classes; it runs on the GPU where there is one.
 
     Args:
         model: Gives logits (B, classes).
@@ -27,7 +28,8 @@ class Predictor:
     """
 
     def __init__(self, model: nn.Module, transform: Any, classes: Sequence[str]) -> None:
-        self.model = model.eval()
+        self.device = get_device()
+        self.model = model.eval().to(self.device)
         self.transform = transform
         self.classes = classes
 
@@ -52,7 +54,7 @@ class Predictor:
             raise UserError(f"{source} does not say which model it belongs to: add --name, the name of a timm model")
         predictor = checkpoint["predictor"]
         model = create_model(**predictor["model"])
-        weights = {key.removeprefix("model."): value for key, value in files.evaluated_weights(checkpoint).items()}
+        weights = {key.removeprefix("model."): value for key, value in files.unwrap(checkpoint).items()}
         files.load_strictly(model, weights, source)
         return cls(model, TimmTransform(**predictor["transform"]), predictor["classes"])
 
@@ -76,7 +78,7 @@ class Predictor:
             UserError: The file cannot be read as a picture.
         """
         image = open_image(path)
-        probabilities = self.model(self.transform(image)[None]).softmax(-1)[0]
+        probabilities = self.model(self.transform(image)[None].to(self.device)).softmax(-1)[0]
         values, places = probabilities.topk(min(topk, len(probabilities)))
         return image, [
             (self.classes[place], value) for place, value in zip(places.tolist(), values.tolist(), strict=True)

@@ -5,10 +5,9 @@ A training checkpoint is a dict of plain types and tensors:
     state_dict        the weights that training goes on from, under the prefix "model."
     ema_state_dict    the averaged weights, where an average is kept: these are evaluated
     optimizer, param_schedulers, message_hub, meta    mmengine's state
-    predictor         {"model", "data_config", "classes"}: all that prediction needs
+    predictor         what prediction needs: the task, the model, how pictures are prepared, the classes
 """
 
-import argparse
 import os
 import re
 import zipfile
@@ -17,6 +16,8 @@ from typing import Any, Callable, Dict, List, Optional, Union
 
 import torch
 from torch import Tensor
+
+from backbones.weights import read_checkpoint, unwrap
 
 from .errors import UserError
 from .sharding import split_weights
@@ -59,39 +60,21 @@ def latest_whole(folder: PathLike, warn: Callable[[str], None]) -> Optional[Path
 
 
 def read(path: PathLike, map_location: Any = "cpu") -> Dict[str, Any]:
-    """Reads a checkpoint as data; nothing in it is executed.
+    """Reads a checkpoint of any program as data; nothing in it is executed, see `backbones.weights.read_checkpoint`.
 
     Raises:
-        UserError: The file is missing, damaged, or holds more than data.
+        UserError: The file is missing or damaged, or holds no dict.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"checkpoint {path.absolute()} does not exist")
     try:
-        # Official checkpoints of the DeiT line keep their command line in an argparse.Namespace, a plain bag of values.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-    except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, KeyError, ValueError, ...
-        size = path.stat().st_size
-        reason = "it is cut short or damaged" if not is_whole(path) else "it holds more than tensors and plain values"
-        raise UserError(f"checkpoint {path} ({size} bytes) cannot be read: {reason} ({_first_line(error)})") from error
-    if not isinstance(checkpoint, dict):
-        raise UserError(f"checkpoint {path} holds a {type(checkpoint).__name__}, expected a dict of weights")
-    return checkpoint
-
-
-def evaluated_weights(checkpoint: Dict[str, Any]) -> Dict[str, Tensor]:
-    """Picks the weights that are meant for use out of any checkpoint: the averaged ones where there are such."""
-    for key in ("ema_state_dict", "state_dict_ema", "model_ema", "state_dict", "model"):
-        if isinstance(checkpoint.get(key), dict):
-            return checkpoint[key]
-    return checkpoint
+        return read_checkpoint(path, map_location)
+    except (FileNotFoundError, ValueError) as error:
+        raise UserError(str(error)) from error
 
 
 def read_weights(path: PathLike) -> Dict[str, Tensor]:
     """Reads the weights of a bare timm model, from one of our checkpoints or from an official one."""
     checkpoint = read(path)
-    weights = evaluated_weights(checkpoint)
+    weights = unwrap(checkpoint)
     if "predictor" in checkpoint:
         return {key.removeprefix("model."): value for key, value in weights.items()}
     return weights
@@ -119,5 +102,21 @@ def load_strictly(model: torch.nn.Module, weights: Dict[str, Tensor], path: Path
     model.load_state_dict(split_weights(weights, model))
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+def load_fitting(
+    model: torch.nn.Module, weights: Dict[str, Tensor], path: PathLike, warn: Callable[[str], None]
+) -> None:
+    """Loads the weights that have the name and the shape of one of the model's; tells of the model's others.
+
+    Raises:
+        UserError: None of them fits.
+    """
+    own = model.state_dict()
+    fitting = {key: value for key, value in weights.items() if key in own and own[key].shape == value.shape}
+    if not fitting:
+        raise UserError(
+            f"checkpoint {path} has no weights of this model: it holds {next(iter(weights), 'nothing')}, ..., the "
+            f"model {next(iter(own))}, ...; those of a backbone alone are given as model.backbone.init_cfg"
+        )
+    if others := [key for key in own if key not in fitting]:
+        warn(f"{path} has no weights for {len(others)} of the model's {len(own)} tensors: {others[0]}, ... are new")
+    model.load_state_dict(split_weights(fitting, model), strict=False)

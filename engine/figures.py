@@ -1,6 +1,6 @@
 """How the figures of a validation are called and shown; the names they have in mmengine's log are the keys."""
 
-from typing import Dict, Iterator, NamedTuple, Tuple
+from typing import Dict, Iterable, List, NamedTuple, Optional, Tuple
 
 
 class Figure(NamedTuple):
@@ -40,6 +40,12 @@ FIGURES: Dict[str, Figure] = {
 }
 
 
-def known(metrics: Dict[str, float]) -> Iterator[Tuple[str, Figure]]:
-    """Lists the figures that a validation has, in the order of the table."""
-    return ((key, figure) for key, figure in FIGURES.items() if key in metrics)
+def figure_of(key: str) -> Figure:
+    """A figure of the table, or one that goes by its name in the log."""
+    return FIGURES.get(key, Figure(key))
+
+
+def known(metrics: Iterable[str], *others: Optional[str]) -> List[Tuple[str, Figure]]:
+    """Lists the figures that a validation has, in the order of the table, and those of the others that it has."""
+    keys = dict.fromkeys([*FIGURES, *others])
+    return [(key, figure_of(key)) for key in keys if key in metrics]

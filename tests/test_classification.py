@@ -1,12 +1,13 @@
 """The parts of the classification package, each against a count by hand or an independent source."""
 
 import argparse
-import pickle
+import io
 
 import numpy as np
 import pytest
 import timm
 import torch
+from mmengine.logging import HistoryBuffer
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import HOOKS, MODELS
 from torch import nn
@@ -20,7 +21,7 @@ from classification.pictures import draw_confusion_matrix, draw_mistakes, draw_p
 from classification.transforms import _augment_ops
 from classification.zoo import check_name, create_model
 from engine import checkpoint as files
-from engine.figures import FIGURES
+from engine.figures import FIGURES, known
 from engine.hooks import PlainStateHook
 from engine.pictures import draw_curve
 from engine.progress import Progress
@@ -237,6 +238,16 @@ def test_ema_is_the_average_and_is_lent_for_validation_only():
     assert checkpoint["ema_state_dict"]["weight"].item() == 2.0
 
 
+@pytest.mark.parametrize("resumes", [True, False])
+def test_the_average_goes_on_only_where_the_run_does(resumes):
+    """A run that begins from the weights of another, with another head, has another average."""
+    hook = HOOKS.build(dict(type="ModelEmaHook", decay=0.75))
+    runner = argparse.Namespace(model=nn.Linear(1, 1, bias=False), _resume=resumes)
+    hook.after_load_checkpoint(runner, {"ema_state_dict": {"weight": torch.full((1, 1), 7.0)}})
+    hook.before_train(runner)
+    assert (hook.ema.module.weight.item() == 7.0) == resumes
+
+
 # Checkpoint files
 
 
@@ -263,9 +274,8 @@ class Trap:
 
 def test_code_in_a_checkpoint_is_not_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    torch.save({"state_dict": {}, "meta": Trap()}, "trap.pth")
-    with pytest.raises(UserError, match="holds more than tensors and plain values"):
-        files.read("trap.pth")
+    torch.save({"state_dict": {"weight": torch.ones(1)}, "meta": Trap()}, "trap.pth")
+    assert files.read("trap.pth")["state_dict"]["weight"] == 1
     assert not (tmp_path / "sprung").exists()
 
 
@@ -282,19 +292,60 @@ def test_weights_that_do_not_fit_are_named():
         files.load_strictly(nn.Linear(3, 2), {"weight": torch.zeros(3, 2), "other": torch.zeros(1)}, "x.pth")
 
 
-def test_the_message_hub_survives_as_plain_lists():
-    from mmengine.logging import HistoryBuffer
+def test_weights_with_another_head_are_loaded_and_the_head_is_told():
+    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 4))
+    weights = {**nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 5)).state_dict(), "neck.weight": torch.zeros(1)}
+    said = []
+    files.load_fitting(model, weights, "x.pth", said.append)
+    assert torch.equal(model[0].weight, weights["0.weight"]) and model[1].weight.shape == (4, 3)
+    assert said == ["x.pth has no weights for 2 of the model's 4 tensors: 1.weight, ... are new"]
 
-    state = {
+
+def test_weights_of_which_none_fits_are_refused():
+    weights = {f"module.{name}": value for name, value in nn.Linear(2, 3).state_dict().items()}
+    with pytest.raises(
+        UserError, match=r"x.pth has no weights of this model: it holds module.weight, ..., the model weight"
+    ):
+        files.load_fitting(nn.Linear(2, 3), weights, "x.pth", print)
+
+
+def message_hub():
+    return {
         "log_scalars": {"train/loss": HistoryBuffer([3.0, 2.0], [1, 1])},
         "runtime_info": {"best_score": np.float64(2.5)},
         "resumed_keys": {},
     }
-    checkpoint = {"message_hub": state}
+
+
+def test_a_checkpoint_holds_tensors_and_plain_values_alone():
+    """So that torch reads it with weights_only=True, whatever arrays a data set describes itself by."""
+    metainfo = {"classes": ("a", "b"), "palette": np.array([[1, 2, 3], [4, 5, 6]])}
+    checkpoint = {"message_hub": message_hub(), "meta": {"dataset_meta": metainfo}}
     PlainStateHook().before_save_checkpoint(None, checkpoint)
-    assert b"numpy" not in pickle.dumps(checkpoint)
+    file = io.BytesIO()
+    torch.save(checkpoint, file)
+    file.seek(0)
+    read = torch.load(file, weights_only=True)
+    assert read["meta"]["dataset_meta"] == {"classes": ("a", "b"), "palette": [[1, 2, 3], [4, 5, 6]]}
+    PlainStateHook().after_load_checkpoint(None, read)
+    assert read["message_hub"]["log_scalars"]["train/loss"].mean() == 2.5
+    assert read["message_hub"]["runtime_info"]["best_score"] == 2.5
+
+
+def test_a_checkpoint_that_mmengine_wrote_is_read_without_its_curves(tmp_path):
+    torch.save({"state_dict": {"weight": torch.ones(1)}, "message_hub": message_hub()}, tmp_path / "epoch_1.pth")
+    checkpoint = files.read(tmp_path / "epoch_1.pth")
     PlainStateHook().after_load_checkpoint(None, checkpoint)
-    assert checkpoint["message_hub"]["log_scalars"]["train/loss"].mean() == 2.5
+    assert checkpoint["message_hub"]["log_scalars"] == {} and checkpoint["state_dict"]["weight"] == 1
+
+
+def test_mmengines_average_is_told_from_this_librarys():
+    """Its EMAHook saves the average as "state_dict" and the trained weights, with a count of steps, as the other."""
+    trained, average = {"weight": torch.ones(1)}, {"weight": torch.zeros(1)}
+    theirs = {"state_dict": average, "ema_state_dict": {"steps": torch.tensor(3), "module.weight": trained["weight"]}}
+    assert files.unwrap(theirs) is average
+    assert files.unwrap({"state_dict": trained, "ema_state_dict": average, "predictor": {}}) is average
+    assert files.unwrap({"state_dict": trained}) is files.unwrap({"model": trained}) is trained
 
 
 # Transforms
@@ -350,3 +401,15 @@ def test_pictures_are_written_whatever_the_outcome(tmp_path):
 
     sizes = {path.name: Image.open(path).size for path in tmp_path.iterdir()}
     assert len(sizes) == 6 and min(min(size) for size in sizes.values()) > 200
+
+
+# Figures
+
+
+def test_a_figure_that_the_table_does_not_know_goes_by_its_own_name():
+    shown = known({"mDice": 80.0, "mAcc": 70.0, "time": 1.0}, "mDice")
+    assert [figure.show(value) for (_, figure), value in zip(shown, (70.0, 80.0), strict=True)] == [
+        "class accuracy 70.00 %",
+        "mDice 80.00",
+    ]
+    assert known({}, "mDice") == []

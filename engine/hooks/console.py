@@ -1,5 +1,6 @@
 """What a user sees while a model trains."""
 
+import atexit
 import time
 from datetime import timedelta
 from typing import Any, Dict, Optional
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as ProgressBar
 
-from ..figures import FIGURES, known
+from ..figures import figure_of, known
 from ..names import model_name
 from ..progress import Progress
 from .keep_checkpoints import best_path
@@ -63,6 +64,7 @@ class ConsoleHook(Hook):
             self.bar = ProgressBar(*columns, console=self.console, transient=True)
             self.task = self.bar.add_task("", total=progress.window, say="")
             self.bar.start()
+            atexit.register(self.bar.stop)  # an interrupted run would leave the terminal without a cursor
 
     @master_only
     def before_train_epoch(self, runner: Any) -> None:
@@ -93,7 +95,8 @@ class ConsoleHook(Hook):
         scalars = runner.message_hub.log_scalars
         loss = scalars["train/loss"].mean(progress.window)
         rate = scalars.get("train/base_lr", scalars["train/lr"]).current()
-        figures = ", ".join(figure.show(metrics[key]) for key, figure in known(metrics)) or "nothing found yet"
+        shown = known(metrics, runner.message_hub.get_info("best_metric"))
+        figures = ", ".join(figure.show(metrics[key]) for key, figure in shown) or "nothing found yet"
         star = " *" if runner.message_hub.get_info("best_at") == progress.done else ""
         self.said = time.perf_counter()
         self.console.print(
@@ -110,7 +113,7 @@ class ConsoleHook(Hook):
             self.bar.stop()
         info = runner.message_hub.runtime_info
         if "best_score" in info:
-            best = FIGURES[info["best_metric"]].show(info["best_score"])
+            best = figure_of(info["best_metric"]).show(info["best_score"])
             self.console.print(
                 f"best {best} ({Progress.of(runner).unit} {info['best_at']}): {best_path(runner)}", soft_wrap=True
             )

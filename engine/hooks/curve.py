@@ -35,7 +35,8 @@ class CurveHook(Hook):
         """Remembers the figures, and draws now and then."""
         hub = runner.message_hub
         # With their time: a detector that finds nothing yet has no figures, and mmengine's scalars skip it.
-        row = {"done": Progress.of(runner).done, **{key: float(metrics[key]) for key, _ in known(metrics)}}
+        shown = known(metrics, hub.runtime_info.get("best_metric"))
+        row = {"done": Progress.of(runner).done, **{key: float(metrics[key]) for key, _ in shown}}
         hub.update_info("validations", [*hub.runtime_info.get("validations", []), row])
         if time.perf_counter() - self.drawn > self.interval:
             self._draw(runner)
@@ -50,11 +51,8 @@ class CurveHook(Hook):
         rows = runner.message_hub.runtime_info.get("validations")
         if not rows:
             return
-        figures = {
-            figure: [row.get(key, math.nan) for row in rows]
-            for key, figure in FIGURES.items()
-            if any(key in row for row in rows)
-        }
+        keys = dict.fromkeys(key for row in rows for key in row if key != "done")
+        figures = {figure: [row.get(key, math.nan) for row in rows] for key, figure in known(keys, *keys)}
         draw_curve(
             train_loss=runner.message_hub.get_scalar("train/loss").data[0],
             progress=Progress.of(runner),

@@ -26,8 +26,8 @@ class ModelEmaHook(Hook):
         self.resumed: Optional[Dict[str, torch.Tensor]] = None
 
     def after_load_checkpoint(self, runner: Any, checkpoint: Dict[str, Any]) -> None:
-        """Keeps the average of the checkpoint until training starts."""
-        self.resumed = checkpoint.get("ema_state_dict")
+        """Keeps the average of the checkpoint until training goes on; a new run begins from it as its weights."""
+        self.resumed = checkpoint.get("ema_state_dict") if runner._resume else None
 
     def before_train(self, runner: Any) -> None:
         """Starts from the weights as they are now, initialised, loaded or resumed.

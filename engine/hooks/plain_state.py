@@ -3,34 +3,48 @@
 from typing import Any, Dict
 
 import numpy as np
+import torch
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
 
 
 class PlainStateHook(Hook):
-    """Writes the curves of mmengine's message hub as lists and turns them back when a run resumes.
+    """Writes the curves of mmengine's message hub as tensors and turns them back when a run resumes.
 
     mmengine pickles its HistoryBuffer class, which torch refuses to load unless code in the file may run.
     """
 
     def before_save_checkpoint(self, runner: Any, checkpoint: Dict[str, Any]) -> None:
-        """Turns histories into (values, counts)."""
+        """Turns histories into (values, counts), and arrays into lists."""
         for key, state in getattr(runner, "whole_state", {}).items():  # sharded training has gathered them
             if key in checkpoint:
                 checkpoint[key] = state
         hub = checkpoint["message_hub"]
         checkpoint["message_hub"] = {
-            "log_scalars": {key: [part.tolist() for part in buffer.data] for key, buffer in hub["log_scalars"].items()},
-            "runtime_info": {key: _plain(value) for key, value in hub["runtime_info"].items()},
+            "log_scalars": {
+                key: [torch.from_numpy(np.array(part)) for part in buffer.data]
+                for key, buffer in hub["log_scalars"].items()
+            },
+            "runtime_info": _plain(hub["runtime_info"]),
             "resumed_keys": dict(hub["resumed_keys"]),
         }
+        checkpoint["meta"] = _plain(checkpoint.get("meta", {}))
 
     def after_load_checkpoint(self, runner: Any, checkpoint: Dict[str, Any]) -> None:
-        """Turns (values, counts) into histories."""
-        scalars = checkpoint.get("message_hub", {}).get("log_scalars", {})
-        for key, history in scalars.items():
-            scalars[key] = HistoryBuffer(*history)
+        """Turns (values, counts) into histories. Those that mmengine pickled were not read, and start anew."""
+        hub = checkpoint.get("message_hub")
+        if not isinstance(hub, dict):
+            return
+        hub["log_scalars"] = {
+            key: HistoryBuffer(*map(np.asarray, history))
+            for key, history in hub["log_scalars"].items()
+            if isinstance(history, (list, tuple))
+        }
 
 
 def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_plain(item) for item in value)
+    return value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value
