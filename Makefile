@@ -1,5 +1,5 @@
 # Two commands on a machine that has Python and make: `make demo` and `make test`.
-# Both make .venv and install what they need the first time (about two minutes and 6 GB, nearly all of it torch).
+# Both make .venv and install what they need the first time (about three minutes and 7 GB, nearly all of it torch).
 
 PYTHON ?= python3
 BIN := .venv/bin

@@ -2,6 +2,7 @@
 
 import json
 import re
+import traceback
 from contextlib import contextmanager
 from typing import Iterator
 
@@ -23,17 +24,18 @@ def plain_message(error: UserError) -> str:
 _MENDABLE = (
     (
         r"failed to load image: (.+)",
-        "cannot read image {0}: it is damaged or no picture; replace it, or take it out of the annotation file",
+        "cannot read image {0}: it is damaged or no picture; replace it, or take it out of the data set",
     ),
     (
         r"!buf\.empty\(\) in function 'imdecode",
         "a picture of the data set is an empty file (`find FOLDER -size 0` tells which): replace it, or take it out of "
-        "the annotation file",
+        "the data set",
     ),
     (
         r"need at least one array to concatenate",  # by mmengine, when it packs the samples of a data set
-        "no picture of a data set has an annotation of a known class: give its metainfo=dict(classes=...) the names of "
-        "its annotation file",
+        "a data set has no picture: of one of detection, none has an annotation of a known class, give its "
+        "metainfo=dict(classes=...) the names of its annotation file; of one of segmentation, its folder holds no file "
+        "whose name ends in its img_suffix",
     ),
     (
         r"No such file or directory: '([^']+)'",
@@ -41,11 +43,11 @@ _MENDABLE = (
     ),
     (
         r"(\S+) is not in the (\S+) registry",
-        "{0} is not in the registry {1}: mend its name, or let the config import the package that registers it, this "
-        'library\'s by custom_imports = dict(imports=["detection"], allow_failed_imports=False)',
+        "{0} is not in the registry {1}: mend its name, or let the custom_imports of the config name the package that "
+        "registers it; configs/_base_/<task>/runtime.py imports this library's",
     ),
-    (r"(\S+\(\) got an unexpected keyword argument .+)", "the config gives an argument that is not known: {0}"),
 )
+_ARGUMENT = re.compile(r"\S+\(\) got an unexpected keyword argument .+")
 
 
 @contextmanager
@@ -65,4 +67,7 @@ def told_plainly() -> Iterator[None]:
         for pattern, message in _MENDABLE:
             if found := re.search(pattern, str(error)):
                 raise UserError(message.format(*found.groups())) from error
+        frames = traceback.extract_tb(error.__traceback__)
+        if _ARGUMENT.search(str(error)) and any(frame.name == "build_from_cfg" for frame in frames):
+            raise UserError(f"the config gives an argument that is not known: {error}") from error
         raise

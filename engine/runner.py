@@ -14,7 +14,6 @@ from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper, revert_sync_batchnorm
 from mmengine.registry import DATASETS, RUNNERS
 from mmengine.runner import Runner
-from mmengine.runner.checkpoint import load_state_dict
 from timm.layers import convert_sync_batchnorm
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
@@ -89,8 +88,14 @@ class CarefulRunner(Runner):
                 )
         if self.distributed and self.cfg.get("fsdp"):
             return sharding.shard(model.to(get_device()))
-        if self.distributed and model_wrapper_cfg is None and not torch.cuda.is_available():
-            model_wrapper_cfg = {"type": "MMDistributedDataParallel", "device_ids": None}
+        if self.distributed and not torch.cuda.is_available():
+            model_wrapper_cfg = {
+                "type": "MMDistributedDataParallel",
+                "broadcast_buffers": False,  # SyncBuffersHook averages them; torch would take those of one process
+                "find_unused_parameters": self.cfg.get("find_unused_parameters", False),
+                **(model_wrapper_cfg or {}),
+                "device_ids": None,
+            }
         return super().wrap_model(model_wrapper_cfg, model)
 
     def _init_model_weights(self) -> None:
@@ -99,8 +104,8 @@ class CarefulRunner(Runner):
             super()._init_model_weights()
 
     def load_or_resume(self) -> None:
-        """Resumes from the last whole checkpoint of the work directory, or from `load_from` where it is given."""
-        if self._resume and self._load_from is None:
+        """Resumes from the last whole checkpoint of the work directory; `load_from` is where a run begins."""
+        if self._resume:
             # One process looks, so that all take the same file.
             found = [files.latest_whole(self.work_dir, self.logger.warning) if self.rank == 0 else None]
             broadcast_object_list(found)
@@ -121,14 +126,17 @@ class CarefulRunner(Runner):
         """
         checkpoint = files.read(filename, map_location)
         if self._resume and "optimizer" not in checkpoint:
-            raise UserError(f"checkpoint {filename} has weights but no state of training: give it as model.pretrained")
+            raise UserError(
+                f"checkpoint {filename} has weights but no state of training: a run begins from it without --resume, "
+                f"by --cfg-options load_from={filename}"
+            )
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         model = self.model.module if is_model_wrapper(self.model) else self.model
-        weights = checkpoint["state_dict"] if self._resume else files.evaluated_weights(checkpoint)
+        weights = checkpoint["state_dict"] if self._resume else files.unwrap(checkpoint)
         if self._resume or self.evaluates_only or getattr(model, "loads_strictly", False):
             files.load_strictly(model, weights, filename)
         else:  # detectors and segmenters are fine-tuned from weights with another head
-            load_state_dict(model, weights, logger=self.logger)
+            files.load_fitting(model, weights, filename, self.logger.warning)
         self._has_loaded = True
         self.logger.info(f"loaded {filename}")
         return checkpoint

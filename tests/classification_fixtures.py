@@ -119,13 +119,19 @@ def small_config(folder, data_root, max_epochs=3, imports=()):
     return path
 
 
-def run_here(tool, *arguments):
-    """Runs a tool in this process, which spares its start; returns what it prints."""
+def load_tool(tool):
+    """Imports a tool as a module."""
     if str(ROOT / "tools") not in sys.path:
         sys.path.append(str(ROOT / "tools"))  # where a tool started as a program finds its neighbours
     spec = importlib.util.spec_from_file_location(f"tool_{tool}", ROOT / "tools" / tool)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def run_here(tool, *arguments):
+    """Runs a tool in this process, which spares its start; returns what it prints."""
+    module = load_tool(tool)
     with contextlib.redirect_stdout(io.StringIO()) as output:
         module.main([str(argument) for argument in arguments])
     return output.getvalue()

@@ -8,14 +8,24 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.runner import runner
+from mmengine.config import Config
+from mmengine.runner import Runner, runner
 from PIL import Image
 from torch.distributed.tensor import DTensor
 
 from classification import UserError
+from engine import CarefulRunner
 from engine.errors import plain_message
 
-from .classification_fixtures import command, environment, make_folder, run_here, run_tool, small_config
+from .classification_fixtures import (
+    command,
+    environment,
+    load_tool,
+    make_folder,
+    run_here,
+    run_tool,
+    small_config,
+)
 
 # Everything random is on: augmentation, mixup, drop path; and everything that has a state: EMA, accumulation, schedule.
 RANDOM = [
@@ -47,7 +57,7 @@ def load(work_dir, name):
 
 
 def losses(checkpoint, key="train/loss"):
-    return checkpoint["message_hub"]["log_scalars"][key][0]
+    return checkpoint["message_hub"]["log_scalars"][key][0].tolist()
 
 
 def assert_equal(one, other, part):
@@ -86,6 +96,13 @@ def test_it_learns(tmp_path, data):
     """Colour tells the classes: a model that does not learn this learns nothing."""
     output = run_here("train.py", small_config(tmp_path, data, max_epochs=6), "--work-dir", tmp_path / "run")
     assert float(output.strip().splitlines()[-1].split()[2]) > 90, output
+
+
+@pytest.mark.parametrize(("is_new", "wrapper"), [(True, "Bfloat16OptimWrapper"), (False, "AmpOptimWrapper")])
+def test_amp_takes_float16_on_gpus_that_only_emulate_bfloat16(monkeypatch, is_new, wrapper):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or is_new)
+    assert load_tool("train.py").amp_wrapper() == wrapper
 
 
 def test_amp_trains_in_bfloat16_on_the_cpu(tmp_path, data):
@@ -272,11 +289,21 @@ def test_mistakes_are_told(tmp_path, data, options, says):
     assert says in str(error.value)
 
 
-def test_a_mistake_ends_the_command_with_one_line(tmp_path):
-    result = run_tool("train.py", tmp_path / "absent.py")
+@pytest.mark.parametrize("arguments", [("train.py",), ("flops.py", "--config")], ids=lambda arguments: arguments[0])
+def test_a_mistake_ends_the_command_with_one_line(tmp_path, arguments):
+    result = run_tool(*arguments, tmp_path / "absent.py")
     assert result.returncode == 1
     expected = f"error: config {tmp_path}/absent.py does not exist; the library's own are under configs/"
     assert result.stdout.splitlines()[-1] == expected and "Traceback" not in result.stdout
+
+
+def test_the_demonstration_removes_only_what_it_left(tmp_path):
+    mine = tmp_path / "classification" / "thesis.txt"
+    mine.parent.mkdir()
+    mine.write_text("work of years")
+    with pytest.raises(UserError, match="classification holds something else than an earlier demonstration"):
+        run_here("demo.py", "--work-dir", tmp_path, "--only", "classification")
+    assert mine.is_file()
 
 
 def test_an_unreadable_image_in_a_worker_is_named(tmp_path):
@@ -288,6 +315,25 @@ def test_an_unreadable_image_in_a_worker_is_named(tmp_path):
         options = ["--cfg-options", "train_dataloader.num_workers=1"]
         run_here("train.py", config, "--work-dir", tmp_path / "run", *options)
     assert plain_message(error.value).startswith(f"cannot read image {broken}: ")
+
+
+def test_a_metric_that_the_validation_does_not_have_ends_the_run_with_what_it_has_computed(tmp_path, data):
+    config = small_config(tmp_path, data)
+    options = ["--cfg-options", "default_hooks.checkpoint.metric=top2"]
+    with pytest.raises(UserError, match=r"is 'top2'; the validation has top1, top5, loss.*: name one of them"):
+        run_here("train.py", config, "--work-dir", tmp_path / "run", *options)
+    assert (tmp_path / "run" / "epoch_1.pth").is_file()
+
+
+def test_a_run_resumes_from_its_own_checkpoints_and_not_from_where_it_began(finished, tmp_path):
+    _, other, _ = finished
+    config = small_config(tmp_path, tmp_path, max_epochs=2)
+    arguments = ["train.py", config, "--data-root", make_folder(tmp_path / "pictures"), "--work-dir", tmp_path / "run"]
+    options = ["--cfg-options", f"load_from={other / 'best.pth'}"]
+    said = run_here(*arguments, "--resume", *options)  # before its first checkpoint a run begins anew
+    assert "for 2 epochs: 48 images" in said and "epoch 1/2" in said
+    (tmp_path / "run" / "epoch_2.pth").unlink()
+    assert "for 2 epochs from epoch 2: 48 images" in run_here(*arguments, "--resume", *options)
 
 
 def test_runs_that_start_in_one_second_share_nothing(tmp_path, data, monkeypatch):
@@ -309,6 +355,21 @@ def test_test_refuses_a_checkpoint_of_another_model(finished, tmp_path):
 
 
 # Several processes
+
+
+def test_the_config_says_how_processes_share_a_model_on_cpus_too(monkeypatch):
+    careful = CarefulRunner.__new__(CarefulRunner)
+    careful._distributed, careful.cfg = True, Config({"find_unused_parameters": True})
+    monkeypatch.setattr(Runner, "wrap_model", lambda self, wrapper, model: wrapper)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for given, bucket in ((None, {}), ({"bucket_cap_mb": 5}, {"bucket_cap_mb": 5})):
+        assert careful.wrap_model(given, torch.nn.Linear(1, 1)) == {
+            "type": "MMDistributedDataParallel",
+            "broadcast_buffers": False,
+            "find_unused_parameters": True,
+            "device_ids": None,
+            **bucket,
+        }
 
 
 @pytest.fixture(scope="module")

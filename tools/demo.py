@@ -78,7 +78,7 @@ TASKS: Dict[str, Task] = {
     "segmentation": Task(
         needs="mmseg",
         config="segmentation/digits/spectformer-h-small_fpn_digits.py",
-        options=["train_cfg.max_iters=500", "param_scheduler.1.end=500"],
+        options=["train_cfg.max_iters=500"],
         figure="mIoU",
         least=45.0,
         pictures=canvases("images/validation"),
@@ -93,10 +93,9 @@ def main(arguments: Optional[List[str]] = None) -> None:
         UserError: A model falls short of what the demonstration promises.
     """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work-dir", default="work_dirs/demo", help="emptied first; default: %(default)s")
+    parser.add_argument("--work-dir", default="work_dirs/demo", help="a folder for each task; default: %(default)s")
     parser.add_argument("--only", nargs="+", choices=TASKS, default=list(TASKS), help="all of them by default")
     args = parser.parse_args(arguments)
-    shutil.rmtree(args.work_dir, ignore_errors=True)
     said = []
     for name in args.only:
         task = TASKS[name]
@@ -111,9 +110,10 @@ def demonstrate(name: str, task: Task, work_dir: Path) -> str:
     """Trains, judges and predicts for one task; returns what came of it.
 
     Raises:
-        UserError: The figure is lower than promised, or a command failed.
+        UserError: The figure is lower than promised, a command failed, or the folder holds something else.
     """
     print(f"\n== {name}", flush=True)
+    _clear(work_dir, task)
     start = time.perf_counter()
     data = ["--data-root", str(work_dir / "canvases")] if name != "classification" else []
     options = ["--cfg-options", *task.options] if task.options else []
@@ -122,7 +122,7 @@ def demonstrate(name: str, task: Task, work_dir: Path) -> str:
 
     # The last checkpoint and not the best: the best was chosen on the very pictures that it is judged by.
     last = checkpoint.list_kept(work_dir)[0]
-    scores = checkpoint.read(last)["message_hub"]["log_scalars"][f"val/{task.figure}"][0]
+    scores = checkpoint.read(last)["message_hub"]["log_scalars"][f"val/{task.figure}"][0].tolist()
     figure = FIGURES[task.figure]
     run("predict.py", str(last), *map(str, task.pictures(work_dir)), "--out-dir", str(work_dir / "predictions"))
     outcome = (
@@ -131,6 +131,15 @@ def demonstrate(name: str, task: Task, work_dir: Path) -> str:
     if figure.scale * scores[-1] < task.least:
         raise UserError(f"{name}: {outcome}; the demonstration promises {task.least}")
     return outcome
+
+
+def _clear(work_dir: Path, task: Task) -> None:
+    """Removes what an earlier call left, and nothing else: a run keeps its config, and its canvases."""
+    if not work_dir.exists():
+        return
+    if not any((work_dir / name).exists() for name in (Path(task.config).name, "canvases")):
+        raise UserError(f"{work_dir} holds something else than an earlier demonstration: choose another --work-dir")
+    shutil.rmtree(work_dir)
 
 
 def run(tool: str, *arguments: str) -> None:

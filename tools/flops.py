@@ -21,6 +21,7 @@ from torch import nn
 
 import backbones  # noqa: F401  registers our models
 from backbones.flops import Cost, count
+from engine.errors import UserError
 
 COLUMNS = {
     "model": Column("model", is_number=False),
@@ -48,7 +49,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", type=model_name, metavar="NAME", help="as timm.create_model takes it")
     parser.add_argument(
-        "--size", nargs="+", type=image_size, metavar="N|HxW", help="image sizes in pixels; default: each model's own"
+        "--size",
+        nargs="+",
+        type=image_size,
+        metavar="N|HxW",
+        help="image sizes in pixels; default: each model's own, or what papers count detectors and segmenters at",
     )
     parser.add_argument("--config", nargs="+", default=[], help="configs of detectors and segmenters")
     parser.add_argument("--num-classes", type=int, metavar="N", help="0 leaves the classifier out")
@@ -130,8 +135,13 @@ def count_configs(args: argparse.Namespace) -> Iterator[dict[str, str | float]]:
         count_whole = getattr(import_of(task, "flops"), counter)
         model = build_model(path)
         for height, width in args.size or sizes:
-            cost, parts = count_whole(model, (height, width), convention=args.convention, as_executed=args.as_executed)
-            warn(cost, f"{path} at {height}x{width}")
+            where = f"{path} at {height}x{width}"
+            options = dict(convention=args.convention, as_executed=args.as_executed)
+            try:
+                cost, parts = count_whole(model, (height, width), **options)
+            except Exception as error:
+                sys.exit(f"{where}: {type(error).__name__}: {error}")
+            warn(cost, where)
             labels = {"model": Path(path).stem, "size": f"{height}x{width}"}
             if args.by in ("module", "operator"):
                 yield from (labels | row for row in rows_of(cost, args.by, args.depth + 1))
@@ -159,4 +169,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")

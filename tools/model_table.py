@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 
 import timm
+import torch
 
 import backbones
 from backbones.flops import Cost, count
@@ -209,7 +210,12 @@ DENSE = {
 @cache
 def cost_of(name: str) -> Cost:
     """Cost of one of our models for one image of its own size, by the papers' convention."""
-    return count(timm.create_model(name), timm.get_pretrained_cfg(name).input_size)
+    # A count asks for shapes alone, and to draw the weights of a large model takes as long as to run it.
+    model = timm.create_model(name, device="meta").to_empty(device="cpu")
+    with torch.no_grad():
+        for tensor in (*model.parameters(), *model.buffers()):
+            tensor.zero_()
+    return count(model, timm.get_pretrained_cfg(name).input_size)
 
 
 def row(name: str) -> str:

@@ -22,7 +22,7 @@ def main(arguments: Optional[List[str]] = None) -> Dict[str, float]:
     """Evaluates; prints and returns the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("config", help="a file under configs/")
-    parser.add_argument("checkpoint", help="best.pth or epoch_N.pth of a training run")
+    parser.add_argument("checkpoint", help="best.pth, epoch_N.pth or iteration_N.pth of a training run")
     parser.add_argument("--work-dir", help="where log and pictures go; a folder test beside the checkpoint by default")
     parser.add_argument("--data-root", help="folder of the data set, in place of the config's")
     parser.add_argument("--cfg-options", nargs="+", action=DictAction, help="values of the config, as key.key=value")

@@ -26,7 +26,7 @@ class KeepCheckpointsHook(Hook):
     Args:
         keep: How many to keep; two, so that a damaged file costs one.
         interval: Epochs, or iterations, from one checkpoint to the next; the last is always kept.
-        metric: The figure of the validation that tells the best, higher being better.
+        metric: The figure of the validation that tells the best, higher being better, by its name in the log.
     """
 
     priority = "VERY_LOW"  # after what ModelEmaHook does at the end of a validation
@@ -66,14 +66,25 @@ class KeepCheckpointsHook(Hook):
             self._save_unless_validated(runner, progress.next())
 
     def after_val_epoch(self, runner: Any, metrics: Optional[Dict[str, float]] = None) -> None:
-        """Saves the best, then the last; in this order a kill between the two repeats some steps and loses nothing."""
+        """Saves the best, then the last; in this order a kill between the two repeats some steps and loses nothing.
+
+        Raises:
+            UserError: The validation has other figures than `metric`.
+        """
         progress = Progress.of(runner)
         hub = runner.message_hub
-        score = float(metrics.get(self.metric, math.nan))  # a detector that finds nothing yet has no figures
+        score = float(metrics.get(self.metric, math.nan))
         if not math.isnan(score) and score > hub.runtime_info.get("best_score", -math.inf):
             hub.update_info_dict({"best_metric": self.metric, "best_score": score, "best_at": progress.done})
             self._save(runner, "best.pth", progress, save_optimizer=False, save_param_scheduler=False)
         self._save_last(runner, progress)
+        # A detector that finds nothing yet has none of its evaluator's figures.
+        evaluator = self.metric.rpartition("/")[0]
+        if self.metric not in metrics and any(key.rpartition("/")[0] == evaluator for key in metrics):
+            raise UserError(
+                f"default_hooks.checkpoint.metric, which tells the best, is {self.metric!r}; the validation has "
+                f"{', '.join(metrics)}: name one of them"
+            )
 
     def _save_unless_validated(self, runner: Any, progress: Progress) -> None:
         loop = runner.train_loop
