@@ -8,7 +8,7 @@ from mmengine.registry import MODELS
 from mmengine.runner import CheckpointLoader
 
 from backbones.dense import DenseBackbone
-from backbones.weights import read_checkpoint, trunk_weights
+from backbones.weights import read_checkpoint, trunk_weights, unwrap
 
 
 @MODELS.register_module()
@@ -81,8 +81,11 @@ class TimmBackbone(DenseBackbone, BaseModule):
         checkpoint = CheckpointLoader.load_checkpoint(path, "cpu") if has_scheme else read_checkpoint(path)
         if prefix is not None:
             prefix = prefix.rstrip(".") + "."
-            weights = checkpoint.get("state_dict", checkpoint)
+            weights = unwrap(checkpoint)
             checkpoint = {key.removeprefix(prefix): weights[key] for key in weights if key.startswith(prefix)}
+            if not checkpoint:
+                some = ", ".join(list(weights)[:5])
+                raise ValueError(f"{path} holds no tensor whose name begins with {prefix!r}; it holds {some} ...")
         self.load_weights(trunk_weights(checkpoint), path)
 
 

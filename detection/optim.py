@@ -37,7 +37,8 @@ class LayerDecayOptimWrapperConstructor:
             such text first.
 
     Raises:
-        ValueError: `paramwise_cfg` holds something else or a rate out of range, or there is no backbone to decay.
+        ValueError: `paramwise_cfg` holds something else or a rate out of range, the optimiser's config lacks what it
+            multiplies, or there is no backbone to decay.
     """
 
     def __init__(self, optim_wrapper_cfg: Dict[str, Any], paramwise_cfg: Optional[Dict[str, Any]] = None) -> None:
@@ -53,6 +54,16 @@ class LayerDecayOptimWrapperConstructor:
             )
         if not 0 < self.layer_decay_rate <= 1:
             raise ValueError(f"layer_decay_rate must be above 0 and at most 1, got {self.layer_decay_rate}")
+        multiplied = {
+            "lr": self.layer_decay_rate < 1 or any("lr_mult" in keys for keys in self.custom_keys.values()),
+            "weight_decay": any(keys.get("decay_mult") for keys in self.custom_keys.values()),
+        }
+        missing = [name for name in multiplied if multiplied[name] and name not in self.optimizer]
+        if missing:
+            raise ValueError(
+                f"paramwise_cfg multiplies {' and '.join(missing)}, which the optimizer's config must hold; it holds "
+                f"{sorted(self.optimizer)}"
+            )
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
         """Builds the wrapper for a model, bare or wrapped for distribution."""

@@ -14,6 +14,7 @@ class SimpleFeaturePyramid(Backbone):
     """A model of one resolution and the maps "p2" at stride 4 to "p6" at stride 64 that are made from its last one.
 
     In place of detectron2's own, whose `padding_constraints` misspell "size_divisibility", so that nothing is padded.
+    Names are as there: the number is the binary logarithm of the stride, rounded down.
 
     Args:
         net: The model, such as a `TimmBackbone`.
@@ -24,7 +25,7 @@ class SimpleFeaturePyramid(Backbone):
         square_pad: Pad each batch of images to squares of so many pixels, 0 for no more than the strides ask for.
 
     Raises:
-        ValueError: The strides do not fit that of the model.
+        ValueError: The strides do not fit that of the model, or two maps would have the same.
     """
 
     def __init__(
@@ -43,10 +44,14 @@ class SimpleFeaturePyramid(Backbone):
         self.pyramid = simple_feature_pyramid.SimpleFeaturePyramid(
             shape.channels, out_channels, in_stride=shape.stride, strides=strides, num_outs=num_outs
         )
-        self._size_divisibility = strides[-1]
+        self._size_divisibility = max(strides)
         self._square_pad = square_pad
-        levels = [round(math.log2(strides[0])) + i for i in range(num_outs)]
-        self._shapes = {f"p{level}": ShapeSpec(channels=out_channels, stride=2**level) for level in levels}
+        strides = [*strides, *(strides[-1] * 2**i for i in range(1, num_outs - len(strides) + 1))]
+        if len(set(strides)) < num_outs:
+            raise ValueError(f"the maps must differ in their strides, with num_outs={num_outs} they have {strides}")
+        self._shapes = {
+            f"p{int(math.log2(stride))}": ShapeSpec(channels=out_channels, stride=stride) for stride in strides
+        }
 
     def forward(self, x: torch.Tensor) -> Dict[str, torch.Tensor]:
         """Images (B, in_chans, H, W) to maps (B, out_channels, H / stride, W / stride) by their names."""

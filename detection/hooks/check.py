@@ -1,6 +1,6 @@
 """Finds out before the first step whether the parts of a detector fit each other and the data."""
 
-from typing import Any
+from typing import Any, Dict, List, Union
 
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
@@ -21,32 +21,41 @@ class CheckDetectorHook(Hook):
             UserError: They don't fit; the message says which value of the config to change.
         """
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        check_channels(model)
+        check_channels(model, runner.cfg.model.get("neck"))
         for loop in (runner._train_loop, runner._val_loop, runner._test_loop):
             if hasattr(loop, "dataloader"):  # what this run does not use is not built
                 check_classes(model, loop.dataloader.dataset)
 
 
-def check_channels(model: nn.Module) -> None:
+def check_channels(model: nn.Module, neck: Union[Dict[str, Any], List[Dict[str, Any]], None]) -> None:
     """Compares the channels that a backbone gives with those the neck takes, as far as both tell.
+
+    Args:
+        model: A detector.
+        neck: The config of its neck, since not every neck keeps its channels; of several in a row the first counts.
 
     Raises:
         UserError: They differ.
     """
-    given = getattr(model.backbone, "channels", None)
-    neck = getattr(model, "neck", None)
-    taken = getattr(neck, "in_channels", None)
+    place = "model.neck"
+    if isinstance(neck, (list, tuple)):
+        place, neck = "model.neck.0", neck[0]
+    given = getattr(getattr(model, "backbone", None), "channels", None)
+    taken = (neck or {}).get("in_channels")
     if given is None or taken is None:
         return
-    if isinstance(taken, int):  # such as the simple pyramid's, which stands on one map
-        taken = [taken]
-    if list(given) != list(taken):
+    kind = getattr(neck["type"], "__name__", neck["type"])
+    given = list(given)
+    if isinstance(taken, int):  # such as CenterNet's and YOLOF's, which stand on the last map
+        expected = given[-1]
+    else:
+        taken = list(taken)
+        expected = given[::-1] if kind == "YOLOV3Neck" else given  # which counts from the coarsest map
+    if taken != expected:
         name = getattr(model.backbone, "name", type(model.backbone).__name__)
-        setting = list(given) if len(given) > 1 or not isinstance(neck.in_channels, int) else given[0]
         raise UserError(
-            f"the neck, {type(neck).__name__}, takes maps of {list(taken)} channels, but the backbone {name} gives "
-            f"{list(given)}: set model.neck.in_channels to {setting}, or choose others of its maps by "
-            "model.backbone.out_indices"
+            f"the neck, {kind}, takes maps of {taken} channels, but the backbone {name} gives {given}: set "
+            f"{place}.in_channels to {expected}, or choose others of its maps by model.backbone.out_indices"
         )
 
 
@@ -56,19 +65,29 @@ def check_classes(model: nn.Module, dataset: Any) -> None:
     Raises:
         UserError: They differ.
     """
-    classes = getattr(dataset, "metainfo", {}).get("classes")
-    if classes is None:
+    metainfo = getattr(dataset, "metainfo", {})
+    classes = metainfo.get("classes")
+    if classes is None or hasattr(model, "language_model"):  # where classes are words, heads count those of a text
         return
     for name, head in model.named_modules():
-        # A region proposal network tells objects from no objects, whatever their class.
-        if (
-            name.startswith("backbone.")
-            or name.endswith("rpn_head")
-            or type(getattr(head, "num_classes", None)) is not int
-        ):
+        if type(getattr(head, "num_classes", None)) is not int or not _tells_classes(name, head):
             continue
-        if head.num_classes != len(classes):
+        # Of panoptic data the heads on regions find the things alone.
+        expected = metainfo.get("thing_classes", classes) if name.startswith("roi_head.") else classes
+        if head.num_classes != len(expected):
             raise UserError(
-                f"model.{name} has {head.num_classes} classes, the data {len(classes)}, such as {classes[0]}: set "
-                f"its num_classes to {len(classes)}"
+                f"model.{name} has {head.num_classes} classes, the data {len(expected)}, such as {expected[0]}: set "
+                f"its num_classes to {len(expected)}"
             )
+
+
+def _tells_classes(name: str, head: nn.Module) -> bool:
+    """Whether the classes of a detector's head are those of the data's objects.
+
+    A region proposal network tells objects from no objects, and a semantic head beside those on regions, as in HTC and
+    Panoptic FPN, knows the classes of a map of its own. The detector itself repeats what a head of it says.
+    """
+    parts = name.split(".")
+    if not name or parts[0] == "backbone" or "RPN" in type(head).__name__:
+        return False
+    return "rpn_head" not in parts and "semantic_head" not in parts

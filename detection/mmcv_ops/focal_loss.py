@@ -1,11 +1,15 @@
 """Focal losses (RetinaNet, arXiv 1708.02002), one value for each logit or example."""
 
+from typing import Iterator
+
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from .precision import at_least_float32
 from .registry import operator
+
+LOGITS_AT_ONCE = 2**22  # 16 MiB in single precision, of which a loss holds up to nine
 
 
 @operator
@@ -22,8 +26,9 @@ def sigmoid_focal_loss_forward(
         gamma: Exponent that lowers the loss of easy examples.
         alpha: Weight of a class's own examples; that of all others is 1 - alpha.
     """
-    logits, _, scale = _as_positive(at_least_float32(input), target, weight, alpha)
-    output.copy_(-scale * (-logits).sigmoid() ** gamma * logsigmoid(logits))
+    for logits, classes, losses in _parts(input, target, output):
+        logits, _, scale = _as_positive(at_least_float32(logits), classes, weight, alpha)
+        losses.copy_(-scale * (-logits).sigmoid() ** gamma * logsigmoid(logits))
 
 
 @operator
@@ -31,9 +36,10 @@ def sigmoid_focal_loss_backward(
     input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, gamma: float, alpha: float
 ) -> None:
     """Writes the derivatives of `sigmoid_focal_loss_forward` to `grad_input` (N, C)."""
-    logits, sign, scale = _as_positive(at_least_float32(input), target, weight, alpha)
-    right, wrong = logits.sigmoid(), (-logits).sigmoid()
-    grad_input.copy_(sign * scale * wrong**gamma * (gamma * right * logsigmoid(logits) - wrong))
+    for logits, classes, gradients in _parts(input, target, grad_input):
+        logits, sign, scale = _as_positive(at_least_float32(logits), classes, weight, alpha)
+        right, wrong = logits.sigmoid(), (-logits).sigmoid()
+        gradients.copy_(sign * scale * wrong**gamma * (gamma * right * logsigmoid(logits) - wrong))
 
 
 @operator
@@ -51,7 +57,7 @@ def softmax_focal_loss_forward(
         alpha: Factor of the loss.
     """
     right = _probability(input, target)
-    output.copy_(_example_weights(target, weight, alpha) * -((1 - right) ** gamma) * right.log())
+    output.copy_(_example_weights(right, target, weight, alpha) * -((1 - right) ** gamma) * right.log())
 
 
 @operator
@@ -71,7 +77,7 @@ def softmax_focal_loss_backward(
     """
     right = _probability(input, target)
     wrong = (1 - right).clamp(min=torch.finfo(right.dtype).tiny)  # gamma below 1 raises it to a negative power
-    slope = _example_weights(target, weight, alpha) * (
+    slope = _example_weights(right, target, weight, alpha) * (
         gamma * wrong ** (gamma - 1) * right * right.log() - wrong**gamma
     )
     buff.copy_(slope)
@@ -83,6 +89,12 @@ def _one_hot(target: Tensor, classes: int) -> Tensor:
     return target[:, None] == torch.arange(classes, device=target.device)
 
 
+def _parts(logits: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Some rows at a time of tensors (N, ...): all anchors of a batch by all classes are too many at once."""
+    rows = LOGITS_AT_ONCE // max(logits.shape[1], 1)
+    return zip(*(tensor.split(rows) for tensor in (logits, *others)))
+
+
 def _as_positive(logits: Tensor, target: Tensor, weight: Tensor, alpha: float) -> tuple[Tensor, Tensor, Tensor]:
     """Logits (N, C) that make every element a positive example, their signs, and the elements' weights.
 
@@ -91,7 +103,7 @@ def _as_positive(logits: Tensor, target: Tensor, weight: Tensor, alpha: float) -
     """
     positive = _one_hot(target, logits.shape[1])
     sign = positive.to(logits) * 2 - 1
-    scale = torch.where(positive, alpha, 1 - alpha).to(logits)
+    scale = torch.where(positive, logits.new_full((), alpha), logits.new_full((), 1 - alpha))
     if weight.numel():
         foreground = (target >= 0) & (target < len(weight))
         scale = scale * weight.to(logits)[target.where(foreground, 0)].where(foreground, 1)[:, None]
@@ -104,7 +116,7 @@ def _probability(input: Tensor, target: Tensor) -> Tensor:
     return right.clamp(min=torch.finfo(torch.float32).tiny)
 
 
-def _example_weights(target: Tensor, weight: Tensor, alpha: float) -> Tensor:
-    """Weights (N,) of the examples, 0 without a class."""
-    weights = at_least_float32(weight)[target.clamp(min=0)] if weight.numel() else torch.ones_like(target)
+def _example_weights(like: Tensor, target: Tensor, weight: Tensor, alpha: float) -> Tensor:
+    """Weights (N,) of the examples, 0 without a class, in the dtype of a tensor (N,)."""
+    weights = weight.to(like)[target.clamp(min=0)] if weight.numel() else torch.ones_like(like)
     return alpha * weights.where(target >= 0, 0)

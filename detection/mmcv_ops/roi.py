@@ -38,7 +38,8 @@ def roi_align_forward(
         rois: (K, 5).
         output: Result, (K, C, aligned_height, aligned_width).
         argmax_y: Where the largest value lies, (K, C, aligned_height, aligned_width) in cells, outside the map for an
-            empty bin; unused in the mean.
+            empty bin; unused in the mean. mmcv gives it the maps' dtype, so in half precision a gradient goes to where
+            the rounded coordinates lie.
         argmax_x: Likewise.
         aligned_height: Bins from top to bottom.
         aligned_width: Bins from left to right.
@@ -105,7 +106,8 @@ def roi_pool_forward(
 ) -> None:
     """RoIPool (Fast R-CNN, arXiv 1504.08083): the largest value among the cells that each bin touches.
 
-    torchvision's operator rounds the region's corners first; mmcv's does not, and includes the last pixel.
+    torchvision's operator rounds the region's corners first; mmcv's does not, and includes the last pixel. Bins of a
+    region whose corners are crossed are empty.
 
     Args:
         input: Maps (B, C, H, W).
@@ -138,7 +140,7 @@ def roi_pool_forward(
         values = table[(image[part].long()[region] * height + y) * width + x]  # (S, C)
         first = first_largest(values, bins, len(count))
         output[part] = _per_region(pad(values, (0, 0, 0, 1)).gather(0, first), output)
-        argmax[part] = _per_region(pad(y * width + x, (0, 1), value=-1)[first], output)
+        argmax[part] = _per_region(pad(y * width + x, (0, 1), value=-1)[first], argmax)
 
 
 @operator
@@ -193,13 +195,14 @@ def _edges(start: Tensor, end: Tensor, bins: int, cells: int) -> tuple[Tensor, T
     """First cell (K, bins) and the one after the last of each bin from `start` to `end` (K,), none if they cross."""
     steps = torch.arange(bins + 1, device=start.device)
     edges = start[:, None] + steps * ((end - start) / bins)[:, None]  # (K, bins + 1)
-    starts, ends = edges[:, :-1].floor(), edges[:, 1:].ceil()
+    starts = edges[:, :-1].floor()
+    ends = edges[:, 1:].ceil().where((end > start)[:, None], starts)
     return starts.clamp(0, cells).long(), ends.clamp(0, cells).long()
 
 
-def _per_region(values: Tensor, output: Tensor) -> Tensor:
-    """Values (K * rows * columns, C) of bins as (K, C, rows, columns) of a result."""
-    return values.view(-1, *output.shape[2:], output.shape[1]).permute(0, 3, 1, 2).to(output.dtype)
+def _per_region(values: Tensor, like: Tensor) -> Tensor:
+    """Values (K * rows * columns, C) of bins as (K, C, rows, columns) and in the dtype of a result."""
+    return values.view(-1, *like.shape[2:], like.shape[1]).permute(0, 3, 1, 2).to(like.dtype)
 
 
 def _scatter(grad_input: Tensor, rows: Tensor, values: Tensor, grad_output: Tensor) -> None:

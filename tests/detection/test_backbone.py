@@ -73,6 +73,19 @@ def test_init_weights_of_a_detector_leaves_loaded_weights(name, tmp_path):
         assert_same_weights(detector.backbone, expected)
 
 
+def test_a_prefix_is_found_where_any_program_keeps_weights(tmp_path):
+    """detectron2 has them under "model", below a feature pyramid."""
+    torch.manual_seed(1)
+    expected = weights_of(TimmBackbone(NAME))
+    weights = {f"backbone.bottom_up.{key}": value for key, value in expected.items()}
+    path = str(tmp_path / "model_final.pth")
+    torch.save({"model": weights, "iteration": 3}, path)
+    for prefix in ("backbone.bottom_up", "backbone."):
+        backbone = TimmBackbone(NAME, init_cfg=dict(type="Pretrained", checkpoint=path, prefix=prefix))
+        backbone.init_weights()
+        assert_same_weights(backbone, expected)
+
+
 def test_without_a_file_the_models_own_initialisation_stays():
     detector = Detector(dict(type="TimmBackbone", name=NAME))
     expected = weights_of(detector.backbone)
@@ -89,7 +102,7 @@ def test_other_initialisations_of_mmengine_apply():
 def test_a_checkpoint_without_the_backbone_is_an_error(tmp_path):
     torch.save({"state_dict": {"neck.weight": torch.zeros(1)}}, tmp_path / "neck.pth")
     cfg = dict(type="Pretrained", checkpoint=str(tmp_path / "neck.pth"), prefix="backbone.")
-    with pytest.raises(ValueError, match=r"neck.pth holds no weights of a backbone, those of gfnet_h_ti"):
+    with pytest.raises(ValueError, match=r"no tensor whose name begins with 'backbone\.'; it holds neck\.weight"):
         TimmBackbone(NAME, init_cfg=cfg).init_weights()
 
 

@@ -10,6 +10,7 @@ import timm
 import torch
 import yaml
 from mmengine.config import Config
+from mmengine.hub import get_config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 
@@ -21,6 +22,8 @@ from ..classification_fixtures import ROOT
 mmdet_registry = pytest.importorskip("mmdet.registry", reason="mmdet is not installed")
 demo_mm_inputs = pytest.importorskip("mmdet.testing").demo_mm_inputs
 
+BASES = ROOT / "configs" / "_base_" / "detection"
+DIGITS = ROOT / "configs" / "detection" / "digits"
 CONFIGS = sorted((ROOT / "configs" / "detection").glob("*/*_coco.py"))
 FIRST = [path for path in CONFIGS if '_base_ = "../../_base_' in path.read_text()]
 HEIGHT, WIDTH = 64, 96
@@ -83,6 +86,7 @@ def test_config_fits(path, monkeypatch):
     cfg = Config.fromfile(path)
     assert f"_{cfg.model.backbone.name.replace('_', '-').removesuffix('-256')}" in path.stem.replace("-256", "")
     check_schedule(cfg, path.stem)
+    check_runtime(cfg)
     metadata = metafile(path.parent.name)[str(path.relative_to(ROOT))]
     if path not in FIRST:
         # To draw values that are not there takes most of the time.
@@ -123,6 +127,33 @@ def check_schedule(cfg, name):
     pipeline = [step.type for step in cfg.train_dataloader.dataset.pipeline]
     assert ("Resize" in pipeline) == ("ms-" not in name)
     assert ("LoadAnnotations" in pipeline) and pipeline[-1] == "PackDetInputs"
+
+
+@functools.lru_cache
+def runtime():
+    return Config.fromfile(BASES / "runtime.py")
+
+
+def check_runtime(cfg):
+    """Its checkpoints are kept and describe themselves, and all else that this library adds to a run is there."""
+    hooks = {name: hook["type"] for name, hook in runtime().default_hooks.items()}
+    assert {"KeepCheckpointsHook", "DescribeDetectorHook"} <= set(hooks.values())
+    assert {name: hook["type"] for name, hook in cfg.default_hooks.items()} == hooks
+    assert set(runtime().custom_imports["imports"]) <= set(cfg.custom_imports["imports"])
+    assert cfg.randomness == runtime().randomness
+
+
+def test_the_demonstration_runs_as_the_others():
+    (path,) = DIGITS.glob("*.py")
+    check_runtime(Config.fromfile(path))
+
+
+def test_gfl_is_mmdets():
+    """Its values are said again in this library, backbone and channels apart."""
+    ours = Config.fromfile(BASES / "gfl.py").model.to_dict()
+    theirs = get_config("mmdet::gfl/gfl_r50_fpn_1x_coco.py").model.to_dict()
+    del theirs["backbone"], theirs["neck"]["in_channels"]
+    assert ours == theirs
 
 
 def check_parts(model, metadata):

@@ -115,6 +115,31 @@ def test_a_model_of_one_resolution_gives_its_last_map():
     assert backbone(torch.rand(1, 3, 64, 96))["last_feat"].shape == (1, 192, 4, 6)
 
 
+@pytest.mark.parametrize(
+    "strides, num_outs, shapes, divisibility",
+    [
+        ((4, 8, 16, 32), 5, dict(p2=4, p3=8, p4=16, p5=32, p6=64), 32),
+        ((4, 16), 3, dict(p2=4, p4=16, p5=32), 16),
+        ((16, 8), 2, dict(p4=16, p3=8), 16),
+    ],
+)
+def test_maps_of_the_simple_pyramid_are_called_after_their_strides(strides, num_outs, shapes, divisibility):
+    backbone = TimmBackbone("vit_tiny_patch16_224", depth=1, out_features=["last_feat"])
+    pyramid = SimpleFeaturePyramid(backbone, out_channels=8, strides=strides, num_outs=num_outs)
+    assert {name: shape.stride for name, shape in pyramid.output_shape().items()} == shapes
+    assert pyramid.size_divisibility == divisibility
+    maps = pyramid(torch.rand(1, 3, 128, 64))
+    assert {name: feature.shape[2:] for name, feature in maps.items()} == {
+        name: (128 // stride, 64 // stride) for name, stride in shapes.items()
+    }
+
+
+def test_maps_of_the_simple_pyramid_differ_in_stride():
+    backbone = TimmBackbone("vit_tiny_patch16_224", depth=1, out_features=["last_feat"])
+    with pytest.raises(ValueError, match=r"must differ in their strides, with num_outs=3 they have \[8, 4, 8\]"):
+        SimpleFeaturePyramid(backbone, out_channels=8, strides=(8, 4), num_outs=3)
+
+
 def test_what_the_maps_do_not_need_is_not_there():
     """detectron2 trains with DistributedDataParallel(find_unused_parameters=False)."""
     backbone = TimmBackbone("spectformer_h_s", out_features=["res2", "res3", "res4"], **PYRAMID)

@@ -17,11 +17,14 @@ class Detector(nn.Module):
         self.head = nn.Embedding(4, 8)
 
 
-def build(model, **paramwise_cfg):
+ADAMW = dict(type="AdamW", lr=1e-2, weight_decay=0.05)
+
+
+def build(model, optimizer=ADAMW, **paramwise_cfg):
     cfg = dict(
         constructor="LayerDecayOptimWrapperConstructor",
         paramwise_cfg=paramwise_cfg,
-        optimizer=dict(type="AdamW", lr=1e-2, weight_decay=0.05),
+        optimizer=optimizer,
     )
     return build_optim_wrapper(model, cfg)
 
@@ -95,6 +98,19 @@ def test_wrapped_models_have_the_same_groups(tmp_path):
 def test_a_wrong_option_says_what_is_allowed(paramwise_cfg, message):
     with pytest.raises(ValueError, match=message):
         build(nn.Linear(1, 1), **paramwise_cfg)
+
+
+def test_what_is_multiplied_must_be_given():
+    """The default of the optimiser's class is not known before it is built."""
+    adamw = dict(type="AdamW")
+    for paramwise_cfg in (dict(layer_decay_rate=0.5), dict(custom_keys={"neck": dict(lr_mult=0.1)})):
+        with pytest.raises(ValueError, match=r"multiplies lr, which the optimizer's config must hold.*\['type'\]"):
+            build(nn.Linear(1, 1), adamw, **paramwise_cfg)
+    with pytest.raises(ValueError, match=r"multiplies weight_decay, which .*\['lr', 'type'\]"):
+        build(nn.Linear(1, 1), dict(adamw, lr=1e-2), custom_keys={"neck": dict(decay_mult=0.5)})
+    model = Detector("gfnet_h_ti")
+    found = settings(model, build(model, adamw, custom_keys={"neck": dict(decay_mult=0.0)}))
+    assert found["head.weight"] == (1e-3, 1e-2) and found["neck.weight"] == found["neck.bias"] == (1e-3, 0.0)
 
 
 def test_layer_decay_needs_a_backbone_that_tells_its_layers():

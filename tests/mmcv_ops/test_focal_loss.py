@@ -1,11 +1,13 @@
 """Focal losses against torchvision's, their definition and autograd."""
 
+import itertools
+
 import pytest
 import torch
 from torch.autograd import gradcheck
 from torchvision.ops import sigmoid_focal_loss as torchvision_sigmoid_focal_loss
 
-import detection  # noqa: F401
+from detection.mmcv_ops import focal_loss
 
 pytest.importorskip("mmcv")
 from mmcv.ops import sigmoid_focal_loss, softmax_focal_loss
@@ -43,6 +45,39 @@ def test_softmax_focal_loss(logits, gamma, alpha):
     weighted = softmax_focal_loss(logits, CLASSES, gamma, alpha, WEIGHT, "sum")
     torch.testing.assert_close(weighted, (expected * WEIGHT[CLASSES]).sum())
     assert gradcheck(lambda x: softmax_focal_loss(x, CLASSES, gamma, alpha, WEIGHT, "mean"), logits)
+
+
+@pytest.mark.parametrize("loss", [sigmoid_focal_loss, softmax_focal_loss])
+def test_alpha_is_not_rounded_in_double_precision(logits, loss):
+    """0.4 in single precision is off by 6e-9."""
+    with torch.no_grad():
+        losses = {alpha: loss(logits, CLASSES, 2.0, alpha, None, "none") for alpha in (0.4, 0.5)}
+    factors = torch.full_like(losses[0.5], 0.4 / 0.5)
+    if loss is sigmoid_focal_loss:
+        factors = factors.where(CLASSES[:, None] == torch.arange(4), 0.6 / 0.5)
+    torch.testing.assert_close(losses[0.4], losses[0.5] * factors, rtol=1e-12, atol=0)
+
+
+def test_many_logits_are_worked_through_in_parts(monkeypatch, logits):
+    results = []
+    for logits_at_once in (40, 12):  # three rows, and one in the last part
+        monkeypatch.setattr(focal_loss, "LOGITS_AT_ONCE", logits_at_once)
+        loss = sigmoid_focal_loss(logits, WITH_BACKGROUND, 2.0, 0.25, WEIGHT, "mean")
+        results.append((loss, *torch.autograd.grad(loss, logits)))
+    torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_memory_does_not_grow_with_the_logits(monkeypatch, backward):
+    """RetinaNet has 80 logits for each of 200,000 anchors of an image."""
+    monkeypatch.setattr(focal_loss, "LOGITS_AT_ONCE", 2**15)
+    logits, target = torch.zeros(2**13, 80), torch.zeros(2**13, dtype=torch.long)
+    function = focal_loss.sigmoid_focal_loss_backward if backward else focal_loss.sigmoid_focal_loss_forward
+    result = torch.empty_like(logits)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        function(logits, target, logits.new_empty(0), result, 2.0, 0.25)
+    changes = [event.nbytes() for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    assert max(itertools.accumulate(changes)) < result.nbytes
 
 
 def test_examples_without_a_class_have_no_softmax_loss(logits):

@@ -100,6 +100,24 @@ def test_roi_align_in_half_precision(maps, rois, mode, dtype):
     assert low.grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.half])
+def test_roi_pools_gradient_finds_its_cell_in_half_precision(dtype):
+    """Indices of cells are not rounded, as they would be beyond 256 or 2048."""
+    maps = torch.zeros(1, 1, 60, 60, dtype=dtype)
+    maps[0, 0, 43, 21] = maps[0, 0, 57, 52] = 1
+    rois = torch.tensor([[0, 20, 40, 25, 45], [0, 50, 50, 59, 59]], dtype=dtype)
+    roi_pool(maps.requires_grad_(), rois, (1, 1), 1.0).sum().backward()
+    assert maps.grad.nonzero().tolist() == [[0, 0, 43, 21], [0, 0, 57, 52]]
+
+
+def test_roi_pool_of_crossed_corners_is_zero(maps):
+    """Even if a cell lies between them: mmcv leaves such regions out."""
+    crossed = [[0, 6, 2, 4, 8], [0, 2.0, 6, 8, 4.5], [0, 3.5, 3.5, 2.5, 2.5]]
+    result = roi_pool(maps.requires_grad_(), maps.new_tensor(crossed), SIZE, SCALE)
+    result.sum().backward()
+    assert not result.any() and not maps.grad.any()
+
+
 def test_roi_pool(maps, rois):
     height, width = maps.shape[2:]
     expected = maps.new_zeros(len(rois), 3, *SIZE)
