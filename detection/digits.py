@@ -19,7 +19,7 @@ import shutil
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Callable, Dict, List, Literal, NamedTuple, Tuple, Union
+from typing import Any, Callable, Dict, List, Literal, NamedTuple, Optional, Tuple, Union
 
 import numpy as np
 from PIL import Image
@@ -109,14 +109,43 @@ def make_digits(folder: Union[str, Path], recipe: Recipe) -> bool:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def is_made(folder: Union[str, Path]) -> bool:
-    """Says whether a folder holds a set, of any recipe."""
-    return (Path(folder) / _MARK).is_file()
+def make_missing_digits(folder: Union[str, Path], recipe: Recipe) -> None:
+    """Writes a set where there is none; one of another size, count or seed is taken as it is.
+
+    Args:
+        folder: As for `make_digits`.
+        recipe: What to make.
+
+    Raises:
+        UserError: The folder holds something else, the set of another task or of another version's drawing among that.
+    """
+    folder = Path(folder)
+    found = _made_with(folder)
+    if found is None:
+        make_digits(folder, recipe)
+        return
+    for key in ("task", "version"):
+        if found.get(key) != getattr(recipe, key):
+            raise UserError(
+                f"{folder} holds digits made with {key}={found.get(key)}, needed are those with "
+                f"{key}={getattr(recipe, key)}: remove it, or choose another folder"
+            )
+
+
+def _made_with(folder: Path) -> Optional[Dict[str, Any]]:
+    """Reads the recipe of a set; None where there is no set."""
+    mark = folder / _MARK
+    if not mark.is_file():
+        return None
+    try:
+        return dict(json.loads(mark.read_text()))
+    except ValueError as error:
+        raise UserError(f"{mark} does not say what the digits were made with: remove {folder}") from error
 
 
 def _holds(folder: Path, recipe: Recipe) -> bool:
-    if is_made(folder):
-        found = json.loads((folder / _MARK).read_text())
+    found = _made_with(folder)
+    if found is not None:
         if found == asdict(recipe):
             return True
         differing = ", ".join(f"{key}={value}" for key, value in found.items() if value != asdict(recipe).get(key))

@@ -2,7 +2,7 @@
 
 from typing import Any, Dict, Optional
 
-from .digits import CLASSES, Recipe, is_made, make_digits
+from .digits import CLASSES, Recipe, make_missing_digits
 from .toolbox import mmdet
 
 
@@ -16,7 +16,7 @@ class DigitsDataset(mmdet.datasets.CocoDataset):
         **kwargs: Arguments of `CocoDataset`.
 
     Raises:
-        UserError: The folder holds something else.
+        UserError: The folder holds something else, the digits of another task among that.
     """
 
     METAINFO = {  # noqa: RUF012  mmengine's own way
@@ -36,6 +36,6 @@ class DigitsDataset(mmdet.datasets.CocoDataset):
     }
 
     def __init__(self, data_root: str, recipe: Optional[Dict[str, Any]] = None, **kwargs: Any) -> None:
-        if not is_made(data_root):
-            make_digits(data_root, Recipe(**(recipe or {})))
+        if not kwargs.get("lazy_init"):
+            make_missing_digits(data_root, Recipe(**(recipe or {})))
         super().__init__(data_root=data_root, **kwargs)

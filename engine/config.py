@@ -1,15 +1,35 @@
-"""Reading a config."""
+"""Reading a config, checking it, and filling in what it leaves open.
+
+Importing this lets configs inherit `mmseg::` bases where mmseg is installed under another name than upstream's.
+"""
 
 import copy
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any, Dict, Iterator, Optional, Union
 
 from mmengine.config import Config, ConfigDict
+from mmengine.config.utils import MODULE2PACKAGE
+from mmengine.registry import DATASETS
 
-from .errors import UserError
+from .errors import UserError, told_plainly
 
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 _EVALUATORS = ("val_evaluator", "test_evaluator")
+_MMSEG = ("mmsegmentation", "onedl-mmsegmentation")  # upstream's distribution, and that of the fork that is kept up
+
+
+def _installed_mmseg() -> str:
+    for name in _MMSEG:
+        try:
+            distribution(name)
+        except PackageNotFoundError:
+            continue
+        return name
+    return _MMSEG[0]
+
+
+MODULE2PACKAGE["mmseg"] = _installed_mmseg()
 
 
 def load(path: str, options: Optional[Dict[str, Any]] = None, data_root: Optional[str] = None) -> Config:
@@ -43,11 +63,20 @@ def datasets(cfg: Config) -> Iterator[ConfigDict]:
     """Lists the data sets of training, validation and test; of a wrapper, what it wraps."""
     for key in LOADERS:
         if cfg.get(key):
-            yield from (node for node in _nodes(cfg[key]) if "root" in node or "data_root" in node)
+            yield from unwrapped(cfg[key].dataset)
+
+
+def unwrapped(dataset: ConfigDict) -> Iterator[ConfigDict]:
+    """Lists what a data set's config wraps, as RepeatDataset and ConcatDataset do; without a wrapper, itself."""
+    inside = dataset.get("datasets") or ([dataset.dataset] if "dataset" in dataset else [])
+    if not inside:
+        yield dataset
+    for item in inside:
+        yield from unwrapped(item)
 
 
 def _set_root(cfg: Config, root: str) -> None:
-    found = list(datasets(cfg))
+    found = [dataset for dataset in datasets(cfg) if "root" in dataset or "data_root" in dataset]
     if not found:
         raise UserError(f"the data of {cfg.filename} lie in no folder, so they take no --data-root")
     olds = {dataset[key] for dataset in found for key in ("root", "data_root") if dataset.get(key)}
@@ -55,20 +84,89 @@ def _set_root(cfg: Config, root: str) -> None:
         dataset["root" if "root" in dataset else "data_root"] = root
     # Evaluators of COCO name the annotation file once more, with the root before it.
     for evaluator in (cfg.get(key) for key in _EVALUATORS):
-        for node in _nodes(evaluator):
+        for node in nodes(evaluator):
             for key, value in node.items():
                 for old in olds:
                     if isinstance(value, str) and value.startswith(old):
                         node[key] = str(Path(root) / value.removeprefix(old).lstrip("/"))
 
 
-def _nodes(value: Union[ConfigDict, list, Any]) -> Iterator[ConfigDict]:
+def nodes(value: Union[ConfigDict, list, Any]) -> Iterator[ConfigDict]:
+    """Lists all dicts of a config or of a part of it, however deep."""
     if isinstance(value, dict):
         yield value
         value = list(value.values())
     if isinstance(value, (list, tuple)):
         for item in value:
-            yield from _nodes(item)
+            yield from nodes(item)
+
+
+def complete(cfg: Config, package: str, check: str) -> Config:
+    """Checks the config of a detector or segmenter, and lets samples be drawn so that a resumed run goes on as the
+    first would have.
+
+    Args:
+        cfg: Changed in place.
+        package: What the config has to import.
+        check: The hook that compares the model with the data.
+
+    Raises:
+        UserError: It does not import the package, or a scheduler begins after the training has ended.
+    """
+    imports = (cfg.get("custom_imports") or {}).get("imports") or []
+    imports = [imports] if isinstance(imports, str) else imports
+    if not any(name.split(".")[0] == package for name in imports):
+        raise UserError(
+            f"{cfg.filename} does not import this library, so its backbones are not known: add "
+            f'custom_imports = dict(imports=["{package}"], allow_failed_imports=False)'
+        )
+    _check_schedule(cfg)
+    _seed_samples(cfg)
+    cfg.custom_hooks = [*(cfg.get("custom_hooks") or []), dict(type=check)]
+    return cfg
+
+
+def _check_schedule(cfg: Config) -> None:
+    loop = cfg.get("train_cfg") or {}
+    unit, key = ("iteration", "max_iters") if "max_iters" in loop else ("epoch", "max_epochs")
+    schedulers = cfg.get("param_scheduler") or []
+    for number, scheduler in enumerate(schedulers if isinstance(schedulers, (list, tuple)) else [schedulers]):
+        counts = "epoch" if scheduler.get("by_epoch", True) else "iteration"
+        begin = scheduler.get("begin", 0)
+        if counts == unit and key in loop and begin >= loop[key]:
+            raise UserError(
+                f"param_scheduler {number}, {scheduler.type}, begins at {unit} {begin}, but train_cfg.{key} is "
+                f"{loop[key]}: raise that, or shorten the warm-up by param_scheduler.0.end=N param_scheduler.1.begin=N"
+            )
+
+
+def _seed_samples(cfg: Config) -> None:
+    """The same shuffling, but augmentation is seeded sample by sample and not worker by worker."""
+    loader = cfg.get("train_dataloader") or {}
+    sampler = loader.get("sampler") or {}
+    if sampler.get("type") in ("DefaultSampler", "InfiniteSampler") and sampler.get("shuffle", True):
+        is_endless = "max_iters" in (cfg.get("train_cfg") or {})
+        loader.sampler = dict(type="EndlessSampler" if is_endless else "EpochSampler")
+
+
+def metainfo(dataset: ConfigDict, scope: str) -> Dict[str, Any]:
+    """Returns classes, palette and the like of a data set's config, without its files.
+
+    Args:
+        dataset: No wrapper.
+        scope: "mmdet" or "mmseg", whose data sets are registered by now.
+
+    Raises:
+        UserError: There is no such data set, or it names no classes.
+    """
+    with DATASETS.switch_scope_and_registry(scope) as registry, told_plainly():
+        if registry.get(dataset["type"]) is None:
+            known = ", ".join(sorted(registry.module_dict))
+            raise UserError(f"there is no data set {dataset['type']!r}; {scope} and this library have {known}")
+        meta = registry.build({**dataset, "pipeline": [], "lazy_init": True, "test_mode": False}).metainfo
+    if not meta.get("classes"):
+        raise UserError(f"data set {dataset['type']} names no classes: set metainfo=dict(classes=..., palette=...)")
+    return meta
 
 
 def plain(value: Any) -> Any:
@@ -82,7 +180,7 @@ def plain(value: Any) -> Any:
 def without_weights(model: ConfigDict) -> ConfigDict:
     """Takes away where training starts from, for a model whose weights do not matter or are loaded later."""
     model = copy.deepcopy(model)
-    for node in _nodes(model):
+    for node in nodes(model):
         for key in ("init_cfg", "pretrained"):
             if key in node:
                 node[key] = None

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import List, Sequence
 
-from PIL import Image
+import numpy as np
+from PIL import Image, ImageOps
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from .errors import UserError
@@ -41,3 +42,15 @@ def open_image(path: Path) -> Image.Image:
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, ...
         raise UserError(f"cannot read image {path}: {error or type(error).__name__}") from error
     return image
+
+
+def read_upright(path: Path) -> np.ndarray:
+    """Reads a picture as mmcv does, turned as the camera was held: what mmdet and mmseg find in it lies there.
+
+    Returns:
+        Red, green and blue, (H, W, 3), 0 to 255.
+
+    Raises:
+        UserError: See `open_image`.
+    """
+    return np.asarray(ImageOps.exif_transpose(open_image(path)).convert("RGB"))

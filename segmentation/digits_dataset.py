@@ -5,7 +5,7 @@ from typing import Any, Dict, Optional
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
-from detection.digits import CLASSES, Recipe, is_made, make_digits
+from detection.digits import CLASSES, Recipe, make_missing_digits
 
 
 @DATASETS.register_module()
@@ -18,7 +18,7 @@ class DigitsSegDataset(BaseSegDataset):
         **kwargs: Arguments of `BaseSegDataset`.
 
     Raises:
-        UserError: The folder holds something else.
+        UserError: The folder holds something else, the digits of another task among that.
     """
 
     METAINFO = {  # noqa: RUF012  mmengine's own way
@@ -39,6 +39,6 @@ class DigitsSegDataset(BaseSegDataset):
     }
 
     def __init__(self, data_root: str, recipe: Optional[Dict[str, Any]] = None, **kwargs: Any) -> None:
-        if not is_made(data_root):
-            make_digits(data_root, Recipe(**{"task": "segmentation", **(recipe or {})}))
+        if not kwargs.get("lazy_init"):
+            make_missing_digits(data_root, Recipe(**{"task": "segmentation", **(recipe or {})}))
         super().__init__(data_root=data_root, **kwargs)

@@ -1,13 +1,16 @@
 """Annotations, checked as they are read."""
 
+import io
 from typing import Any, Dict, Optional
 
+from mmengine import fileio
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import TRANSFORMS
+from PIL import Image
 
 from engine.errors import UserError
 
-IGNORED = 255  # the label that losses and figures leave out
+from .pictures import IGNORED
 
 
 @TRANSFORMS.register_module()
@@ -33,7 +36,7 @@ class LoadCheckedAnnotations(LoadAnnotations):
         path = results["seg_map_path"]
         try:
             results = super().transform(results)
-        except (FileNotFoundError, AssertionError):
+        except (FileNotFoundError, AssertionError, UserError):
             raise
         except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, ...
             raise UserError(f"cannot read annotation {path}: {error or type(error).__name__}") from error
@@ -55,6 +58,18 @@ class LoadCheckedAnnotations(LoadAnnotations):
                 f"{self.num_classes - 1 + offset}, {'0 and ' if offset else ''}255 being ignored"
             )
         return results
+
+    def _load_seg_map(self, results: Dict[str, Any]) -> None:
+        """mmseg keeps eight bits of each label, without a word."""
+        path = results["seg_map_path"]
+        if self.imdecode_backend != "tifffile":
+            with Image.open(io.BytesIO(fileio.get(path, backend_args=self.backend_args))) as picture:
+                greatest = picture.getextrema()[1] if picture.mode[0] in "IF" else 0  # of more than eight bits
+            if greatest > IGNORED:
+                raise UserError(
+                    f"annotation {path} holds label {greatest}; labels go up to {IGNORED}, which is ignored"
+                )
+        super()._load_seg_map(results)
 
 
 def _size(shape: Any) -> str:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 Palette = Sequence[Tuple[int, int, int]]
-_IGNORED = 255  # drawn as it is, without a colour
+IGNORED = 255  # the label that losses and figures leave out, and drawings too
 _MOST = 24  # classes in a legend
 
 
@@ -25,7 +25,7 @@ class Scene:
 
 def shares(labels: np.ndarray) -> List[Tuple[int, float]]:
     """Lists the classes of a map (H, W) and their shares of its area, the largest first."""
-    found, counts = np.unique(labels[labels != _IGNORED], return_counts=True)
+    found, counts = np.unique(labels[labels != IGNORED], return_counts=True)
     order = np.argsort(-counts, kind="stable")
     return [(int(found[place]), float(counts[place]) / labels.size) for place in order]
 
@@ -101,6 +101,6 @@ def _show(axes: Axes, image: np.ndarray, labels: Optional[np.ndarray], palette: 
         colours = np.zeros((256, 3), dtype=np.float32)
         colours[: len(palette)] = palette
         mixed = (1 - opacity) * image + opacity * colours[labels]
-        image = np.where((labels == _IGNORED)[..., None], image, mixed).round().astype(np.uint8)
+        image = np.where((labels == IGNORED)[..., None], image, mixed).round().astype(np.uint8)
     axes.imshow(image)
     axes.set_axis_off()

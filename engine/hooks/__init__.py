@@ -2,18 +2,22 @@
 
 from .console import ConsoleHook
 from .curve import CurveHook
+from .describe import DescribeHook
 from .ema import ModelEmaHook
 from .iter_seed import IterSeedHook
 from .keep_checkpoints import KeepCheckpointsHook
 from .loss_guard import LossGuardHook
 from .plain_state import PlainStateHook
+from .scenes import ScenesHook
 
 __all__ = [
     "ConsoleHook",
     "CurveHook",
+    "DescribeHook",
     "IterSeedHook",
     "KeepCheckpointsHook",
     "LossGuardHook",
     "ModelEmaHook",
     "PlainStateHook",
+    "ScenesHook",
 ]

@@ -1,7 +1,5 @@
 """What only the training of segmenters needs, each idea a hook of its own. Importing it brings in mmseg."""
 
-import engine  # noqa: F401  registers the hooks that all tasks share
-
 from .. import toolbox  # noqa: F401  quietly, before anything else brings it in
 from .check import CheckSegmenterHook
 from .describe import DescribeSegmenterHook

@@ -7,6 +7,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from torch import nn
 
+from backbones.dense import DenseBackbone
 from engine.errors import UserError
 
 
@@ -35,35 +36,55 @@ def check_channels(model: nn.Module) -> None:
     Raises:
         UserError: They differ.
     """
-    given = list(getattr(model.backbone, "channels", ()))
-    if not given:
+    backbone = getattr(model, "backbone", None)
+    if not isinstance(backbone, DenseBackbone):  # other backbones don't tell
         return
-    giver = f"the backbone {model.backbone.name}"
+    given, giver = list(backbone.channels), f"the backbone {backbone.name}"
     neck = getattr(model, "neck", None)
     if neck is not None:
-        taken = neck.in_channels
-        taken = [taken] if isinstance(taken, int) else list(taken)
-        if taken != given:
-            raise UserError(
-                f"the neck, {type(neck).__name__}, takes maps of {taken} channels, but {giver} gives {given}: set "
-                f"model.neck.in_channels to {given}, or choose others of its maps by model.backbone.out_indices"
-            )
-        given = [neck.out_channels] * neck.num_outs
-        giver = f"the neck {type(neck).__name__}"
+        check_neck(neck, given, giver)
+        width, count = (getattr(neck, name, None) for name in ("out_channels", "num_outs"))
+        if not (isinstance(width, int) and isinstance(count, int)):
+            return
+        given, giver = [width] * count, f"the neck {type(neck).__name__}"
     for name, head in heads(model):
-        if not hasattr(head, "in_index"):  # Mask2Former's takes all
-            continue
-        indices = [head.in_index] if isinstance(head.in_index, int) else list(head.in_index)
-        taken = [head.in_channels] if isinstance(head.in_index, int) else list(head.in_channels)
-        if max(indices) >= len(given):
-            raise UserError(f"model.{name}.in_index is {head.in_index}, but {giver} gives {len(given)} maps")
-        fitting = [given[index] for index in indices]
-        if taken != fitting:
-            setting = fitting[0] if isinstance(head.in_index, int) else fitting
-            raise UserError(
-                f"model.{name} takes maps of {taken} channels, but {giver} gives {fitting}: set "
-                f"model.{name}.in_channels to {setting}"
-            )
+        if hasattr(head, "in_index"):  # Mask2Former's takes all
+            check_head(name, head, given, giver)
+
+
+def check_neck(neck: nn.Module, given: List[int], giver: str) -> None:
+    """Compares the channels that a neck takes, if it tells them, with those it is given by the backbone.
+
+    Raises:
+        UserError: They differ.
+    """
+    taken = getattr(neck, "in_channels", given)
+    taken = [taken] if isinstance(taken, int) else list(taken)
+    if taken != given:
+        raise UserError(
+            f"the neck, {type(neck).__name__}, takes maps of {taken} channels, but {giver} gives {given}: set "
+            f"model.neck.in_channels to {given}, or choose others of its maps by model.backbone.out_indices"
+        )
+
+
+def check_head(name: str, head: nn.Module, given: List[int], giver: str) -> None:
+    """Compares the channels that a head takes of some maps with those it is given.
+
+    Raises:
+        UserError: They differ, or there is no such map.
+    """
+    takes_one = isinstance(head.in_index, int)
+    indices = [head.in_index] if takes_one else list(head.in_index)
+    if not all(-len(given) <= index < len(given) for index in indices):
+        raise UserError(f"model.{name}.in_index is {head.in_index}, but {giver} gives {len(given)} maps")
+    fitting = [given[index] for index in indices]
+    taken = [head.in_channels] if isinstance(head.in_channels, int) else list(head.in_channels)
+    is_sum = head.input_transform == "resize_concat"
+    if taken != ([sum(fitting)] if is_sum else fitting):
+        raise UserError(
+            f"model.{name} takes maps of {taken} channels{' in all' if is_sum else ''}, but {giver} gives {fitting}: "
+            f"set model.{name}.in_channels to {fitting[0] if takes_one else fitting}"
+        )
 
 
 def check_classes(model: nn.Module, dataset: Any) -> None:
@@ -74,19 +95,19 @@ def check_classes(model: nn.Module, dataset: Any) -> None:
     """
     classes = getattr(dataset, "metainfo", {}).get("classes")
     for name, head in heads(model):
-        if classes is not None and head.num_classes != len(classes):
+        count = getattr(head, "num_classes", None)
+        if classes is not None and count is not None and count != len(classes):
             raise UserError(
-                f"model.{name} has {head.num_classes} classes, the data {len(classes)} ({', '.join(classes[:3])}, "
+                f"model.{name} has {count} classes, the data {len(classes)} ({', '.join(classes[:3])}, "
                 f"...): set its num_classes to {len(classes)}"
             )
 
 
 def heads(model: nn.Module) -> Iterator[Tuple[str, nn.Module]]:
     """Lists the heads by their names in the config."""
-    auxiliary = getattr(model, "auxiliary_head", None)
-    several: List[nn.Module] = list(auxiliary) if isinstance(auxiliary, nn.ModuleList) else []
-    yield "decode_head", model.decode_head
-    if several:
-        yield from ((f"auxiliary_head.{number}", head) for number, head in enumerate(several))
-    elif auxiliary is not None:
-        yield "auxiliary_head", auxiliary
+    for name in ("decode_head", "auxiliary_head"):
+        head = getattr(model, name, None)
+        if isinstance(head, nn.ModuleList):  # of a cascade, or several auxiliary ones
+            yield from ((f"{name}.{number}", one) for number, one in enumerate(head))
+        elif head is not None:
+            yield name, head

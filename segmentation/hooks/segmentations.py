@@ -1,21 +1,18 @@
 """The picture of an evaluation."""
 
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict
 
-import numpy as np
-from mmengine.dist import master_only
-from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-from engine.images import open_image
-from engine.progress import Progress
+from engine.hooks import ScenesHook
+from engine.images import read_upright
 
 from ..pictures import Scene, draw_scenes
 
 
 @HOOKS.register_module()
-class SegmentationsHook(Hook):
+class SegmentationsHook(ScenesHook):
     """Draws `segmentations.png`, some pictures with their annotations and what was predicted, for the best validation
     and a test.
 
@@ -23,48 +20,14 @@ class SegmentationsHook(Hook):
         count: How many pictures, the first of the set.
     """
 
-    priority = "LOWEST"  # KeepCheckpointsHook has decided whether this is the best
-
     def __init__(self, count: int = 4) -> None:
-        self.count = count
-        self.scenes: List[Scene] = []
+        super().__init__(count)
 
-    def before_val_epoch(self, runner: Any) -> None:
-        """Forgets the last evaluation."""
-        self.scenes = []
+    def scene(self, sample: Any) -> Scene:
+        """Takes the picture at its own size, which is that of the maps, with what was predicted and what is there."""
+        there = sample.gt_sem_seg.data[0].cpu().numpy() if "gt_sem_seg" in sample else None
+        return Scene(read_upright(Path(sample.img_path)), sample.pred_sem_seg.data[0].cpu().numpy(), there)
 
-    def before_test_epoch(self, runner: Any) -> None:
-        """Forgets the last evaluation."""
-        self.scenes = []
-
-    @master_only
-    def after_val_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Optional[Sequence[Any]] = None
-    ) -> None:
-        """Keeps the first pictures."""
-        for sample in outputs[: self.count - len(self.scenes)]:
-            image = np.asarray(open_image(Path(sample.img_path)).convert("RGB"))
-            there = sample.gt_sem_seg.data[0].cpu().numpy() if "gt_sem_seg" in sample else None
-            self.scenes.append(Scene(image, sample.pred_sem_seg.data[0].cpu().numpy(), there))
-
-    def after_test_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Optional[Sequence[Any]] = None
-    ) -> None:
-        """Keeps the first pictures."""
-        self.after_val_iter(runner, batch_idx, data_batch, outputs)
-
-    @master_only
-    def after_val_epoch(self, runner: Any, metrics: Optional[Dict[str, float]] = None) -> None:
-        """Draws when this validation is the best so far."""
-        if runner.message_hub.runtime_info.get("best_at") == Progress.of(runner).done:
-            self._draw(runner, runner.val_dataloader.dataset)
-
-    @master_only
-    def after_test_epoch(self, runner: Any, metrics: Optional[Dict[str, float]] = None) -> None:
-        """Draws always."""
-        self._draw(runner, runner.test_dataloader.dataset)
-
-    def _draw(self, runner: Any, dataset: Any) -> None:
-        if self.scenes:
-            meta = dataset.metainfo
-            draw_scenes(self.scenes, meta["classes"], meta["palette"], Path(runner.work_dir) / "segmentations.png")
+    def draw(self, meta: Dict[str, Any], folder: Path) -> None:
+        """Draws `segmentations.png`."""
+        draw_scenes(self.scenes, meta["classes"], meta["palette"], folder / "segmentations.png")

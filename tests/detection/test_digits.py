@@ -3,6 +3,7 @@
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from detection import digits
-from detection.digits import Recipe, make_digits
+from detection.digits import Recipe, make_digits, make_missing_digits
 from engine import UserError
 
 from ..classification_fixtures import ROOT, run_here
@@ -80,6 +81,22 @@ def test_what_is_there_is_not_made_again(made):
         make_digits(made, Recipe(train=12, val=6, size=96, seed=5))
 
 
+@pytest.mark.parametrize(("key", "value"), [("task", "segmentation"), ("version", 1)])
+def test_a_set_of_another_task_or_drawing_is_not_taken_for_the_one_needed(made, tmp_path, key, value):
+    folder = tmp_path / "digits"
+    folder.mkdir()
+    (folder / "digits.json").write_text(json.dumps({**asdict(SMALL), key: value}))
+    needed = getattr(SMALL, key)
+    with pytest.raises(
+        UserError, match=f"{folder} holds digits made with {key}={value}, needed .* {key}={needed}: rem"
+    ):
+        make_missing_digits(folder, SMALL)
+    make_missing_digits(made, Recipe(train=3, val=2, size=64, seed=7))  # another size of the same is as good
+    (folder / "digits.json").write_text("{")
+    with pytest.raises(UserError, match=r"digits.json does not say what the digits were made with: remove"):
+        make_missing_digits(folder, SMALL)
+
+
 def test_interrupted_writing_leaves_nothing(tmp_path, monkeypatch):
     real = digits.draw_canvas
 
@@ -102,7 +119,9 @@ def test_two_processes_that_make_one_set_end_with_it_whole(tmp_path, made):
     assert [path.name for path in tmp_path.iterdir()] == ["digits"]
 
 
-def test_segmentation_has_the_same_canvases_and_eleven_classes(made, tmp_path):
+def test_segmentation_has_the_same_canvases_and_eleven_classes(made, tmp_path, monkeypatch):
+    """But for its larger digits, which are taken away here."""
+    monkeypatch.setitem(digits._HEIGHTS, "segmentation", digits._HEIGHTS["detection"])
     make_digits(tmp_path / "ade", Recipe("segmentation", train=12, val=6, size=96))
     for ade, split in (("training", "train"), ("validation", "val")):
         coco = COCO(made / "annotations" / f"instances_{split}.json")

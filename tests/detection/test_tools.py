@@ -1,16 +1,23 @@
 """tools/test.py, predict.py and flops.py on detectors, and all of them on COCO's own layout and pipeline."""
 
+import inspect
 import json
 
+import mmcv
 import numpy as np
 import pytest
 import torch
+from mmengine.structures import InstanceData
 from PIL import Image
 
 pytest.importorskip("mmdet", reason="mmdet is not installed")
 
+from mmdet.structures import DetDataSample
+
 from detection.flops import PROPOSALS, count_detector
+from detection.hooks import DetectionsHook
 from detection.pictures import Detections, Scene, draw_detections, draw_scenes
+from detection.predictor import Predictor
 from engine import UserError
 
 from ..classification_fixtures import ROOT, SAMPLES, run_here
@@ -38,7 +45,7 @@ def test_test_prints_cocos_figures_and_draws_what_was_found(trained):
     said = figures(run_here("test.py", config, checkpoint))
     assert {"coco/bbox_mAP", "coco/bbox_mAP_50", "coco/segm_mAP"} <= said.keys()
     scores = torch.load(checkpoint, weights_only=True)["message_hub"]["log_scalars"]
-    assert float(said["coco/bbox_mAP_50"]) == pytest.approx(scores["val/coco/bbox_mAP_50"][0][-1], abs=1e-3)
+    assert float(said["coco/bbox_mAP_50"]) == pytest.approx(scores["val/coco/bbox_mAP_50"][0][-1].item(), abs=1e-3)
     assert min(Image.open(f"{said['pictures']}/detections.png").size) > 200
 
 
@@ -66,6 +73,22 @@ def test_predict_needs_nothing_but_the_checkpoint(trained, tmp_path, monkeypatch
     torch.save({key: whole[key] for key in ("state_dict", "meta")}, tmp_path / "plain.pth")
     again = run_here("predict.py", tmp_path / "plain.pth", *images, "--threshold", 0.0, "--config", config)
     assert again.splitlines()[:2] == lines[:2]
+
+
+def test_pictures_of_a_run_and_of_a_prediction_show_the_same(trained):
+    """One threshold, unless another is given."""
+    hook, call = (inspect.signature(function).parameters for function in (DetectionsHook, Predictor.__call__))
+    assert hook["threshold"].default == call["threshold"].default == 0.5
+
+
+def test_a_photo_that_a_camera_turned_is_drawn_as_the_detector_sees_it(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn to the right
+    path = tmp_path / "photo.jpg"
+    Image.linear_gradient("L").resize((60, 40)).convert("RGB").save(path, exif=exif)
+    nothing = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long), scores=torch.zeros(0))
+    sample = DetDataSample(metainfo=dict(img_path=str(path)), pred_instances=nothing)
+    assert DetectionsHook().scene(sample).image == pytest.approx(mmcv.imread(str(path)), abs=2)
 
 
 def test_test_refuses_a_checkpoint_of_another_detector(trained, tmp_path):
@@ -173,7 +196,7 @@ def test_coco_as_it_is_trains_evaluates_resumes_and_predicts(tmp_path):
     work_dir = tmp_path / "run"
     run_here("train.py", *arguments, "--work-dir", work_dir)
     whole = torch.load(work_dir / "epoch_2.pth", weights_only=True)
-    losses = whole["message_hub"]["log_scalars"]["train/loss"][0]
+    losses = whole["message_hub"]["log_scalars"]["train/loss"][0].tolist()
     assert len(losses) == 8 and np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])
 
     (work_dir / "epoch_2.pth").unlink()

@@ -5,6 +5,7 @@ import signal
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from PIL import Image
 
 pytest.importorskip("mmdet", reason="mmdet is not installed")
@@ -33,7 +34,7 @@ def load(work_dir, name):
 
 
 def losses(checkpoint, key="train/loss"):
-    return checkpoint["message_hub"]["log_scalars"][key][0]
+    return checkpoint["message_hub"]["log_scalars"][key][0].tolist()
 
 
 def test_a_run_leaves_what_it_promises(finished):
@@ -80,6 +81,24 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path, data, finished):
     assert all(torch.equal(value, other["state_dict"][key]) for key, value in one["state_dict"].items())
 
 
+def test_a_run_by_iterations_resumes_to_the_same_weights(tmp_path, finished):
+    cfg = Config.fromfile(finished[0])
+    cfg.train_cfg = dict(type="IterBasedTrainLoop", max_iters=6, val_interval=3)
+    cfg.train_dataloader.sampler = dict(type="InfiniteSampler")
+    cfg.param_scheduler = [dict(type="PolyLR", by_epoch=False)]
+    cfg.log_processor.by_epoch = False
+    cfg.default_hooks.checkpoint.interval = 3
+    cfg.dump(tmp_path / "config.py")
+    run_here("train.py", tmp_path / "config.py", "--work-dir", tmp_path / "whole")
+    (tmp_path / "part").mkdir()
+    (tmp_path / "part" / "iteration_3.pth").write_bytes((tmp_path / "whole" / "iteration_3.pth").read_bytes())
+    resumed = run_here("train.py", tmp_path / "config.py", "--work-dir", tmp_path / "part", "--resume")
+    assert "for 6 iterations from iteration 4:" in resumed
+    one, other = (load(tmp_path / name, "iteration_6.pth") for name in ("whole", "part"))
+    assert losses(one) == losses(other)
+    assert all(torch.equal(value, other["state_dict"][key]) for key, value in one["state_dict"].items())
+
+
 def test_amp_trains_in_bfloat16_on_the_cpu(tmp_path, finished):
     config, whole, _ = finished
     run_here("train.py", config, "--work-dir", tmp_path / "run", "--amp", "--cfg-options", "train_cfg.max_epochs=2")
@@ -100,7 +119,7 @@ def test_two_processes_train_one_model_and_score_all_images(tmp_path, data, fini
     # What two processes scored together is what one scores alone.
     output = run_here("test.py", config, tmp_path / "run" / "epoch_2.pth")
     alone = dict(line.split(": ") for line in output.strip().splitlines())
-    together = checkpoint["message_hub"]["log_scalars"]["val/coco/bbox_mAP_50"][0][-1]
+    together = checkpoint["message_hub"]["log_scalars"]["val/coco/bbox_mAP_50"][0][-1].item()
     assert float(alone["coco/bbox_mAP_50"]) == pytest.approx(together, abs=1e-3)
 
 
@@ -136,7 +155,8 @@ def test_damaged_annotations_are_told(tmp_path):
     content = path.read_text()
     path.write_text(content.replace('"name": "', '"name": "digit '))
     with pytest.raises(
-        UserError, match=r"no picture of a data set has an annotation of a known class: give its metainfo"
+        UserError,
+        match=r"a data set has no picture: of one of detection, none has an annotation of a known class, give",
     ):
         run_here(*arguments)
     path.write_text(content[: len(content) // 2])

@@ -26,7 +26,7 @@ val_dataloader = dict(batch_size=2, dataset=dict(data_root={str(data_root)!r}))
 test_dataloader = dict(batch_size=2, dataset=dict(data_root={str(data_root)!r}))
 for loader in (train_dataloader, val_dataloader, test_dataloader):
     loader["dataset"]["recipe"] = dict(train=6, val=4, size=64)
-param_scheduler = [dict(type="PolyLR", eta_min=0.0, power=1.0, begin=0, end=4, by_epoch=False)]
+param_scheduler = [dict(type="PolyLR", eta_min=0.0, power=1.0, begin=0, by_epoch=False)]
 train_cfg = dict(max_iters=4, val_interval=2)
 default_hooks = dict(checkpoint=dict(interval=1))
 {extra}

@@ -42,7 +42,7 @@ train_dataloader = dict(batch_size=8, num_workers=0)
 val_dataloader = dict(num_workers=0, dataset=dict(indices=4))
 test_dataloader = dict(num_workers=0, dataset=dict(indices=4))
 optim_wrapper = dict(optimizer=dict(lr=1e-2))
-param_scheduler = [dict(type="PolyLR", eta_min=0.0, power=1.0, begin=0, end=12, by_epoch=False)]
+param_scheduler = [dict(type="PolyLR", eta_min=0.0, power=1.0, begin=0, by_epoch=False)]
 train_cfg = dict(max_iters=12, val_interval=6)
 default_hooks = dict(checkpoint=dict(interval=3))
 """)
@@ -64,7 +64,7 @@ def run(config, tmp_path_factory):
 
 
 def losses(work_dir, name):
-    return files.read(work_dir / name)["message_hub"]["log_scalars"]["train/loss"][0]
+    return files.read(work_dir / name)["message_hub"]["log_scalars"]["train/loss"][0].tolist()
 
 
 def test_losses_fall_and_figures_checkpoints_and_pictures_are_there(run):

@@ -2,16 +2,17 @@
 
 import importlib.util
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
-from mmengine.config import Config
 from PIL import Image
 
 from detection.digits import Recipe, make_digits
 from engine import UserError
 
-from ..classification_fixtures import run_here
+from ..classification_fixtures import environment, run_here
 from .fixtures import small_config
 
 pytest.importorskip("mmseg", reason="mmseg is not installed")
@@ -55,7 +56,20 @@ def said(config, *arguments):
             "custom_imports = dict(_delete_=True, imports=['backbones'])",
             'add custom_imports = dict(imports=["segmentation"]',
         ),
+        ("custom_imports = None", 'add custom_imports = dict(imports=["segmentation"]'),
         ("train_dataloader['dataset']['type'] = 'DigitDataset'", "there is no data set 'DigitDataset'"),
+        (
+            "train_dataloader['dataset'] = dict(_delete_=True, type='BaseSegDataset')",
+            "data set BaseSegDataset names no classes: set metainfo=dict(classes=..., palette=...)",
+        ),
+        (
+            "param_scheduler.append(dict(type='PolyLR', by_epoch=False, begin=4))",
+            "param_scheduler 1, PolyLR, begins at iteration 4, but train_cfg.max_iters is 4: raise that, or shorten",
+        ),
+        (
+            "val_dataloader = val_cfg = val_evaluator = test_dataloader = test_cfg = test_evaluator = None",
+            "does not say how pictures are prepared for prediction: add a test_dataloader or a val_dataloader",
+        ),
     ],
 )
 def test_a_mistake_in_the_config_is_told_with_what_to_change(digits, tmp_path, line, message):
@@ -99,8 +113,12 @@ def test_pictures_that_cannot_be_read_are_named(broken):
             lambda labels: labels + 1,
             "annotation {path} holds label 11; with 11 classes and reduce_zero_label=False labels go from 0 to 10",
         ),
+        (
+            lambda labels: np.where(labels == 10, np.uint16(300), labels),
+            "annotation {path} holds label 300; labels go up to 255, which is ignored",
+        ),
     ],
-    ids=["damaged", "colours", "size", "labels"],
+    ids=["damaged", "colours", "size", "labels", "more than eight bits"],
 )
 def test_annotations_that_do_not_fit_are_named(broken, spoil, message):
     data, config = broken
@@ -129,8 +147,21 @@ def test_without_mmseg_the_package_says_what_to_install(monkeypatch):
         importlib.reload(segmentation)
 
 
-def test_a_config_can_inherit_from_mmseg_by_its_prefix(tmp_path):
-    """mmengine itself knows mmseg by the name of upstream's distribution alone."""
+def test_digits_of_another_task_are_refused(tmp_path):
+    make_digits(tmp_path / "data", Recipe(train=1, val=1, size=64))
+    told = said(small_config(tmp_path, tmp_path / "data"))
+    assert "holds digits made with task=detection, needed are those with task=segmentation" in told
+
+
+@pytest.mark.parametrize("imports", ["engine.config", "segmentation"])
+def test_a_config_can_inherit_from_mmseg_by_its_prefix(tmp_path, imports):
+    """mmengine itself knows mmseg by the name of upstream's distribution alone; tools read a config before they know
+    that it is a segmenter's.
+    """
     path = tmp_path / "config.py"
     path.write_text("_base_ = 'mmseg::_base_/models/upernet_swin.py'\n")
-    assert Config.fromfile(path).model.decode_head.type == "UPerHead"
+    code = (
+        f"import {imports}; from mmengine import Config; print(Config.fromfile({str(path)!r}).model.decode_head.type)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True)
+    assert result.stdout.strip().endswith("UPerHead"), result.stderr

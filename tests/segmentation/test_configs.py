@@ -3,14 +3,16 @@ training step and predicts, on whole images and in sliding windows; the others a
 """
 
 import warnings
+from unittest.mock import Mock
 
 import pytest
 import timm
 import torch
 import yaml
 from mmengine.config import Config
-from mmengine.optim import build_optim_wrapper
+from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import init_default_scope
+from mmengine.runner import IterBasedTrainLoop, Runner
 from mmengine.structures import PixelData
 
 from ..classification_fixtures import ROOT
@@ -42,6 +44,7 @@ TRAINED = {
     "dat-t_upernet",
     "dat-pp-t_fpn",
     "dat-pp-t_upernet",
+    "vitaev2-s_fpn",
     "vitaev2-s_upernet",
     "convit-ti_sfp-upernet",
     "tnt-ti_sfp-upernet",
@@ -67,6 +70,7 @@ def test_what_the_papers_trained_is_there():
         "halonet": ["halonet-26t", "halonet-50ts", "halonet-h0-256"],
         "sgformer": ["sgformer-s", "sgformer-m", "sgformer-b"],
         "dat": ["dat-t", "dat-s", "dat-b", "dat-pp-t", "dat-pp-s", "dat-pp-b"],
+        "vitae": ["vitaev2-s"],
     }.items():
         for model in models:
             for settings in ("fpn_8xb2-80k", "upernet_8xb2-160k"):
@@ -103,7 +107,8 @@ def test_config_fits(path):
 
 def check_recipe(cfg, head, settings):
     iterations = {"8xb2-80k": 80000, "8xb2-160k": 160000}[settings]
-    assert cfg.train_cfg.max_iters == cfg.param_scheduler[-1].end == iterations
+    assert cfg.train_cfg.max_iters == iterations
+    assert last_rate(cfg, iterations).end == iterations and last_rate(cfg, 4000).end == 4000
     assert cfg.train_dataloader.batch_size * 8 == cfg.auto_scale_lr.base_batch_size == 16
     optimizer = cfg.optim_wrapper.optimizer
     assert (optimizer.type, optimizer.lr, optimizer.weight_decay) == {
@@ -117,6 +122,14 @@ def check_recipe(cfg, head, settings):
     assert cfg.model.decode_head.num_classes == 150
     assert cfg.model.get("pretrained") is None  # mmseg would give it to the backbone
     assert cfg.model.test_cfg.mode == ("slide" if head == "sfp-upernet" else "whole")
+
+
+def last_rate(cfg, max_iters):
+    """Builds the last scheduler as the runner does for a run of so many iterations."""
+    loop = Mock(spec=IterBasedTrainLoop)
+    runner = Mock(spec=Runner, _train_loop=loop, max_iters=max_iters, train_dataloader=[], logger=Mock())
+    optimizer = OptimWrapper(torch.optim.SGD([torch.zeros(1)], lr=1.0))
+    return Runner._build_param_scheduler(runner, list(cfg.param_scheduler), optimizer)[-1]
 
 
 def narrow(model):

@@ -1,17 +1,29 @@
 """The embedded set of digits and the training of a segmenter on it, in one process and in two."""
 
+import mmcv
 import numpy as np
 import pytest
+import torch
+from mmengine.config import Config
+from mmengine.structures import PixelData
 from PIL import Image
 
+import engine.predictor
 from detection.digits import CLASSES, Recipe, make_digits
 from engine import checkpoint as files
+from engine.config import load
+from engine.images import read_upright
 from engine.progress import Progress
 
 from ..classification_fixtures import run_here, run_tool
 from .fixtures import small_config
 
 pytest.importorskip("mmseg", reason="mmseg is not installed")
+
+from segmentation.config import complete
+from segmentation.hooks import SegmentationsHook
+from segmentation.predictor import Predictor
+from segmentation.toolbox import mmseg
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +34,7 @@ def run(tmp_path_factory):
 
 
 def losses(path):
-    return files.read(path)["message_hub"]["log_scalars"]["train/loss"][0]
+    return files.read(path)["message_hub"]["log_scalars"]["train/loss"][0].tolist()
 
 
 def test_the_set_is_written_where_it_is_missing_and_its_labels_are_the_digits(run):
@@ -61,6 +73,113 @@ def test_a_resumed_run_goes_on_as_the_first_would_have(run, tmp_path):
     output = run_here("train.py", config, "--work-dir", tmp_path, "--resume")
     assert "for 4 iterations from iteration 4: " in output
     assert losses(tmp_path / "iteration_4.pth") == losses(whole / "iteration_4.pth")
+
+
+def test_rates_fall_to_the_end_of_a_run_whatever_its_length(run, tmp_path):
+    config, whole, _ = run
+    run_here("train.py", config, "--work-dir", tmp_path, "--cfg-options", "train_cfg.max_iters=3")
+    for path in (whole / "iteration_4.pth", tmp_path / "iteration_3.pth"):
+        rates = files.read(path)["message_hub"]["log_scalars"]["train/lr"][0].tolist()
+        assert rates == pytest.approx(np.linspace(rates[0], 0, len(rates)))
+
+
+def by_epochs(config):
+    """The same run by epochs of three iterations, two of them."""
+    cfg = Config.fromfile(config)
+    cfg.train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=2)
+    cfg.train_dataloader.sampler = dict(type="DefaultSampler", shuffle=True)
+    cfg.param_scheduler[0].by_epoch = True
+    path = config.parent / "by_epochs.py"
+    cfg.dump(path)
+    return path
+
+
+def test_a_resumed_run_by_epochs_goes_on_as_the_first_would_have(run, tmp_path):
+    config = by_epochs(run[0])
+    run_here("train.py", config, "--work-dir", tmp_path / "whole")
+    (tmp_path / "part").mkdir()
+    (tmp_path / "part" / "epoch_1.pth").write_bytes((tmp_path / "whole" / "epoch_1.pth").read_bytes())
+    output = run_here("train.py", config, "--work-dir", tmp_path / "part", "--resume")
+    assert "for 2 epochs from epoch 2: " in output
+    assert losses(tmp_path / "part" / "epoch_2.pth") == losses(tmp_path / "whole" / "epoch_2.pth")
+
+
+@pytest.mark.parametrize("shuffle", [dict(), dict(shuffle=True)], ids=["by default", "said"])
+@pytest.mark.parametrize(
+    ("loop", "sampler"), [(dict(max_iters=8), "EndlessSampler"), (dict(max_epochs=8), "EpochSampler")]
+)
+@pytest.mark.parametrize("given", ["DefaultSampler", "InfiniteSampler"])
+def test_samples_are_seeded_by_their_place_in_the_run(given, shuffle, loop, sampler):
+    imports = dict(imports=["segmentation"])
+    cfg = Config(
+        dict(custom_imports=imports, train_cfg=loop, train_dataloader=dict(sampler=dict(type=given, **shuffle)))
+    )
+    assert engine.config.complete(cfg, "segmentation", "CheckSegmenterHook").train_dataloader.sampler.type == sampler
+
+
+def test_an_order_that_is_not_shuffled_is_kept_and_a_config_may_have_no_training():
+    sampler = dict(type="DefaultSampler", shuffle=False)
+    cfg = dict(custom_imports=dict(imports="segmentation"), train_dataloader=dict(sampler=sampler))
+    assert engine.config.complete(Config(cfg), "segmentation", "Hook").train_dataloader.sampler == sampler
+    cfg["train_dataloader"] = cfg["train_cfg"] = None
+    assert engine.config.complete(Config(cfg), "segmentation", "Hook").custom_hooks == [dict(type="Hook")]
+
+
+@pytest.fixture(scope="module")
+def wrapped(run):
+    """A config of wrapped data sets, and without a test."""
+    cfg = load(str(run[0]))
+    training, validation = cfg.train_dataloader.dataset, cfg.val_dataloader.dataset
+    cfg.train_dataloader.dataset = dict(type="RepeatDataset", times=2, dataset=training)
+    cfg.val_dataloader.dataset = dict(type="ConcatDataset", datasets=[validation, validation])
+    cfg.test_dataloader = cfg.test_cfg = cfg.test_evaluator = None
+    path = run[0].parent / "wrapped.py"
+    cfg.dump(path)
+    return path
+
+
+def test_annotations_of_wrapped_data_sets_are_checked(wrapped):
+    cfg = complete(load(str(wrapped)))
+    for dataset in (cfg.train_dataloader.dataset.dataset, *cfg.val_dataloader.dataset.datasets):
+        (step,) = (step for step in dataset.pipeline if step.type.endswith("Annotations"))
+        assert step == dict(type="LoadCheckedAnnotations", num_classes=11)
+
+
+def test_a_run_without_a_test_leaves_checkpoints_that_predict(wrapped, tmp_path):
+    """Pictures are prepared as for its validation, whose data set is a wrapper's first."""
+    output = run_here("train.py", wrapped, "--work-dir", tmp_path)
+    assert "for 4 iterations: 12 images" in output
+    photo = next((wrapped.parent / "data" / "images" / "validation").iterdir())
+    assert str(photo) in run_here("predict.py", tmp_path / "best.pth", photo, "--out-dir", tmp_path / "out")
+
+
+def test_a_set_of_other_digits_than_the_configs_recipe_is_taken_as_it_is(run):
+    cfg = complete(load(str(run[0]), {"train_dataloader.dataset.recipe.train": 99}))
+    assert len(engine.CarefulRunner.build_dataloader(cfg.train_dataloader).dataset) == 6
+
+
+def test_a_predictor_works_where_mmengine_finds_a_device(run, monkeypatch):
+    monkeypatch.setattr(engine.predictor, "get_device", lambda: "meta")
+    model = Predictor.load(str(run[1] / "best.pth")).model
+    assert {value.device.type for value in model.state_dict().values()} == {"meta"}
+    assert model.data_preprocessor.device == torch.device("meta")  # which brings the pictures there
+
+
+def test_a_picture_that_a_camera_turned_is_drawn_as_the_segmenter_sees_it(tmp_path):
+    """Cameras store the sensor's rows and say in EXIF how they were held; mmcv turns pictures accordingly."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn to the right
+    path = tmp_path / "photo.jpg"
+    Image.linear_gradient("L").resize((60, 40)).convert("RGB").save(path, exif=exif)
+    seen = mmcv.imread(str(path))
+    assert seen.shape == (60, 40, 3) and np.ptp(seen) > 200
+    assert read_upright(path) == pytest.approx(seen, abs=2)
+    hook = SegmentationsHook()
+    sample = mmseg.structures.SegDataSample(metainfo=dict(img_path=str(path)))
+    sample.pred_sem_seg = PixelData(data=torch.zeros(1, 60, 40, dtype=torch.long))
+    hook.after_val_iter(None, 0, outputs=[sample])
+    hook.draw(dict(classes=["ground"], palette=[(0, 0, 0)]), tmp_path)
+    assert min(Image.open(tmp_path / "segmentations.png").size) > 200
 
 
 def test_a_picture_shows_its_classes(run, tmp_path):

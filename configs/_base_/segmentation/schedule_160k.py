@@ -6,7 +6,7 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type="LinearLR", start_factor=1e-6, begin=0, end=1500, by_epoch=False),
-    dict(type="PolyLR", eta_min=0.0, power=1.0, begin=1500, end=160000, by_epoch=False),
+    dict(type="PolyLR", eta_min=0.0, power=1.0, begin=1500, by_epoch=False),
 ]
 train_cfg = dict(type="IterBasedTrainLoop", max_iters=160000, val_interval=16000)
 val_cfg = dict(type="ValLoop")

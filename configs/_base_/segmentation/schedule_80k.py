@@ -4,7 +4,7 @@ optim_wrapper = dict(
     constructor="LayerDecayOptimWrapperConstructor",  # no weight decay on norms, biases and tables
     optimizer=dict(type="AdamW", lr=1e-4, weight_decay=1e-4),
 )
-param_scheduler = [dict(type="PolyLR", eta_min=0.0, power=0.9, begin=0, end=80000, by_epoch=False)]
+param_scheduler = [dict(type="PolyLR", eta_min=0.0, power=0.9, begin=0, by_epoch=False)]
 train_cfg = dict(type="IterBasedTrainLoop", max_iters=80000, val_interval=8000)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")

@@ -34,7 +34,7 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.05, begin=0, end=80, by_epoch=False),
-    dict(type="PolyLR", eta_min=1e-5, power=0.9, begin=80, end=800, by_epoch=False),
+    dict(type="PolyLR", eta_min=1e-5, power=0.9, begin=80, by_epoch=False),
 ]
 train_cfg = dict(type="IterBasedTrainLoop", max_iters=800, val_interval=100)
 val_cfg = dict(type="ValLoop")

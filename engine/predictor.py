@@ -1,0 +1,120 @@
+"""What predictors of mmdet's and mmseg's models share: what a checkpoint has to hold for them, and reading it."""
+
+from pathlib import Path
+from typing import Any, ClassVar, Dict, List, Optional, Sequence, Tuple
+
+import numpy as np
+from mmengine.config import Config, ConfigDict
+from mmengine.dataset import Compose
+from mmengine.device import get_device
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS, init_default_scope
+from torch import nn
+
+from . import checkpoint as files
+from .config import metainfo, plain, unwrapped, without_weights
+from .errors import UserError, told_plainly
+from .images import read_upright
+
+Palette = Sequence[Tuple[int, int, int]]
+
+
+def describe(task: str, cfg: Config, meta: Dict[str, Any]) -> Dict[str, Any]:
+    """Returns what a checkpoint has to hold for `Predictor.load`, in plain types.
+
+    Args:
+        task: "detection" or "segmentation".
+        cfg: Of the run.
+        meta: Classes and palette of its data set.
+
+    Raises:
+        UserError: The config does not say how pictures are prepared.
+    """
+    palette = meta.get("palette")
+    return {
+        "task": task,
+        "model": plain(cfg.model),
+        "pipeline": plain(_test_dataset(cfg).pipeline),
+        "classes": list(meta["classes"]),
+        "palette": palette and [[int(part) for part in colour] for colour in palette],
+    }
+
+
+class Predictor:
+    """A model, the preparation of its pictures, and the names of its classes. It works on the GPU where there is one.
+
+    Args:
+        model: A detector of mmdet or a segmenter of mmseg.
+        pipeline: Turns an array (H, W, 3) into its inputs.
+        classes: Names.
+        palette: A colour for each, 0 to 255, or None.
+    """
+
+    task: ClassVar[str]
+    scope: ClassVar[str]  # mmengine's name of the toolbox
+
+    def __init__(self, model: nn.Module, pipeline: Compose, classes: Sequence[str], palette: Optional[Palette]) -> None:
+        self.model = model.to(get_device()).eval()
+        self.pipeline = pipeline
+        self.classes = classes
+        self.palette = palette
+
+    @classmethod
+    def load(cls, source: str, cfg: Optional[Config] = None) -> "Predictor":
+        """Makes a predictor.
+
+        Args:
+            source: A checkpoint of `tools/train.py`, which holds all that is needed, or any of the toolbox, with `cfg`.
+            cfg: The config of such a checkpoint.
+
+        Raises:
+            UserError: The checkpoint cannot be read, does not say its model, or does not fit it.
+        """
+        checkpoint = files.read(source)
+        known = checkpoint.get("predictor")
+        if cfg is not None:
+            meta = checkpoint.get("meta", {}).get("dataset_meta") or metainfo(_test_dataset(cfg), cls.scope)
+            known = describe(cls.task, cfg, meta)
+        if known is None:
+            raise UserError(f"{source} does not say which model it belongs to: add --config, the one it was trained by")
+        init_default_scope(cls.scope)
+        with told_plainly():
+            model = revert_sync_batchnorm(MODELS.build(without_weights(ConfigDict(known["model"]))))
+            pipeline = Compose(_for_arrays(known["pipeline"]))
+        files.load_strictly(model, files.unwrap(checkpoint), source)
+        return cls(model, pipeline, known["classes"], known["palette"])
+
+    def predict(self, path: Path) -> Tuple[np.ndarray, Any]:
+        """Reads one picture and gives it to the model.
+
+        Returns:
+            The picture (H, W, 3), and the toolbox's sample with the prediction.
+
+        Raises:
+            UserError: The file cannot be read as a picture.
+        """
+        image = read_upright(path)
+        bgr = np.ascontiguousarray(image[..., ::-1])  # as mmcv reads files
+        data = self.pipeline({"img": bgr, "img_id": 0, "img_path": str(path)})
+        (sample,) = self.model.test_step({"inputs": [data["inputs"]], "data_samples": [data["data_samples"]]})
+        return image, sample
+
+
+def _test_dataset(cfg: Config) -> ConfigDict:
+    for key in ("test_dataloader", "val_dataloader"):
+        if cfg.get(key):
+            dataset = next(unwrapped(cfg[key].dataset))
+            if dataset.get("pipeline"):
+                return dataset
+    raise UserError(
+        f"{cfg.filename} does not say how pictures are prepared for prediction: add a test_dataloader or a "
+        "val_dataloader, whose data set has a pipeline"
+    )
+
+
+def _for_arrays(pipeline: Sequence[Dict[str, Any]]) -> List[Dict[str, Any]]:
+    """A test pipeline that takes arrays in place of files, and no annotations."""
+    steps = [dict(step) for step in pipeline if not step["type"].endswith("Annotations")]
+    if steps[0]["type"] != "LoadImageFromFile":
+        raise UserError(f"the test pipeline has to start with LoadImageFromFile, not with {steps[0]['type']}")
+    return [{"type": "LoadImageFromNDArray"}, *steps[1:]]
