@@ -5,6 +5,7 @@ Two trunks: `Isotropic`, blocks at one resolution, and `Pyramid`, stages at stri
 sequence (B, 1 + N, C). A family gives a stem, blocks and a head; all else is here.
 """
 
+import logging
 import math
 import re
 from typing import Any, Dict, List, Optional, Sequence, Set, Tuple, Union
@@ -18,6 +19,9 @@ from timm.models._features import feature_take_indices
 from timm.models._input import update_model_input_size
 
 from .layers import PositionEmbedding, SpectralGating, check_image_size, resample_grid, resample_spectrum, token_grid
+from .weights import unwrap
+
+_logger = logging.getLogger(__name__)
 
 POOLS = ("avg", "max", "avgmax", "")
 OUTPUT_FORMATS = ("NCHW", "NHWC", "NLC")
@@ -232,7 +236,11 @@ class Backbone(nn.Module):
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Store only the inputs of blocks in training and compute the rest again in the backward pass."""
+        """Store only the inputs of blocks in training and compute the rest again in the backward pass.
+
+        Batch norms inside blocks then update their running statistics in both computations, as if their momentum m
+        were m (2 - m).
+        """
         self.grad_checkpointing = enable
 
     # Sizes -----------------------------------------------------------------------------------------------------------
@@ -292,7 +300,9 @@ class Backbone(nn.Module):
 
     @torch.jit.ignore
     def no_weight_decay(self) -> Set[str]:
-        """Names of parameters that weight decay should leave alone, beside norms and biases."""
+        """Names of parameters that weight decay should leave alone, beside norms and biases. As timm reads them, they
+        may be patterns of fnmatch: "stages.*.relative_position_bias".
+        """
         return {"pos_embed.weight"} if isinstance(self.pos_embed, PositionEmbedding) else set()
 
     @torch.jit.ignore
@@ -309,6 +319,8 @@ class Isotropic(Backbone):
     def _init_feature_info(self, dim: int, depth: int, stride: int) -> None:
         if stride < 1:
             raise ValueError(f"the patch size must be at least 1 pixel, got {stride}")
+        if depth < 1:
+            raise ValueError(f"depth must be at least 1, got {depth}")
         self.embed_dim = dim
         self.stride = self.least_size = stride
         self.feature_info = [dict(num_chs=dim, reduction=stride, module=f"blocks.{i}") for i in range(depth)]
@@ -501,16 +513,21 @@ def check_per_stage(num_stages: int, **arguments: Sequence[Any]) -> None:
             raise ValueError(f"{name} must have a value for each of the {num_stages} stages, got {values!r}")
 
 
+def check_depths(depths: Sequence[int], least: int = 1) -> None:
+    """Raise ValueError if a stage has fewer blocks than `least`."""
+    if min(depths) < least:
+        raise ValueError(f"depths must be at least {least}, got {depths!r}")
+
+
 class Pyramid(Backbone):
-    """Stages at strides 4, 8, 16 and 32. Every stage ends in a map."""
+    """Stages whose strides double, in most families 4, 8, 16 and 32. Every stage ends in a map."""
 
     trunk = "stages"
 
-    def _init_feature_info(self, dims: Sequence[int], strides: Sequence[int] = (4, 8, 16, 32)) -> None:
-        self.least_size = strides[0]
+    def _init_feature_info(self, dims: Sequence[int], first_stride: int = 4) -> None:
+        self.least_size = first_stride
         self.feature_info = [
-            dict(num_chs=dim, reduction=stride, module=f"stages.{i}")
-            for i, (dim, stride) in enumerate(zip(dims, strides))
+            dict(num_chs=dim, reduction=first_stride * 2**i, module=f"stages.{i}") for i, dim in enumerate(dims)
         ]
 
     def _grids(self, img_size: Tuple[int, int]) -> List[Tuple[int, int]]:
@@ -528,7 +545,9 @@ class Pyramid(Backbone):
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Store only the inputs of blocks in training and compute the rest again in the backward pass."""
+        """Store only the inputs of blocks in training and compute the rest again in the backward pass; what that does
+        to batch norms is told in Backbone.
+        """
         super().set_grad_checkpointing(enable)
         for stage in self.stages:
             stage.grad_checkpointing = enable
@@ -552,11 +571,34 @@ class Pyramid(Backbone):
 
 
 def unwrap_state_dict(checkpoint_dict: Dict[str, Any]) -> Dict[str, torch.Tensor]:
-    """The state dict in a checkpoint file, whichever of the usual wrappers it has, without a `module.` prefix."""
-    for key in ("model", "state_dict", "model", "state_dict"):
-        if isinstance(checkpoint_dict.get(key), dict):
-            checkpoint_dict = checkpoint_dict[key]
-    return {name.removeprefix("module."): value for name, value in checkpoint_dict.items()}
+    """The state dict in a checkpoint file, whichever of the usual wrappers it has, without a `module.` prefix: the
+    averaged weights where there are such, and a detector's or segmenter's backbone alone, without its prefix.
+    """
+    state_dict = {name.removeprefix("module."): value for name, value in unwrap(checkpoint_dict).items()}
+    prefix = "backbone."
+    backbone = {name.removeprefix(prefix): value for name, value in state_dict.items() if name.startswith(prefix)}
+    return backbone or state_dict
+
+
+def keep_new(state_dict: Dict[str, torch.Tensor], model: Backbone, *parts: str) -> Dict[str, torch.Tensor]:
+    """Complete a state dict that lacks whole parts, as a detector's backbone lacks a classifier, with the model's own.
+
+    Args:
+        state_dict: Tensors by the names of `model`.
+        model: The model that will load them.
+        parts: Names of modules that may be missing. Of each that is, a warning says so.
+    """
+    for part in parts:
+        own = model.get_submodule(part).state_dict(prefix=f"{part}.")
+        if own and not own.keys() & state_dict.keys():
+            _logger.warning("the checkpoint has no %s, the model keeps its new one", part)
+            state_dict.update(own)
+    return state_dict
+
+
+def architecture(model: nn.Module) -> str:
+    """The name a model was created by, its class's if it has none."""
+    return (getattr(model, "pretrained_cfg", None) or {}).get("architecture") or type(model).__name__
 
 
 def rename(state_dict: Dict[str, torch.Tensor], patterns: Sequence[Tuple[str, Any]]) -> Dict[str, torch.Tensor]:
@@ -641,9 +683,8 @@ def check_fits(state_dict: Dict[str, torch.Tensor], model: Backbone) -> Dict[str
         if name in state_dict
         else f"missing among {sorted(state_dict)[:3]} ..."
     )
-    architecture = (getattr(model, "pretrained_cfg", None) or {}).get("architecture") or type(model).__name__
     raise ValueError(
-        f"the checkpoint is not one of {architecture}: {len(wrong)} of its {len(own)} tensors are missing or of "
+        f"the checkpoint is not one of {architecture(model)}: {len(wrong)} of its {len(own)} tensors are missing or of "
         f"another shape, expected {expected}, which is {found}"
     )
 

@@ -86,11 +86,11 @@ class ConViT(ClassTokenTrunk):
     ) -> None:
         super().__init__()
         dd = {"device": device, "dtype": dtype}
+        self.in_chans = in_chans
+        self._init_feature_info(embed_dim, depth, patch_size)
         if not 0 <= local_up_to_layer <= depth:
             raise ValueError(f"local_up_to_layer must be between 0 and the depth of {depth}, got {local_up_to_layer}")
-        self.in_chans = in_chans
         self.local_up_to_layer = local_up_to_layer
-        self._init_feature_info(embed_dim, depth, patch_size)
         grid_size = self._grids(self._check_img_size(img_size))[0]
 
         self.patch_embed = PatchEmbed(patch_size=patch_size, in_chans=in_chans, embed_dim=embed_dim, **dd)

@@ -8,7 +8,6 @@ reaches across the map: to a few keys that are sampled where offsets, learned fr
 shifted windows and deforms in its last two stages, DAT++ has neighbourhood attention and deforms in all of them.
 """
 
-import logging
 import math
 import re
 from collections import Counter
@@ -22,10 +21,13 @@ from timm.models import generate_default_cfgs
 from .backbone import (
     Pyramid,
     Stage,
+    architecture,
     cfg,
+    check_depths,
     check_fits,
     check_per_stage,
     join_projections,
+    keep_new,
     rename,
     unwrap_state_dict,
 )
@@ -43,8 +45,6 @@ from .layers.deformable import SampledAttention, resample_table
 from .registry import register_variants
 
 __all__ = ["DAT", "BlockAttention"]
-
-_logger = logging.getLogger(__name__)
 
 MIXERS = {"L": "window", "S": "shifted window", "N": "neighbourhood", "D": "deformable"}
 
@@ -214,10 +214,13 @@ class DAT(Pyramid):
             kv_strides=kv_strides,
             offset_kernel_sizes=offset_kernel_sizes,
         )
+        check_depths(depths)
         for pattern in mixers:
             if not pattern or not set(pattern) <= set(MIXERS):
                 allowed = ", ".join(f"{letter!r} ({name})" for letter, name in MIXERS.items())
                 raise ValueError(f"mixers must be patterns of {allowed}, got {pattern!r}")
+            if "S" in pattern and window_size < 2:
+                raise ValueError(f"window_size must be at least 2 for shifted windows, got {window_size}")
         self.in_chans = in_chans
         self._init_feature_info(embed_dims)
         grids = self._grids(self._check_img_size(img_size))
@@ -276,7 +279,7 @@ class DAT(Pyramid):
 
     @torch.jit.ignore
     def no_weight_decay(self) -> Set[str]:
-        """Names of parameters that weight decay should leave alone: tables of relative positions."""
+        """Parameters that weight decay should leave alone, tables of relative positions, as a pattern of fnmatch."""
         return {"stages.*.relative_position_bias"}
 
     @torch.jit.ignore
@@ -316,6 +319,13 @@ class Kind(NamedTuple):
     depths: Tuple[int, ...]
     depthwise: bool
 
+    def __str__(self) -> str:
+        convs = "with" if self.depthwise else "without"
+        return (
+            f"{self.generation} with stages of {self.embed_dims} channels and {self.depths} blocks {convs} depth-wise "
+            "convolutions"
+        )
+
 
 def checkpoint_filter_fn(state_dict: Dict[str, Any], model: nn.Module) -> Dict[str, torch.Tensor]:
     """An official checkpoint, a detector's or segmenter's with an official backbone, or one of our own, as a state dict
@@ -328,13 +338,8 @@ def checkpoint_filter_fn(state_dict: Dict[str, Any], model: nn.Module) -> Dict[s
         ValueError: The checkpoint is of another model of the family, whose name is given, or of another family.
     """
     state_dict = unwrap_state_dict(state_dict)
-    if any(name.startswith("backbone.") for name in state_dict):
-        state_dict = _backbone_of_detector(state_dict)
     if "patch_proj.0.weight" in state_dict:
-        state_dict = _convert(state_dict)
-        if "norm.weight" not in state_dict:
-            _logger.warning("the checkpoint has no final norm and no classifier, the model keeps its new ones")
-            state_dict.update({**model.norm.state_dict(prefix="norm."), **model.head.state_dict(prefix="head.")})
+        state_dict = keep_new(_convert(state_dict), model, "norm", "head")
     _check_kind(state_dict, model)
     for name, own in model.state_dict().items():
         if name.endswith("relative_position_bias") and name in state_dict:
@@ -342,15 +347,8 @@ def checkpoint_filter_fn(state_dict: Dict[str, Any], model: nn.Module) -> Dict[s
     return check_fits(state_dict, model)
 
 
-def _backbone_of_detector(state_dict: Dict[str, torch.Tensor]) -> Dict[str, torch.Tensor]:
-    """The backbone without the norms that a detector has on each of its maps."""
-    prefix = "backbone."
-    backbone = {name[len(prefix) :]: value for name, value in state_dict.items() if name.startswith(prefix)}
-    return {name: value for name, value in backbone.items() if not name.startswith("norms.")}
-
-
 def _convert(state_dict: Dict[str, torch.Tensor]) -> Dict[str, torch.Tensor]:
-    """Official names to ours."""
+    """Official names to ours, without buffers and without the norms that a detector has on each of its maps."""
     overlap = "patch_proj.3.weight" in state_dict
     stem = {"0": "conv1", "1": "norm1", "3": "conv2", "4": "norm2"} if overlap else {"0": "proj", "1": "norm"}
     renames = [
@@ -375,7 +373,7 @@ def _convert(state_dict: Dict[str, torch.Tensor]) -> Dict[str, torch.Tensor]:
     state_dict = {
         name: value
         for name, value in rename(state_dict, renames).items()
-        if not name.endswith(("attn_mask", "relative_position_index"))
+        if not name.endswith(("attn_mask", "relative_position_index")) and not name.startswith("norms.")
     }
     for name, value in state_dict.items():
         if re.search(r"\.(q|k|v|proj|fc1|fc2)\.weight$", name) and name.startswith("stages"):
@@ -391,13 +389,9 @@ def _check_kind(state_dict: Dict[str, torch.Tensor], model: nn.Module) -> None:
     found, own = _kind(state_dict), _kind(model.state_dict())
     if found is None or own is None or found == own:
         return
-    architecture = (getattr(model, "pretrained_cfg", None) or {}).get("architecture") or type(model).__name__
     names = [name for name, args in _VARIANTS.items() if _kind_of_variant(args) == found]
     advice = f"create {' or '.join(names)} for it" if names else "no model here has such stages"
-    raise ValueError(
-        f"the checkpoint is one of {found.generation} with stages of {found.embed_dims} channels and {found.depths} "
-        f"blocks, {architecture} is one of {own.generation} with {own.embed_dims} and {own.depths}: {advice}"
-    )
+    raise ValueError(f"the checkpoint is one of {found}, {architecture(model)} is one of {own}: {advice}")
 
 
 def _kind(state_dict: Dict[str, torch.Tensor]) -> Optional[Kind]:

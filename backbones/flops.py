@@ -22,6 +22,7 @@ from torch import nn
 from backbones.flop_handles import ACTIVATIONS, HANDLES, PRODUCT_KINDS
 from backbones.layers.afno import AFNO
 from backbones.layers.fnet import FNet
+from backbones.layers.hybrid_scale import HybridScaleAttention
 from backbones.layers.neighbourhood import NeighbourhoodAttention
 from backbones.layers.spectral import SpectralGating
 
@@ -100,9 +101,10 @@ def count(
             (with their complex products), no bias. "all" adds biases, norms, softmax, activation functions, resampling
             and every other floating-point operation.
         as_executed: Count spectral gates by the method they choose, which on small grids is a dense transform by matrix
-            products, and neighbourhood attention by blocks, whose queries share keys that are not all their neighbours.
-            By default gates are counted as FFTs and neighbours for each token, as the papers do, so that a figure
-            belongs to the model and not to the machine.
+            products, neighbourhood attention by blocks, whose queries share keys that are not all their neighbours, and
+            SG-Former's large attention weights twice, as they are computed to save memory. By default gates are counted
+            as FFTs, neighbours for each token and weights once, as the papers do, so that a figure belongs to the model
+            and not to the machine.
 
     Raises:
         ValueError: The input size, the convention or the model's device is none that can be counted.
@@ -166,8 +168,8 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _as_in_papers(model: nn.Module) -> Iterator[None]:
-    """Let layers that have a faster way compute what the papers count, for the time of the context: transforms by FFT,
-    neighbourhoods for each token.
+    """Let layers that have a faster or a leaner way compute what the papers count, for the time of the context:
+    transforms by FFT, neighbourhoods for each token, weights of attention once.
     """
     settings = []
     for module in model.modules():
@@ -175,6 +177,8 @@ def _as_in_papers(model: nn.Module) -> Iterator[None]:
             settings.append((module, "method", "fft"))
         elif isinstance(module, NeighbourhoodAttention):
             settings.append((module, "block_size", 1))
+        elif isinstance(module, HybridScaleAttention):
+            settings.append((module, "store_weights", True))
     before = [getattr(module, name) for module, name, _ in settings]
     for setting in settings:
         setattr(*setting)

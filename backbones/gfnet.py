@@ -14,7 +14,17 @@ import torch.nn as nn
 from timm.layers import LayerNorm, Mlp, calculate_drop_path_rates
 from timm.models import generate_default_cfgs
 
-from .backbone import Pyramid, Stage, cfg, check_fits, check_per_stage, rename, resample_grid_tensors, unwrap_state_dict
+from .backbone import (
+    Pyramid,
+    Stage,
+    cfg,
+    check_depths,
+    check_fits,
+    check_per_stage,
+    rename,
+    resample_grid_tensors,
+    unwrap_state_dict,
+)
 from .layers import (
     MixerPattern,
     PatchEmbed,
@@ -95,6 +105,7 @@ class GFNetH(Pyramid):
         num_heads = num_heads or [max(1, dim // 32) for dim in embed_dims]
         mixers = [mixers] * num_stages if isinstance(mixers, str) else mixers
         check_per_stage(num_stages, depths=depths, num_heads=num_heads, mixers=mixers)
+        check_depths(depths)
         self.in_chans = in_chans
         self._init_feature_info(embed_dims)
         grids = self._grids(self._check_img_size(img_size))

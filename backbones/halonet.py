@@ -14,7 +14,7 @@ import torch.nn as nn
 from timm.layers import BatchNormAct2d, DropPath, EcaModule, SEModule, calculate_drop_path_rates, get_act_layer
 from timm.models import checkpoint, generate_default_cfgs
 
-from .backbone import Pyramid, Stage, cfg, check_fits, check_per_stage, rename, unwrap_state_dict
+from .backbone import Pyramid, Stage, cfg, check_depths, check_fits, check_per_stage, rename, unwrap_state_dict
 from .layers import ConvNormAct, HaloAttention, acts_in_place, by_images
 from .registry import register_variants
 
@@ -259,6 +259,7 @@ class HaloNet(Pyramid):
         num_stages = len(dims)
         out_ratios = out_ratio if isinstance(out_ratio, Sequence) else [out_ratio] * num_stages
         check_per_stage(num_stages, depths=depths, out_ratio=out_ratios, attention=attention, num_heads=num_heads)
+        check_depths(depths)
         if channel_attention not in (None, *CHANNEL_ATTENTION):
             allowed = ", ".join(CHANNEL_ATTENTION)
             raise ValueError(f"channel_attention must be one of {allowed} or None, got {channel_attention!r}")

@@ -19,6 +19,7 @@ from timm.models import checkpoint, generate_default_cfgs, register_notrace_modu
 from .backbone import (
     Pyramid,
     cfg,
+    check_depths,
     check_fits,
     check_per_stage,
     rename,
@@ -353,12 +354,11 @@ class PyramidTNT(Pyramid):
             inner_num_heads=inner_num_heads,
             reductions=reductions,
         )
-        if min(depths) < 1:
-            raise ValueError(f"depths must be at least 1, got {depths!r}")
+        check_depths(depths)
         if min(*embed_dims, *inner_dims) < 1:
             raise ValueError(f"embed_dims and inner_dims must be at least 1, got {embed_dims!r} and {inner_dims!r}")
         self.in_chans = in_chans
-        self._init_feature_info(embed_dims, strides=[8 * 2**i for i in range(len(embed_dims))])
+        self._init_feature_info(embed_dims, first_stride=8)
         grids = self._grids(self._check_img_size(img_size))
 
         self.patch_embed = Stem(in_chans, inner_dims[0], embed_dims[0], **dd)
@@ -411,7 +411,9 @@ class PyramidTNT(Pyramid):
 
     @torch.jit.ignore
     def no_weight_decay(self) -> Set[str]:
-        """Names of parameters that weight decay should leave alone, beside norms and biases."""
+        """Names of parameters that weight decay should leave alone, beside norms and biases, and a pattern of fnmatch
+        for the biases of attention.
+        """
         return super().no_weight_decay() | {"patch_embed.word_pos", "stages.*.relative_pos.weight"}
 
 

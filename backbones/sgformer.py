@@ -12,7 +12,6 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple, Type, Union
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 from timm.layers import LayerNorm, calculate_drop_path_rates
 from timm.models import checkpoint, generate_default_cfgs
 
@@ -20,9 +19,11 @@ from .backbone import (
     Pyramid,
     Stage,
     cfg,
+    check_depths,
     check_fits,
     check_per_stage,
     join_projections,
+    keep_new,
     rename,
     resample_grid_tensors,
     unwrap_state_dict,
@@ -140,10 +141,7 @@ class PlainAttention(Attention):
     def forward(
         self, x: torch.Tensor, significance: Optional[torch.Tensor] = None
     ) -> Tuple[torch.Tensor, Optional[torch.Tensor]]:
-        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, self.head_dim)).flatten(1, 2)  # B N 3 heads head_dim
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # B heads N head_dim
-        out = F.scaled_dot_product_attention(q, k, v, dropout_p=self.attn_drop if self.training else 0.0)
-        return self.proj_drop(self.proj(out.transpose(1, 2).reshape(x.shape) + self.lepe(x))), None
+        return self.proj_drop(self.proj(self.attend(x) + self.lepe(x))), None
 
 
 class SGFormerBlock(Block):
@@ -156,8 +154,8 @@ class SGFormerBlock(Block):
         self, x: torch.Tensor, significance: Optional[torch.Tensor]
     ) -> Tuple[torch.Tensor, Optional[torch.Tensor]]:
         mixed, significance = self.mixer(self.norm1(x), significance)
-        x = x + self.drop_path1(mixed)
-        return x + self.drop_path2(self.mlp(self.norm2(x))), significance
+        x = x + self.drop_path1(self.ls1(mixed))
+        return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x)))), significance
 
 
 class SGFormerStage(Stage):
@@ -277,12 +275,11 @@ class SGFormer(Pyramid):
         check_per_stage(
             len(embed_dims), depths=depths, num_heads=num_heads, reductions=reductions, group_sizes=group_sizes
         )
-        if min(depths) < 1:
-            raise ValueError(f"depths must be at least 1, got {depths!r}")
+        check_depths(depths)
         if min(embed_dims) < 1 or embed_dims[0] % 4:
             raise ValueError(f"embed_dims must be at least 1, the first a multiple of 4, got {embed_dims!r}")
         self.in_chans = in_chans
-        self._init_feature_info(embed_dims, strides=[4 * 2**i for i in range(len(embed_dims))])
+        self._init_feature_info(embed_dims)
         grids = self._grids(self._check_img_size(img_size))
 
         self.patch_embed = Stem(in_chans, embed_dims[0], act_layer, **dd)
@@ -339,6 +336,7 @@ class SGFormer(Pyramid):
                 nn.init.zeros_(module.bias)
 
     @torch.jit.ignore
+    @torch.no_grad()
     def significance_maps(self, x: torch.Tensor) -> List[torch.Tensor]:
         """The significance maps that self-guided attention is guided by, for pictures.
 
@@ -379,13 +377,15 @@ def sincos_table(grid_size: Tuple[int, int], dim: int) -> torch.Tensor:
 
 
 def checkpoint_filter_fn(state_dict: Dict[str, Any], model: nn.Module) -> Dict[str, torch.Tensor]:
-    """An official checkpoint, or one of our own, as a state dict of `model`.
+    """An official checkpoint, a detector's or segmenter's with an official backbone, or one of our own, as a state dict
+    of `model`.
 
-    Of an official checkpoint's two sets of weights the averaged ones are taken, which the published figures are of.
+    Of an official checkpoint's two sets of weights the averaged ones are taken, which the published figures are of. A
+    detector has no classifier: the model keeps the one it was created with.
     """
-    state_dict = unwrap_state_dict(state_dict.get("state_dict_ema") or state_dict)
+    state_dict = unwrap_state_dict(state_dict)
     if "patch_embed1.norm.weight" in state_dict:
-        state_dict = _convert(state_dict)
+        state_dict = keep_new(_convert(state_dict), model, "head")
     return check_fits(resample_grid_tensors(state_dict, model), model)
 
 

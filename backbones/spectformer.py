@@ -23,6 +23,7 @@ from .backbone import (
     Pyramid,
     Stage,
     cfg,
+    check_depths,
     check_fits,
     check_per_stage,
     rename,
@@ -278,6 +279,7 @@ class SpectFormerH(Pyramid):
         num_heads = num_heads or [max(1, dim // 32) for dim in embed_dims]
         mixers = [mixers] * num_stages if isinstance(mixers, str) else mixers
         check_per_stage(num_stages, depths=depths, num_heads=num_heads, mlp_ratios=mlp_ratios, mixers=mixers)
+        check_depths(depths)
         self.in_chans = in_chans
         self._init_feature_info(embed_dims)
         grids = self._grids(self._check_img_size(img_size))

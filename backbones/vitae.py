@@ -8,7 +8,6 @@ dilations, and then attends; a normal cell keeps its size. ViTAE ends at stride 
 is a ViT whose blocks are normal cells; ViTAEv2 is a pyramid, with attention within windows in its first two stages.
 """
 
-import logging
 import re
 from functools import partial
 from typing import Any, Dict, Sequence, Tuple, Type, Union
@@ -22,9 +21,12 @@ from .backbone import (
     ClassTokenTrunk,
     Pyramid,
     Stage,
+    architecture,
     cfg,
+    check_depths,
     check_fits,
     check_per_stage,
+    keep_new,
     rename,
     resample_grid_tensors,
     unwrap_state_dict,
@@ -46,8 +48,6 @@ from .layers import (
 from .registry import register_variants
 
 __all__ = ["PlainViTAE", "ViTAE"]
-
-_logger = logging.getLogger(__name__)
 
 # Of each stage. Strides multiply to 4, 8, 16 and 32.
 STRIDES = (4, 2, 2, 2)
@@ -135,14 +135,17 @@ class ViTAE(Pyramid):
             reduction_heads=reduction_heads,
             reduction_groups=reduction_groups,
         )
+        check_depths(depths, least=0)
         if num_stages > len(STRIDES):
             raise ValueError(f"there are at most {len(STRIDES)} stages, got {num_stages} embed_dims")
         for argument, kinds, allowed in (("mixers", mixers, "WA"), ("reductions", reductions, KINDS)):
             if not set(kinds) <= set(allowed):
                 listed = ", ".join(f"{kind!r} ({KINDS[kind]})" for kind in allowed)
                 raise ValueError(f"{argument} must be one of {listed} for each stage, got {kinds!r}")
+        if any(kind == "P" and heads != 1 for kind, heads in zip(reductions, reduction_heads)):
+            raise ValueError(f"reduction_heads must be 1 for 'P', got {reduction_heads!r} for {reductions!r}")
         self.in_chans = in_chans
-        self._init_feature_info(embed_dims, strides=[4 * 2**i for i in range(num_stages)])
+        self._init_feature_info(embed_dims)
         self._check_img_size(img_size)
 
         def window_attention(*args: Any, **kwargs: Any) -> nn.Module:
@@ -206,7 +209,9 @@ class ViTAE(Pyramid):
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Store only the inputs of cells in training and compute the rest again in the backward pass."""
+        """Store only the inputs of cells in training and compute the rest again in the backward pass; what that does
+        to the batch norms of cells is told in Backbone.
+        """
         super().set_grad_checkpointing(enable)
         for module in self.modules():
             if isinstance(module, ReductionCell):  # beside the blocks of stages
@@ -289,6 +294,15 @@ class PlainViTAE(ClassTokenTrunk):
         self._init_head(embed_dim, num_classes, global_pool, drop_rate, **dd)
         self.init_weights()
 
+    @torch.jit.ignore
+    def init_weights(self) -> None:
+        """Draw all weights anew, also after construction on the meta device and `to_empty`. The class token and
+        positions begin with zeros, as in the official code.
+        """
+        super().init_weights()
+        for parameter in (self.cls_token, self.cls_pos, self.pos_embed.weight):
+            nn.init.zeros_(parameter)
+
     def _embed(self, x: torch.Tensor) -> TokensAndGrid:
         x = self.pos_embed(self.patch_embed(x))  # B H W C
         return self.pos_drop(self._join_class_token(x)), (x.shape[1], x.shape[2])
@@ -334,15 +348,9 @@ def checkpoint_filter_fn(state_dict: Dict[str, Any], model: nn.Module) -> Dict[s
     Raises:
         ValueError: The checkpoint is of another model of the family, whose name is given, or of another family.
     """
-    state_dict = unwrap_state_dict(state_dict.get("state_dict_ema", state_dict))
-    prefix = "backbone."
-    backbone = {name[len(prefix) :]: value for name, value in state_dict.items() if name.startswith(prefix)}
-    state_dict = backbone or state_dict
+    state_dict = unwrap_state_dict(state_dict)
     if any(name.startswith("layers.") for name in state_dict):
-        state_dict = _convert(state_dict)
-        if "head.weight" not in state_dict:
-            _logger.warning("the checkpoint has no classifier, the model keeps its new one")
-            state_dict.update(model.head.state_dict(prefix="head."))
+        state_dict = keep_new(_convert(state_dict), model, "head")
     _check_depths(state_dict, model)
     for name, weight in state_dict.items():
         # timm adapts the cfg's `first_conv` to other input channels, but all scales and the branch see the images.
@@ -374,9 +382,8 @@ def _check_depths(state_dict: Dict[str, torch.Tensor], model: nn.Module) -> None
         for name, row in {**_VARIANTS, **_PLAIN_VARIANTS}.items()
         if row.get("depths", (row.get("depth"),)) == found
     ]
-    architecture = (getattr(model, "pretrained_cfg", None) or {}).get("architecture") or type(model).__name__
     raise ValueError(
-        f"the checkpoint has {found} normal cells in its stages, {architecture} has {own}: "
+        f"the checkpoint has {found} normal cells in its stages, {architecture(model)} has {own}: "
         f"{f'create {names[0]} for it' if names else 'no model here has as many'}"
     )
 
@@ -433,6 +440,7 @@ _VARIANTS = {
     "vitae_s": _vitae(14, (96, 192, 384), 192, num_heads=6, groups=96, mlp_ratio=3.0),
     "vitaev2_s": _vitaev2(8, 64, (64, 64, 128, 256), (1, 2, 4, 8), (1, 1, 2, 4)),
     "vitaev2_48m": _vitaev2(11, 96, (64, 64, 192, 384), (1, 2, 4, 8), (1, 1, 2, 4)),
+    # Trained with the official code's --drop 0.1, which is proj_drop_rate=0.1 here.
     "vitaev2_b": _vitaev2(12, 128, (96, 96, 256, 512), (1, 4, 8, 16), (1, 1, 4, 8)),
 }
 _PLAIN_VARIANTS = {"vitae_b": dict(embed_dim=768, depth=12, num_heads=12, groups=192)}

@@ -144,6 +144,7 @@ def test_blocks_without_positional_attention_are_named():
         (dict(locality_strength=-1.0), "at least 0, got -1.0"),
         (dict(img_size=15), "at least 16 pixels"),
         (dict(patch_size=0), "at least 1 pixel, got 0"),
+        (dict(depth=0), "depth must be at least 1, got 0"),
     ],
 )
 def test_what_cannot_work_is_refused(kwargs, message):

@@ -90,12 +90,22 @@ def test_the_second_generation_has_as_many_keys_in_every_stage():
         (dict(kernel_size=4), "kernel_size must be odd"),
         (dict(num_heads=(3, 2, 4, 4)), "divisor of the 16 channels, got 3"),
         (dict(rule="dat+"), "rule must be one of"),
-        (dict(mixers=("L", "S", "L", "S"), window_size=0), "window_size must be at least 1"),
+        (dict(mixers=("L", "L", "L", "L"), window_size=0), "window_size must be at least 1"),
+        (dict(mixers=("L", "LS", "L", "L"), window_size=1), "at least 2 for shifted windows, got 1"),
+        (dict(depths=(2, 2, -1, 2)), r"depths must be at least 1, got \(2, 2, -1, 2\)"),
     ],
 )
 def test_what_cannot_work_is_refused(kwargs, message):
     with pytest.raises(ValueError, match=message):
         create(**kwargs)
+
+
+def test_a_fifth_stage_has_features_too():
+    arguments = dict(embed_dims=(16,) * 5, depths=(1,) * 5, mixers=("L",) * 5, num_heads=(2,) * 5)
+    arguments |= dict(num_groups=(1,) * 5, kv_strides=(1,) * 5, offset_kernel_sizes=(3,) * 5)
+    model = DAT(img_size=64, **arguments)
+    assert [info["reduction"] for info in model.feature_info] == [4, 8, 16, 32, 64]
+    assert [m.shape[2] for m in model.forward_intermediates(torch.randn(1, 3, 64, 64))[1]] == [16, 8, 4, 2, 1]
 
 
 # Points ---------------------------------------------------------------------------------------------------------------
@@ -171,6 +181,12 @@ def test_a_checkpoint_of_another_model_is_refused_with_the_name_of_its_own(name,
         load(other, own)
 
 
+def test_convolutions_that_tell_two_models_apart_are_named():
+    message = "blocks without depth-wise convolutions, dat_pp_t is .* blocks with depth-wise convolutions: create dat_p"
+    with pytest.raises(ValueError, match=message):
+        load("dat_pp_t", official("dat_p")[1], device="meta")
+
+
 def test_a_checkpoint_of_no_model_that_has_a_name_says_what_it_is():
     state_dict = timm.create_model("dat_t", depths=(2, 2, 4, 2)).state_dict()
     with pytest.raises(ValueError, match=r"\(2, 2, 4, 2\) blocks.*no model here has such stages"):
@@ -198,7 +214,10 @@ def test_the_backbone_of_a_detector_gives_official_features(name, kwargs, caplog
     detector |= {f"backbone.norms.{i}.norm.weight": torch.ones(64) for i in range(4)}
     detector |= {"neck.lateral_convs.0.conv.weight": torch.ones(256, 64, 1, 1)}
     model = load(name, {"state_dict": detector, "meta": {}}, **kwargs)
-    assert "keeps its new ones" in caplog.text
+    assert "no norm, the model keeps its new one" in caplog.text
+    extracted = {key.removeprefix("backbone."): value for key, value in detector.items() if key.startswith("backbone")}
+    alone = load(name, extracted, **kwargs).state_dict()
+    assert all(torch.equal(value, alone[key]) for key, value in model.state_dict().items() if "head" not in key)
     with torch.no_grad():
         images = weights.images(golden["image_shape"])
         maps = model(images) if kwargs.get("features_only") else model.forward_intermediates(images)[1]
@@ -239,6 +258,11 @@ def test_new_weights_are_small_and_keys_begin_near_their_grid():
         spacing = 224 / 7
         steps = attention.points.diff(dim=2)[..., 0]
         assert (steps[:, :, :-1] - spacing).abs().mean() < spacing / 2  # the last row is clamped to the edge
+
+
+def test_tables_of_the_first_generation_begin_as_in_its_code():
+    for block in timm.create_model("dat_t").stages[3].blocks:  # windows, deformable
+        assert float(block.mixer.relative_position_bias.detach().std()) == pytest.approx(0.01, rel=0.05)
 
 
 def test_both_generations_share_one_class():

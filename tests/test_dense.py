@@ -256,7 +256,7 @@ def test_weights_that_do_not_fit_are_an_error(source, tmp_path):
         with pytest.raises(ValueError, match=message):
             DenseBackbone("gfnet_h_ti", pretrained=tmp_path / f"{kind}.pth")
     (tmp_path / "cut.pth").write_bytes((tmp_path / "other.pth").read_bytes()[:5000])
-    with pytest.raises(ValueError, match=r"cut.pth cannot be read"):
+    with pytest.raises(ValueError, match=r"cut.pth \(5000 bytes\) cannot be read"):
         DenseBackbone("gfnet_h_ti", pretrained=tmp_path / "cut.pth")
     with pytest.raises(FileNotFoundError, match=r"none.pth does not exist"):
         DenseBackbone("gfnet_h_ti", pretrained=tmp_path / "none.pth")

@@ -403,6 +403,27 @@ def test_a_gate_on_another_grid_costs_the_fft_of_that_grid():
     }
 
 
+# --- significance maps --------------------------------------------------------------------------------------------
+
+
+def test_attention_of_large_images_counts_each_product_once():
+    """SG-Former computes weights that take too much memory twice, here those of the first stage."""
+    depths, dims = (2, 2, 2, 1), (96, 192, 384, 768)
+    model = timm.create_model("sgformer_b", depths=depths, num_classes=0)
+    expected = 0
+    for i, num_merged in enumerate((240, 240, 588)):  # keys of self-guided attention, four times those at 224 pixels
+        num_queries, dim = (448 // 4 // 2**i) ** 2, dims[i]
+        num_coarse, window_area = 14 * 14, 7 * 7
+        hybrid = num_queries * (num_coarse + window_area) * dim // 2  # multiply-adds for q k, and as many for w v
+        expected += 2 * (hybrid + num_queries * num_merged * dim)
+    expected += 2 * (14 * 14) ** 2 * dims[3]  # plain attention
+    costs = [count(model.to(dtype), (3, 448, 448)) for dtype in (torch.float32, torch.bfloat16)]
+    for cost in costs:
+        assert (cost.by_operator["matmul"] + cost.by_operator["attention"]) / 2 == expected
+    assert count(model.float(), (3, 448, 448), as_executed=True).macs > costs[0].macs
+    assert not any(getattr(module, "store_weights", False) for module in model.modules())
+
+
 # --- the command --------------------------------------------------------------------------------------------------
 
 

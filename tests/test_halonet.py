@@ -189,6 +189,7 @@ def test_masking_and_undistorted_geometry_reach_every_attention():
         (dict(num_heads=(3, 8, 8, 8)), "divisor of the 64 channels, got 3"),
         (dict(num_heads=(8, 8)), r"num_heads must have a value for each of the 4 stages, got \(8, 8\)"),
         (dict(depths=(1, 2, 3)), "depths must have a value for each of the 4 stages"),
+        (dict(depths=(1, 0, 1, 1)), r"depths must be at least 1, got \(1, 0, 1, 1\)"),
         (dict(attention=(True, False)), "attention must have a value for each of the 4 stages"),
         (dict(attention=((3,), True, True, True)), "blocks from 0 to 2 in a stage of 3, got 3"),
         (dict(stem="patchify"), "stem must be one of 7x7, tiered, tiered_strided, got 'patchify'"),

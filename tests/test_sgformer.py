@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from backbones.layers import HybridScaleAttention, SelfGuidedAttention
-from backbones.sgformer import checkpoint_filter_fn, sincos_table
+from backbones.sgformer import SGFormerBlock, checkpoint_filter_fn, sincos_table
 
 from .golden import weights
 
@@ -82,8 +82,10 @@ def test_maps_can_be_read_out_and_are_those_that_guide():
         if isinstance(module, SelfGuidedAttention):
             module.register_forward_pre_hook(lambda module, args: guides.append(args[1]))
     x = torch.randn(2, 3, 72, 100)
-    with torch.no_grad():
+    stored = []
+    with torch.autograd.graph.saved_tensors_hooks(stored.append, lambda tensor: tensor):
         maps = model.significance_maps(x)
+    assert not stored  # for a backward pass, which pictures have none of
     assert [tuple(m.shape) for m in maps] == [(2, 1, 18, 25), (2, 2, 9, 13), (2, 1, 5, 7), (2, 0, 3, 4)]
     read_out = [m for stage in maps for m in stage.unbind(1)]
     assert all(torch.equal(a, b) for a, b in zip(read_out, guides, strict=True))
@@ -102,6 +104,17 @@ def test_a_stage_with_an_odd_number_of_blocks_keeps_its_map_to_itself():
         block.mixer.gives_map for stage in model.stages for block in stage.blocks if hasattr(block.mixer, "coarse")
     ]
     assert wants == [True, False, False, True]
+
+
+def test_layer_scale_reaches_both_residuals():
+    mixer = HybridScaleAttention(8, 2, reduction=2, window_size=2)
+    norms = dict(norm1=torch.nn.LayerNorm(8), norm2=torch.nn.LayerNorm(8))
+    block = SGFormerBlock(mixer=mixer, mlp=torch.nn.Linear(8, 8), dim=8, init_values=1e-2, **norms)
+    torch.nn.init.normal_(block.ls1.gamma)
+    torch.nn.init.normal_(block.ls2.gamma)
+    x = torch.randn(1, 4, 4, 8)
+    y = x + block.ls1.gamma * mixer(block.norm1(x))[0]
+    torch.testing.assert_close(block(x, None)[0], y + block.ls2.gamma * block.mlp(block.norm2(y)))
 
 
 @torch.no_grad()
@@ -208,6 +221,15 @@ def test_averaged_weights_of_an_official_checkpoint_are_preferred():
     for given, added in ((checkpoint, 0), ({"state_dict": last_step}, 1)):
         loaded = checkpoint_filter_fn(given, model)
         assert all(torch.equal(value, expected[name] + added) for name, value in loaded.items())
+
+
+def test_the_backbone_of_a_detector_keeps_its_new_classifier(caplog):
+    official = official_state_dict()
+    detector = {f"backbone.{name}": value for name, value in official.items() if not name.startswith("head")}
+    detector["neck.lateral_convs.0.conv.weight"] = torch.ones(256, 64, 1, 1)
+    model = load({"state_dict": detector, "meta": {}})
+    assert "no head, the model keeps its new one" in caplog.text
+    assert torch.equal(model.stages[3].norm.weight, official["norm4.weight"])
 
 
 def test_official_checkpoint_adapts_to_size_classes_and_channels():

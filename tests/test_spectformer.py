@@ -92,6 +92,9 @@ def test_a_user_can_force_how_spectra_are_computed(name, method):
         ),
         ("spectformer_h_s", dict(num_heads=(2, 4, 7, 14)), "divisor of the 320 channels, got 7"),
         ("spectformer_h_s", dict(global_pool="cls"), "'token', 'avg'.*got 'cls'"),
+        ("spectformer_ti", dict(depth=0), "depth must be at least 1, got 0"),
+        ("spectformer_h_s", dict(depths=(1, 1, 0, 1)), r"depths must be at least 1, got \(1, 1, 0, 1\)"),
+        ("gfnet_h_ti", dict(depths=(1, -1, 1, 1)), r"depths must be at least 1, got \(1, -1, 1, 1\)"),
         ("gfnet_h_ti", dict(mixers=("spectral", "spectral")), "mixers must have a value for each of the 4 stages"),
     ],
 )

@@ -110,11 +110,25 @@ def test_stochastic_depth_grows_over_all_cells(name):
         (dict(num_heads=(1, 3, 4, 8)), "divisor of the 16 channels, got 3"),
         (dict(reduction_heads=(1, 1, 5, 4)), "divisor of the 32 channels, got 5"),
         (dict(window_size=0), "window_size must be at least 1"),
+        (dict(depths=(1, 1, -1, 1)), r"depths must be at least 0, got \(1, 1, -1, 1\)"),
+        (dict(reductions="WPAA", reduction_heads=(1, 2, 1, 1)), r"1 for 'P', got \(1, 2, 1, 1\) for 'WPAA'"),
+        (dict(reduction_groups=(1, 16, 2, 2)), r"groups must divide .*\(8, 8, 8, 16\): one of 1, 2, 4, 8, got 16"),
     ],
 )
 def test_what_cannot_work_is_refused(kwargs, message):
     with pytest.raises(ValueError, match=message):
         ViTAE(**{**SMALL_V2, **kwargs})
+
+
+def test_a_plain_model_without_cells_is_refused():
+    with pytest.raises(ValueError, match="depth must be at least 1, got 0"):
+        PlainViTAE(**{**SMALL_PLAIN, "depth": 0})
+
+
+def test_the_class_token_and_positions_of_a_plain_model_begin_with_zeros():
+    model = PlainViTAE(**SMALL_PLAIN, device="meta").to_empty(device="cpu")
+    model.init_weights()
+    assert not any(parameter.any() for parameter in (model.cls_token, model.cls_pos, model.pos_embed.weight))
 
 
 # Cells ----------------------------------------------------------------------------------------------------------------
@@ -176,6 +190,8 @@ def test_averaged_weights_are_taken_from_a_training_checkpoint(tmp_path):
         assert_agrees(model(weights.images(golden["image_shape"])), golden["logits"])
     in_memory = load("vitaev2_s", {"state_dict": zeros, "state_dict_ema": averaged})
     assert torch.equal(in_memory.head.weight, model.head.weight)
+    without = load("vitaev2_s", {"state_dict": state_dict, "state_dict_ema": None})
+    assert torch.equal(without.head.weight, model.head.weight)
 
 
 def test_the_backbone_of_a_detector_gives_official_features(caplog):

@@ -51,14 +51,17 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim, **dd)
         self.proj_drop = nn.Dropout(proj_drop)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def attend(self, x: torch.Tensor) -> torch.Tensor:
+        """What all heads see, side by side: (B, ..., C) -> (B, ..., C), before the output projection."""
         shape = x.shape
         x = x.flatten(1, -2)  # B N C
         qkv = self.qkv(x).reshape(x.shape[0], x.shape[1], 3, self.num_heads, self.head_dim)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # B heads N head_dim
         x = F.scaled_dot_product_attention(q, k, v, dropout_p=self.attn_drop if self.training else 0.0)
-        x = x.transpose(1, 2).reshape(shape)
-        return self.proj_drop(self.proj(x))
+        return x.transpose(1, 2).reshape(shape)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.proj_drop(self.proj(self.attend(x)))
 
 
 @register_notrace_module  # the dtype decides how the softmax is computed

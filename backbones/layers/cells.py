@@ -16,7 +16,7 @@ TokensAndGrid = Tuple[torch.Tensor, Tuple[int, int]]  # (B, 1 + H W, C), the cla
 
 class NormalCell(Block):
     """Transformer block with a branch of convolutions beside its attention, which sees the same input, not normalised
-    (section 3.4). Other arguments as in Block.
+    (section 3.4). Other arguments as in Block; layer scale leaves the branch alone.
 
     Args:
         branch: Convolutions on maps (B, H, W, C).
@@ -27,8 +27,8 @@ class NormalCell(Block):
         self.branch = branch
 
     def _residuals(self, x: torch.Tensor) -> torch.Tensor:
-        x = x + self.drop_path1(self.mixer(self.norm1(x))) + self.drop_path1(self.branch(x))
-        return x + self.drop_path2(self.mlp(self.norm2(x)))
+        x = x + self.drop_path1(self.ls1(self.mixer(self.norm1(x)))) + self.drop_path1(self.branch(x))
+        return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
 
 
 class ClassTokenCell(NormalCell):
@@ -39,9 +39,9 @@ class ClassTokenCell(NormalCell):
 
     def _token_residuals(self, x: torch.Tensor, grid_size: Tuple[int, int]) -> torch.Tensor:
         branch = self.branch(x[:, 1:].unflatten(1, grid_size)).flatten(1, 2)
-        x = x + self.drop_path1(self.mixer(self.norm1(x)))
+        x = x + self.drop_path1(self.ls1(self.mixer(self.norm1(x))))
         x = torch.cat([x[:, :1], x[:, 1:] + self.drop_path1(branch)], dim=1)
-        return x + self.drop_path2(self.mlp(self.norm2(x)))
+        return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
 
     @torch.jit.unused
     def _tokens_by_images(self, x: torch.Tensor, grid_size: Tuple[int, int]) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """A few convolutions in a row, for a branch beside attention."""
 
+import math
 from typing import Sequence
 
 import torch
@@ -15,9 +16,12 @@ class ConvBranch(nn.Sequential):
     Args:
         dims: Channels before the first convolution and after each.
         strides: Stride of each convolution in positions.
-        groups: Groups of channels that are convolved each on its own.
+        groups: Groups of channels that are convolved each on its own, a divisor of all `dims`.
         norms: Whether a batch norm follows each convolution.
         last_act: Whether SiLU also follows the last one.
+
+    Raises:
+        ValueError: The numbers of arguments do not match, or `groups` is not such a divisor.
     """
 
     def __init__(
@@ -32,7 +36,16 @@ class ConvBranch(nn.Sequential):
     ) -> None:
         super().__init__()
         dd = {"device": device, "dtype": dtype}
-        for i, (stride, norm) in enumerate(zip(strides, norms, strict=True)):
+        if not len(dims) - 1 == len(strides) == len(norms):
+            raise ValueError(
+                f"dims must be one more than strides and norms, which are one for each convolution, got {dims!r}, "
+                f"{strides!r} and {norms!r}"
+            )
+        common = math.gcd(*dims)
+        if groups < 1 or common % groups:
+            allowed = ", ".join(str(n) for n in range(1, common + 1) if common % n == 0)
+            raise ValueError(f"groups must divide all of the channels {dims!r}: one of {allowed}, got {groups}")
+        for i, (stride, norm) in enumerate(zip(strides, norms)):
             self.append(nn.Conv2d(dims[i], dims[i + 1], 3, stride, padding=1, groups=groups, **dd))
             if norm:
                 self.append(nn.BatchNorm2d(dims[i + 1], **dd))

@@ -20,9 +20,14 @@ class ResidualDepthwiseConv(nn.Conv2d):
     Args:
         dim: Channels C.
         kernel_size: Side of the kernel in positions, odd.
+
+    Raises:
+        ValueError: `kernel_size` is not odd.
     """
 
     def __init__(self, dim: int, kernel_size: int = 3, device=None, dtype=None) -> None:
+        if kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd, to have a centre, got {kernel_size}")
         super().__init__(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim, device=device, dtype=dtype)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -57,7 +62,8 @@ class ResidualDepthwiseMlp(nn.Module):
         in_features: Channels C.
         hidden_features: Channels between the two linear layers.
         act_layer: Activation.
-        drop: Dropout after each linear layer.
+        drop: Dropout after each linear layer, as DAT++ has it; the official SG-Former has the first one behind the
+            activation. Neither was trained with any.
     """
 
     def __init__(

@@ -104,6 +104,7 @@ class HybridScaleAttention(nn.Module):
         self.window_size = window_size
         self.attn_drop = attn_drop
         self.gives_map = gives_map
+        self.store_weights = False  # whatever memory they take, see `attend`; set to count FLOPs
         # Queries of the first half, then queries, keys and values of the second.
         self.qkv = nn.Linear(dim, dim * 2, bias=qkv_bias, **dd)
         self.coarse = CoarseMap(dim, reduction, **dd)
@@ -130,8 +131,10 @@ class HybridScaleAttention(nn.Module):
         window_q, window_k, window_v = self._windows(qkv[..., dim // 2 :])
 
         dropout_p = self.attn_drop if self.training else 0.0
-        out, everywhere = attend(q, k, v, None, dropout_p, self.gives_map)
-        window_out, in_window = attend(window_q, window_k, window_v, self._inside(x), dropout_p, self.gives_map)
+        out, everywhere = attend(q, k, v, None, dropout_p, self.gives_map, self.store_weights)
+        window_out, in_window = attend(
+            window_q, window_k, window_v, self._inside(x), dropout_p, self.gives_map, self.store_weights
+        )
         out = out.transpose(1, 2).reshape(batch, height, width, -1)
         out = torch.cat([out, self._from_windows(window_out, height, width)], dim=-1)
         out = self.proj_drop(self.proj(out + self.lepe(x)))
@@ -153,7 +156,9 @@ class HybridScaleAttention(nn.Module):
     def _windows(self, x: torch.Tensor) -> List[torch.Tensor]:
         """Three maps side by side, (B, H, W, 3 C/2), by windows: (B windows, heads/2, tokens, head_dim) each."""
         rows, cols, window_height, window_width = self._window_grid(x.shape[1], x.shape[2])
-        x = F.pad(x, [0, 0, 0, cols * window_width - x.shape[2], 0, rows * window_height - x.shape[1]])
+        bottom, right = rows * window_height - x.shape[1], cols * window_width - x.shape[2]
+        if bottom + right > 0:  # padding by nothing would still copy
+            x = F.pad(x, [0, 0, 0, right, 0, bottom])
         x = x.reshape(-1, rows, window_height, cols, window_width, 3, self.num_heads // 2, self.head_dim)
         x = x.permute(5, 0, 1, 3, 6, 2, 4, 7)  # 3 B rows cols heads/2 height width head_dim
         return x.reshape(3, -1, self.num_heads // 2, window_height * window_width, self.head_dim).unbind(0)

@@ -54,14 +54,16 @@ class PerformerAttention(nn.Module):
     def reset_parameters(self) -> None:
         """Draw the random vectors, always the same."""
         if not self.random_features.is_meta:
-            drawn = torch.empty(self.random_features.shape)  # in float32 on the CPU, where the generator is
-            nn.init.orthogonal_(drawn, math.sqrt(len(drawn)), torch.Generator().manual_seed(0))
+            # On the CPU, where the generator is, and in float32, whatever the defaults are: others draw other numbers.
+            drawn = torch.empty(self.random_features.shape, dtype=torch.float32, device="cpu")
+            nn.init.orthogonal_(drawn, math.sqrt(len(drawn)), torch.Generator("cpu").manual_seed(0))
             self.random_features.copy_(drawn)
 
     def _phi(self, x: torch.Tensor) -> torch.Tensor:
         """exp(w x - |x|^2 / 2), (B N, out_dim) -> (B N, M)."""
-        half_norm = x.square().sum(1, keepdim=True)
-        return torch.addmm(half_norm, x, self.random_features.to(x.dtype).t(), beta=-0.5).exp()
+        squared_norm = x.square().sum(1, keepdim=True)
+        # beta halves it and takes it away
+        return torch.addmm(squared_norm, x, self.random_features.to(x.dtype).t(), beta=-0.5).exp()
 
     def _attend(self, kqv: torch.Tensor) -> torch.Tensor:
         """(B, H, W, 3 out_dim) -> (B, H, W, out_dim)."""

@@ -47,7 +47,7 @@ class PyramidReduction(nn.Module):
             )
 
     def reduce(self, x: torch.Tensor) -> torch.Tensor:
-        """What `forward` gives."""
+        """What `forward` gives, under a name that subclasses can call: TorchScript knows no super().forward."""
         x = pad_to_multiple(x.permute(0, 3, 1, 2), self.stride).contiguous(memory_format=torch.channels_last)
         scales: List[torch.Tensor] = []
         for conv in self.convs:

@@ -18,6 +18,7 @@ def attend(
     inside: Optional[torch.Tensor] = None,
     dropout_p: float = 0.0,
     received: bool = True,
+    store_weights: bool = False,
 ) -> Tuple[torch.Tensor, Optional[torch.Tensor]]:
     """Attention, and how much of it each key receives: its weights summed over queries, mean of the heads.
 
@@ -31,8 +32,9 @@ def attend(
         inside: Which tokens exist, (B, N) with N = K: others neither attend nor receive. All, if None.
         dropout_p: Dropout on the attention weights.
         received: Whether the second result is wanted, None is given instead if not.
+        store_weights: Store the weights whatever memory they take; by default large ones are computed twice instead.
     """
-    if received and not torch.jit.is_scripting() and _keeps_weights(q, k):
+    if received and not torch.jit.is_scripting() and (store_weights or _keeps_weights(q, k)):
         weights = _weights(q * q.shape[-1] ** -0.5, k.transpose(-2, -1), inside)
         sums = _sum_over_queries(weights.detach(), inside)
         return F.dropout(weights, dropout_p, training=dropout_p > 0.0) @ v, sums / q.shape[1]

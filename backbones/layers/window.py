@@ -81,7 +81,7 @@ class WindowAttention(nn.Module):
     def reset_parameters(self) -> None:
         """Draw the table of relative positions anew."""
         if self.relative_position_bias is not None:
-            trunc_normal_(self.relative_position_bias, std=0.02)
+            trunc_normal_(self.relative_position_bias, std=0.01)  # as in DAT, arXiv 2201.00520
 
     def train(self, mode: bool = True) -> "WindowAttention":
         """Set the mode; what was derived from the weights is forgotten."""
@@ -92,7 +92,7 @@ class WindowAttention(nn.Module):
         return self.attend(x)
 
     def attend(self, x: torch.Tensor) -> torch.Tensor:
-        """What `forward` gives."""
+        """What `forward` gives, under a name that subclasses can call: TorchScript knows no super().forward."""
         height, width = x.shape[1], x.shape[2]
         size, shift = self.window_size, self.shift_size
         rows, cols = token_grid(height, width, size)  # of windows

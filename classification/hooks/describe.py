@@ -1,23 +1,36 @@
 """Makes a checkpoint enough to classify with."""
 
-from typing import Any, Dict
+from typing import Any
 
-from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 
+from engine.errors import UserError
+from engine.hooks import DescribeHook
+
 
 @HOOKS.register_module()
-class DescribeClassifierHook(Hook):
+class DescribeClassifierHook(DescribeHook):
     """Adds what `classification.predictor` needs to each checkpoint: model, preparation of pictures, classes."""
 
-    def before_save_checkpoint(self, runner: Any, checkpoint: Dict[str, Any]) -> None:
-        """Adds `predictor`, in plain types."""
+    task = "classification"
+
+    def before_train(self, runner: Any) -> None:
+        """Finds it out, now and not at the first checkpoint, which may be hours away.
+
+        Raises:
+            UserError: The config does not say how pictures are prepared.
+        """
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        transform = runner.cfg.val_dataloader.dataset.transform
-        checkpoint["predictor"] = {
-            "task": "classification",
+        loader = runner.cfg.get("val_dataloader") or runner.cfg.get("test_dataloader")
+        if loader is None:
+            raise UserError(
+                f"{runner.cfg.filename} does not say how pictures are prepared for prediction: add a val_dataloader or "
+                "a test_dataloader"
+            )
+        self.known = {
+            "task": self.task,
             "model": model.spec,
-            "transform": {key: value for key, value in transform.to_dict().items() if key != "type"},
+            "transform": {key: value for key, value in loader.dataset.transform.to_dict().items() if key != "type"},
             "classes": list(runner.train_dataloader.dataset.classes),
         }

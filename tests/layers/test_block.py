@@ -5,7 +5,16 @@ import torch
 from timm.layers import Mlp
 from torch import nn
 
-from backbones.layers import Attention, Block, DepthwiseMlp, SerialBlock, SpectralGating, chunk
+from backbones.layers import (
+    Attention,
+    Block,
+    ClassTokenCell,
+    DepthwiseMlp,
+    NormalCell,
+    SerialBlock,
+    SpectralGating,
+    chunk,
+)
 
 
 def block_of(cls, mixer=None, mlp=None, **kwargs):
@@ -43,6 +52,25 @@ def test_layer_scale_multiplies_each_branch():
     x = torch.randn(2, 3, 4, 8)
     y = x + block.ls1.gamma * block.mixer(block.norm1(x))
     torch.testing.assert_close(block(x), y + block.ls2.gamma * block.mlp(block.norm2(y)))
+
+
+def test_layer_scale_of_a_cell_leaves_its_branch_alone():
+    cell = block_of(NormalCell, branch=nn.Linear(8, 8), init_values=1e-2)
+    nn.init.normal_(cell.ls1.gamma)
+    nn.init.normal_(cell.ls2.gamma)
+    x = torch.randn(2, 3, 4, 8)
+    y = x + cell.ls1.gamma * cell.mixer(cell.norm1(x)) + cell.branch(x)
+    torch.testing.assert_close(cell(x), y + cell.ls2.gamma * cell.mlp(cell.norm2(y)))
+
+
+def test_layer_scale_of_a_cell_reaches_its_class_token():
+    cell = block_of(ClassTokenCell, branch=nn.Linear(8, 8), init_values=1e-2)
+    nn.init.normal_(cell.ls1.gamma)
+    nn.init.normal_(cell.ls2.gamma)
+    x = torch.randn(2, 1 + 12, 8)
+    branch = torch.cat([torch.zeros(2, 1, 8), cell.branch(x[:, 1:])], dim=1)
+    y = x + cell.ls1.gamma * cell.mixer(cell.norm1(x)) + branch
+    torch.testing.assert_close(cell((x, (3, 4)))[0], y + cell.ls2.gamma * cell.mlp(cell.norm2(y)))
 
 
 def test_the_serial_layer_scale_follows_the_mlp():

@@ -27,6 +27,18 @@ def test_sides_are_rounded_up():
     ]
 
 
-def test_as_many_norms_as_convolutions_are_asked_for():
-    with pytest.raises(ValueError, match="shorter"):
-        ConvBranch((4, 4, 4), (1, 1), 1, norms=(True,), last_act=False)
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        (dict(norms=(True,)), r"one for each convolution, got \(12, 18, 24\), \(1, 1\) and \(True,\)"),
+        (dict(strides=(1,)), r"one for each convolution, got .* \(1,\) and"),
+        (dict(dims=(12, 18)), r"dims must be one more .* got \(12, 18\)"),
+        (dict(groups=4), r"\(12, 18, 24\): one of 1, 2, 3, 6, got 4"),
+        (dict(groups=0), "one of 1, 2, 3, 6, got 0"),
+    ],
+)
+def test_what_cannot_work_is_refused_with_what_can(kwargs, message):
+    good = dict(dims=(12, 18, 24), strides=(1, 1), groups=6, norms=(True, False), last_act=False)
+    ConvBranch(**good)
+    with pytest.raises(ValueError, match=message):
+        ConvBranch(**{**good, **kwargs})

@@ -43,6 +43,11 @@ def test_half_precision_is_near_float32(dtype):
     torch.testing.assert_close(output.float(), expected, rtol=0.02, atol=0.02)
 
 
+def test_a_kernel_without_a_centre_is_refused():
+    with pytest.raises(ValueError, match="kernel_size must be odd, to have a centre, got 4"):
+        ResidualDepthwiseConv(4, 4)
+
+
 def test_scripted_layer_computes_the_same():
     layer, x = ResidualDepthwiseMlp(4, 6), torch.randn(1, 5, 5, 4)
     torch.testing.assert_close(torch.jit.script(layer)(x), layer(x))

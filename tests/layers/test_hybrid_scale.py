@@ -79,6 +79,12 @@ def test_no_map_is_computed_where_none_is_wanted():
     torch.testing.assert_close(without, out)
 
 
+def test_a_map_that_windows_fill_is_not_padded(monkeypatch):
+    layer = HybridScaleAttention(16, 4, reduction=2, window_size=4)
+    monkeypatch.setattr(torch.nn.functional, "pad", None)  # is not called: padding by nothing would copy the map
+    assert layer(torch.randn(1, 8, 12, 16))[0].shape == (1, 8, 12, 16)
+
+
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [

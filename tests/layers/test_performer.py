@@ -51,6 +51,24 @@ def test_random_features_are_frozen_orthogonal_and_the_same_for_every_new_layer(
     assert all(w is not parameter for parameter in one.parameters())
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_random_features_do_not_follow_torchs_defaults(dtype):
+    """A script may set them, or build its model within a device's context."""
+    expected = PerformerAttention(6, 8).random_features
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        features = PerformerAttention(6, 8).random_features
+    finally:
+        torch.set_default_dtype(before)
+    assert torch.equal(features, expected.to(dtype))
+    layer = PerformerAttention(6, 8)
+    layer.random_features.zero_()
+    with torch.device("meta"):
+        layer.reset_parameters()
+    assert torch.equal(layer.random_features, expected)
+
+
 def test_large_inputs_stay_finite_in_half_precision():
     """Features are exponentials, which float16 could not hold."""
     layer = PerformerAttention(16, 64)

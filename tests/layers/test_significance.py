@@ -69,6 +69,14 @@ def test_large_weights_are_not_stored_for_the_backward_pass(monkeypatch):
     assert not stored()
 
 
+def test_weights_of_any_size_are_stored_where_that_is_asked_for(monkeypatch):
+    q, k, v = operands()
+    expected = attend(q, k, v)
+    monkeypatch.setattr(significance, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(significance, "received_attention", None)  # is not called
+    torch.testing.assert_close(attend(q, k, v, store_weights=True), expected)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_sums_are_float32_in_half_precision_and_under_autocast(dtype):
     q, k, v = operands(dtype=torch.float32)
