@@ -4,6 +4,7 @@ What takes long and depends on a model's code, not on its sizes, is in test_cont
 """
 
 import fnmatch
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,12 @@ import timm
 import torch
 from timm.models._manipulate import group_parameters
 
-from .models import NAMES, SIZE, assert_close, create, drawn, images, on_meta, without_repetitions
+from . import models
+from .models import NAMES, SIZE, assert_close, images, without_repetitions
+
+# What is promised for every name is tested without the blocks of a pyramid that only repeat others; checkpoints, at the
+# end, are of whole models.
+create, drawn, on_meta = (partial(make, short=True) for make in (models.create, models.drawn, models.on_meta))
 
 pytestmark = pytest.mark.parametrize("name", NAMES, scope="module")
 
@@ -376,9 +382,9 @@ def test_bfloat16_model_stays_near_float32(name):
 
 
 def test_checkpoint_adapts_to_another_size_as_set_input_size_does(name):
-    overlay = dict(state_dict=dict(sorted(drawn(name).state_dict().items())), num_classes=5)
+    overlay = dict(state_dict=dict(sorted(models.drawn(name).state_dict().items())), num_classes=5)
     model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=5, img_size=(128, 64))
-    resized = create(name)
+    resized = models.create(name)
     resized.set_input_size((128, 64))
     expected = resized.state_dict()
     assert all(torch.equal(value, expected[key]) for key, value in model.state_dict().items())
@@ -388,4 +394,4 @@ def test_checkpoint_of_another_model_is_refused_with_what_differs(name):
     foreign = {f"layer{i}.conv1.weight": torch.zeros(64, 64, 3, 3) for i in range(4)}
     overlay = dict(state_dict=foreign, num_classes=5)
     with pytest.raises(ValueError, match=rf"not one of {name}.*tensors are missing"):
-        on_meta(name, pretrained=True, pretrained_cfg_overlay=overlay)
+        models.on_meta(name, pretrained=True, pretrained_cfg_overlay=overlay)
