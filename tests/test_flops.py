@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -351,6 +352,14 @@ def test_a_module_that_is_never_called_is_named():
 def test_an_input_size_that_is_none_is_refused(input_size):
     with pytest.raises(ValueError, match="three positive numbers"):
         count(nn.Identity(), input_size)
+
+
+def test_the_tool_counts_models_where_no_toolbox_is_installed():
+    """mmengine and what is built on it belong to an extra."""
+    code = "import sys; sys.modules['mmengine'] = None; import flops; flops.main(['gfnet_ti'])"
+    tools = Path(__file__).resolve().parents[1] / "tools"
+    result = subprocess.run([sys.executable, "-c", code], cwd=tools, capture_output=True, text=True)
+    assert result.returncode == 0 and "gfnet_ti" in result.stdout, result.stderr
 
 
 def test_an_unknown_convention_is_refused():

@@ -21,7 +21,6 @@ from torch import nn
 
 import backbones  # noqa: F401  registers our models
 from backbones.flops import Cost, count
-from engine.errors import UserError
 
 COLUMNS = {
     "model": Column("model", is_number=False),
@@ -123,17 +122,23 @@ def count_names(args: argparse.Namespace) -> Iterator[dict[str, str | float]]:
 
 def count_configs(args: argparse.Namespace) -> Iterator[dict[str, str | float]]:
     """The lines of the detectors and segmenters that configs describe: by default their parts and the whole."""
+    if not args.config:
+        return
     from tasks import build_model, import_of, task_of  # these are optional, and slow to import
 
     from engine.config import load
+    from engine.errors import UserError
 
     for path in args.config:
-        task = task_of(load(path))
-        if task not in DENSE:
-            sys.exit(f"{path} is for {task}: name its model in place of --config")
-        counter, sizes = DENSE[task]
-        count_whole = getattr(import_of(task, "flops"), counter)
-        model = build_model(path)
+        try:
+            task = task_of(load(path))
+            if task not in DENSE:
+                sys.exit(f"{path} is for {task}: name its model in place of --config")
+            counter, sizes = DENSE[task]
+            count_whole = getattr(import_of(task, "flops"), counter)
+            model = build_model(path)
+        except UserError as error:
+            sys.exit(f"error: {error}")
         for height, width in args.size or sizes:
             where = f"{path} at {height}x{width}"
             options = dict(convention=args.convention, as_executed=args.as_executed)
@@ -169,7 +174,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    main()
