@@ -346,7 +346,7 @@ class Isotropic(Backbone):
         """Regular expressions that sort parameters into layers: stem, then a layer for each block."""
         return dict(
             stem=r"^patch_embed|^pos_embed",
-            blocks=[(r"^blocks\.(\d+)", None), (r"^norm", (99999,))],
+            blocks=[(r"^blocks\.(\d+)", None), (r"^norm|^fc_norm", (99999,))],
         )
 
 
@@ -457,10 +457,7 @@ class ClassTokenTrunk(Isotropic):
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> Dict[str, Any]:
         """Regular expressions that sort parameters into layers: stem, then a layer for each block."""
-        return dict(
-            stem=r"^patch_embed|^pos_embed|^cls_token|^cls_pos",
-            blocks=[(r"^blocks\.(\d+)", None), (r"^norm|^fc_norm", (99999,))],
-        )
+        return dict(super().group_matcher(coarse), stem=r"^patch_embed|^pos_embed|^cls_token|^cls_pos")
 
 
 class ClassTokenPool(nn.Module):
