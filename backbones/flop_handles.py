@@ -21,6 +21,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from backbones.layers.fused_gate import gate_macs
+
 Handle = Callable[[Sequence[Any], Sequence[Any]], Counter]  # the inputs and the outputs, as torch._C.Value
 
 PRODUCT_KINDS = ("conv", "linear", "matmul", "einsum", "attention", "fft", "complex product")
@@ -211,6 +213,14 @@ def _fft(name: str, inputs: Sequence[Any], outputs: Sequence[Any]) -> Counter:
 FFT_NAMES = [f"{kind}{axes}" for kind in ("fft", "ifft", "rfft", "irfft", "hfft", "ihfft") for axes in ("", "2", "n")]
 
 
+def _spectral_gate(inputs: Sequence[Any], outputs: Sequence[Any]) -> Counter:
+    """As the kernel computes it, see `gate_kernels`: by products with matrices, and a product with the filter."""
+    batch, height, width, dim = _shape(outputs[0])
+    maps, half = batch * dim, width // 2 + 1
+    products = 2 * maps * gate_macs(height, width)
+    return Counter({"matmul": products, "complex product": 6 * maps * height * half, ACTIVATIONS: _numel(outputs[0])})
+
+
 # --- the rest -----------------------------------------------------------------------------------------------------
 
 
@@ -347,3 +357,4 @@ for _name in _ACTIVATION_FUNCTIONS.split():
 
 HANDLES: dict[str, Handle | None] = {f"aten::{name}": None for name in _FREE.split()}
 HANDLES |= {f"aten::{name}": handle for name, handle in _BY_NAME.items()}
+HANDLES["spectral_backbones::spectral_gate"] = _spectral_gate

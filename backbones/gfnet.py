@@ -65,7 +65,7 @@ class GFNetH(Pyramid):
         mlp_ratio: Hidden channels of an MLP in multiples of the channels.
         mixers: Which block mixes how, a pattern for each stage or one for all of them, see `expand_mixers`.
         init_values: First value of layer scale, None for none.
-        spectral_method: How the DFT is computed, "auto", "fft" or "matmul", see SpectralGating.
+        spectral_method: How the DFT is computed, "auto", "fft", "matmul" or "fused", see SpectralGating.
         drop_rate: Dropout before the classifier.
         pos_drop_rate: Dropout after the position embedding.
         proj_drop_rate: Dropout in MLPs.

@@ -71,7 +71,7 @@ class SpectFormer(Isotropic):
             see `expand_mixers`. The paper's ablation is "spectral", "attention", "spectral:4, attention",
             "attention:8, spectral" and "spectral, attention, ..." at depth 12.
         stem: "patchify", one convolution as wide as a patch, or "conv", a stack of 3x3 convolutions.
-        spectral_method: How the DFT is computed, "auto", "fft" or "matmul", see SpectralGating.
+        spectral_method: How the DFT is computed, "auto", "fft", "matmul" or "fused", see SpectralGating.
         drop_rate: Dropout before the classifier.
         pos_drop_rate: Dropout after the position embedding.
         proj_drop_rate: Dropout in MLPs and after attention.
@@ -236,7 +236,7 @@ class SpectFormerH(Pyramid):
         mlp_ratios: Hidden channels of the MLPs in each stage, in multiples of the channels.
         mixers: Which block mixes how, a pattern for each stage or one for all of them, see `expand_mixers`.
         aux_head: Whether there is a second classifier for token labelling.
-        spectral_method: How the DFT is computed, "auto", "fft" or "matmul", see SpectralGating.
+        spectral_method: How the DFT is computed, "auto", "fft", "matmul" or "fused", see SpectralGating.
         drop_rate: Dropout before the classifier.
         attn_drop_rate: Dropout on attention weights.
         proj_drop_rate: Dropout in MLPs and after attention.

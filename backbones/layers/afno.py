@@ -31,7 +31,7 @@ class AFNO(nn.Module):
         num_blocks: Number of channel blocks k = C / d.
         hidden_ratio: Width of the hidden layer in multiples of d.
         sparsity_threshold: Soft threshold on the real and the imaginary part.
-        method: How the DFT is computed, as in SpectralGating.
+        method: How the DFT is computed, as in SpectralGating; "fused" is torch.fft here.
 
     Raises:
         ValueError: `num_blocks` does not divide `dim`, `method` is unknown, or the input does not have `dim` channels.

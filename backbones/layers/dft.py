@@ -19,8 +19,8 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from .tracing import is_eager, is_exporting
 
-SpectralMethod = Literal["auto", "fft", "matmul"]
-SPECTRAL_METHODS = ("auto", "fft", "matmul")
+SpectralMethod = Literal["auto", "fft", "matmul", "fused"]
+SPECTRAL_METHODS = ("auto", "fft", "matmul", "fused")
 
 
 def check_spectral_method(method: str) -> str:

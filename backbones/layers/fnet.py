@@ -18,7 +18,8 @@ class FNet(nn.Module):
 
     Args:
         method: "fft" computes with torch.fft; "matmul" as cos_N x cos_C - sin_N x sin_C with real matrices, which
-            exports to ONNX but costs N + C multiply-adds for each value; "auto" is matmul in export and fft elsewhere.
+            exports to ONNX but costs N + C multiply-adds for each value; "auto" is matmul in export and fft elsewhere;
+            "fused" is fft.
 
     Raises:
         ValueError: `method` is unknown.

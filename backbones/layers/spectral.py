@@ -16,6 +16,7 @@ from .dft import (
     rdft2,
     uses_matmul,
 )
+from .fused_gate import spectral_gate, to_planes, uses_fused
 from .position import check_grid_size, resample_spectrum
 from .precision import compute_dtype, full_precision
 
@@ -37,11 +38,13 @@ class SpectralGating(nn.Module):
         dim: Channels C.
         grid_size: Token grid (H, W) the filter is stored for.
         method: "fft" computes with torch.fft; "matmul" with products of real matrices, which needs no complex numbers
-            and exports to ONNX; "auto" takes the faster one for the grid, and matmul in export.
+            and exports to ONNX; "fused" with one CUDA kernel, see `fused_gate`, where that covers the map, and with
+            torch.fft for float64, larger grids, forward-mode derivatives, torch.func and TorchScript; "auto" takes
+            what was measured to be the fastest for the grid, and matmul in export.
 
     Raises:
         ValueError: `method` is unknown, `grid_size` is empty, or the input is not a map of `dim` channels with at
-            least one position.
+            least one position, or `method` is "fused" where there is no Triton or no CUDA device.
     """
 
     def __init__(
@@ -109,6 +112,14 @@ class SpectralGating(nn.Module):
     @torch.jit.unused
     def _forward(self, x: torch.Tensor) -> torch.Tensor:
         height, width = x.shape[1], x.shape[2]
+        if uses_fused(self.method, x, self.complex_weight):
+            with full_precision(x.device):
+                planes = self._cache.get(
+                    (height, width, "fused"),
+                    self.complex_weight,
+                    lambda: to_planes(self._resampled(height, width, torch.float32), height, width),
+                )
+                return spectral_gate(x, planes, False)
         matmul = uses_matmul(self.method, x)
         dtype = compute_dtype(x.dtype)
         with full_precision(x.device):

@@ -1,0 +1,262 @@
+"""The fused gate against torch.fft in float64: on CUDA where there is a device, else in Triton's interpreter.
+
+The interpreter has to be chosen before Triton is imported, so without a device one test runs this file again, in a
+process that chooses it.
+"""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from backbones.flop_handles import HANDLES
+from backbones.layers import SpectralGating, fused_gate
+from backbones.layers.fused_gate import Config, run_gate, run_gate_backward, spectral_gate, to_planes
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+pytest.importorskip("triton")
+computes = pytest.mark.skipif(DEVICE == "cpu" and not INTERPRETED, reason="runs in the interpreter's process")
+
+# Batch, height, width, channels: even, odd, not square, of one row or column, a pack that is not full, and channels
+# that no block divides.
+SHAPES = [(3, 7, 7, 5), (2, 14, 14, 20), (5, 5, 9, 3), (1, 1, 1, 2), (2, 1, 6, 2), (2, 6, 1, 3), (2, 19, 17, 4)]
+CONFIGS = [
+    Config(4, 4, 1, False, False, 1),
+    Config(8, 4, 2, True, True, 1),
+    Config(16, 8, 3, True, False, 2),
+    Config(4, 4, 2, False, True, 1, split=True),
+]
+
+
+@pytest.mark.skipif(DEVICE == "cuda" or INTERPRETED, reason="the tests run in this process")
+def test_the_kernels_are_right_in_tritons_interpreter():
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout[-3000:]
+    assert " passed" in run.stdout
+
+
+def draw(shape, dtype=torch.float32):
+    """A float64 gate whose filter is the spectrum of no real kernel, a map and a gradient of its result, in float64
+    but exact in `dtype`.
+    """
+    torch.manual_seed(0)
+    _, height, width, dim = shape
+    gate = SpectralGating(dim, (height, width), method="fft", dtype=torch.float64, device=DEVICE)
+    with torch.no_grad():
+        gate.complex_weight.copy_(torch.randn_like(gate.complex_weight).float())
+    x, grad = (torch.randn(shape, device=DEVICE).to(dtype).double() for _ in range(2))
+    return gate, x, grad
+
+
+def fused_copy(gate, dtype=torch.float32):
+    height, width = gate.grid_size
+    copy = SpectralGating(gate.dim, (height, width), method="fused", dtype=dtype, device=DEVICE)
+    copy.load_state_dict(gate.state_dict())
+    return copy
+
+
+def gradients(gate, x, grad):
+    x = x.detach().requires_grad_()
+    y = gate(x)
+    return y.detach(), *torch.autograd.grad(y, (x, gate.complex_weight), grad)
+
+
+def error(actual, expected):
+    return ((actual.double() - expected).norm() / expected.norm().clamp(min=1e-30)).item()
+
+
+@computes
+@pytest.mark.parametrize("shape", SHAPES)
+def test_results_and_gradients_have_float32s_precision(shape):
+    gate, x, grad = draw(shape)
+    expected = gradients(gate, x, grad)
+    actual = gradients(fused_copy(gate), x.float(), grad.float())
+    usual = gradients(gate.float(), x.float(), grad.float())
+    for ours, torchs, exact in zip(actual, usual, expected):
+        assert ours.dtype == torch.float32 and ours.shape == exact.shape
+        assert error(ours, exact) < 4 * error(torchs, exact) + 1e-7
+
+
+@computes
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_loses_little_beyond_its_own_rounding(dtype):
+    gate, x, grad = draw((2, 14, 14, 20), dtype)
+    expected = gradients(gate, x, grad)
+    actual = gradients(fused_copy(gate), x.to(dtype), grad.to(dtype))
+    # The interpreter cuts bfloat16 off where the hardware rounds it.
+    allowed = 2.2 if INTERPRETED and dtype == torch.bfloat16 else 1.5
+    for ours, exact in zip(actual[:2], expected):
+        assert ours.dtype == dtype
+        assert error(ours, exact) < allowed * error(exact.to(dtype), exact) + 5e-4
+    assert error(actual[2], expected[2]) < 2e-3
+
+
+@computes
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("conjugate", [False, True])
+def test_the_division_of_the_work_changes_nothing(config, conjugate):
+    gate, x, grad = draw((5, 6, 7, 10))
+    x, grad = x.float(), grad.float()
+    planes = to_planes(gate.complex_weight.float().detach(), 6, 7)
+    torch.testing.assert_close(run_gate(x, planes, conjugate, config), run_gate(x, planes, conjugate))
+    torch.testing.assert_close(
+        run_gate_backward(grad, x, planes, conjugate, config), run_gate_backward(grad, x, planes, conjugate)
+    )
+
+
+@computes
+def test_gradients_are_the_same_in_every_run():
+    gate, x, grad = draw((5, 6, 7, 10))
+    gate = fused_copy(gate)
+    first, second = (gradients(gate, x.float(), grad.float()) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second))
+
+
+@computes
+def test_gradients_of_gradients_are_those_of_the_fft():
+    gate, x, grad = draw((2, 5, 6, 3))
+
+    def penalty(gate, x, grad):
+        x = x.requires_grad_()
+        first = torch.autograd.grad(gate(x).pow(3).sum(), (x, gate.complex_weight), create_graph=True)
+        return torch.autograd.grad(sum(g.square().sum() for g in first), (x, gate.complex_weight))
+
+    expected = penalty(gate, x.clone(), grad)
+    actual = penalty(fused_copy(gate), x.float(), grad.float())
+    assert all(error(a, b) < 1e-5 for a, b in zip(actual, expected))
+
+
+@computes
+def test_a_frozen_filter_lets_gradients_through():
+    gate, x, grad = draw((2, 5, 6, 3))
+    _, expected, _ = gradients(gate, x, grad)
+    frozen = fused_copy(gate).requires_grad_(False)
+    x = x.float().requires_grad_()
+    frozen(x).backward(grad.float())
+    assert error(x.grad, expected) < 1e-6
+
+
+@computes
+def test_other_grids_layouts_and_modes():
+    gate, _, _ = draw((2, 7, 5, 4))
+    fused = fused_copy(gate)
+    for values in (torch.randn(2, 9, 6, 4), torch.randn(0, 7, 5, 4), torch.randn(2, 4, 7, 5).permute(0, 2, 3, 1)):
+        values = values.to(DEVICE)
+        for mode in (True, False):
+            actual = fused.train(mode)(values)
+            with torch.no_grad():
+                assert torch.equal(fused(values), actual)
+            assert actual.shape == values.shape
+            if values.numel():
+                assert error(actual, gate(values.double())) < 1e-6
+
+
+@computes
+def test_what_the_operator_does_not_cover_goes_through_the_fft():
+    gate, x, _ = draw((2, 5, 6, 3))
+    fused = fused_copy(gate, torch.float64)
+    assert torch.equal(fused(x), gate(x))
+    large = torch.randn(1, fused_gate.LONGEST + 1, 4, 3, device=DEVICE)
+    assert error(fused(large), gate(large.double())) < 1e-5
+    single = fused_copy(gate)
+    mapped = torch.vmap(single)(torch.stack([x, x]).float())
+    assert error(mapped[1], gate(x)) < 1e-6
+    primal, tangent = torch.func.jvp(single, (x.float(),), (x.float(),))
+    torch.testing.assert_close(primal, tangent)  # it is linear
+
+
+@computes
+def test_the_operator_is_registered_as_torch_asks():
+    planes = to_planes(torch.randn(5, 4, 3, 2, device=DEVICE), 5, 6).requires_grad_()
+    x = torch.randn(2, 5, 6, 3, device=DEVICE, requires_grad=True)
+    tests = ("test_schema", "test_autograd_registration", "test_faketensor")
+    torch.library.opcheck(spectral_gate, (x, planes, False), test_utils=tests)
+
+
+@computes
+def test_a_compiler_and_an_exporter_see_one_node():
+    gate, x, _ = draw((2, 5, 6, 3))
+    fused, x = fused_copy(gate).eval(), x.float()
+    compiled = torch.compile(fused, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x), fused(x))
+    graph = torch.export.export(fused, (x,)).graph
+    assert [node for node in graph.nodes if "spectral_gate" in str(node.target)]
+    assert not [node for node in graph.nodes if "fft" in str(node.target)]
+
+
+@computes
+def test_its_operations_are_counted():
+    x = torch.randn(2, 6, 8, 3, device=DEVICE, requires_grad=True)
+    gate = SpectralGating(3, (6, 8), method="fused", device=DEVICE)
+    with FlopCounterMode(display=False) as counter:
+        gate(x).sum().backward()
+    # One transform: cosines and sines along W of 6 rows, and four products of 5 columns along H with 4 frequencies.
+    transform = 2 * 5 * 8 * 6 + 4 * 5 * 6 * 4
+    assert counter.get_total_flops() == 2 * 2 * 3 * (2 * transform + 3 * transform)
+
+
+@computes
+def test_fvcore_counts_it_as_executed():
+    jit_analysis = pytest.importorskip("fvcore.nn.jit_analysis")
+    gate = SpectralGating(3, (6, 8), method="fused", device=DEVICE).eval()
+    counted = jit_analysis.JitModelAnalysis(gate, torch.randn(2, 6, 8, 3, device=DEVICE)).set_op_handle(**HANDLES)
+    transform = 2 * 5 * 8 * 6 + 4 * 5 * 6 * 4
+    assert counted.by_operator()["matmul"] == 2 * 2 * 3 * 2 * transform
+    assert counted.by_operator()["complex product"] == 6 * 2 * 3 * 6 * 5
+
+
+# Without a kernel -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(INTERPRETED or DEVICE == "cuda", reason="there it can run")
+def test_without_cuda_it_is_refused_with_what_is_missing():
+    gate = SpectralGating(4, (5, 5), method="fused")
+    with pytest.raises(ValueError, match=r"needs Triton and a CUDA device: maps are on 'cpu'"):
+        gate(torch.randn(1, 5, 5, 4))
+
+
+def test_without_triton_it_is_refused_with_what_is_missing(monkeypatch):
+    monkeypatch.setattr(fused_gate.importlib.util, "find_spec", lambda name: None)
+    gate = SpectralGating(4, (5, 5), method="fused")
+    with pytest.raises(ValueError, match=r"needs Triton and a CUDA device: Triton is not installed"):
+        gate(torch.randn(1, 5, 5, 4))
+
+
+def test_shapes_are_known_without_values():
+    gate = SpectralGating(4, (5, 5), method="fused", device="meta")
+    assert gate(torch.empty(2, 5, 5, 4, device="meta")).shape == (2, 5, 5, 4)
+
+
+def test_auto_takes_it_only_where_it_was_measured(monkeypatch):
+    class Card:
+        type = "cuda"
+
+    class Map:
+        shape, dtype, device = (128, 14, 14, 384), torch.bfloat16, Card()
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(fused_gate, "FASTER", {(9, 0): {(14, 14, torch.bfloat16): 1000}})
+    assert fused_gate.is_measured_faster(Map())
+    for changed in (dict(shape=(128, 14, 13, 384)), dict(dtype=torch.float32), dict(shape=(1, 14, 14, 384))):
+        assert not fused_gate.is_measured_faster(type("Other", (Map,), changed)())
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    assert not fused_gate.is_measured_faster(Map())
+    assert not fused_gate.is_measured_faster(torch.empty(128, 14, 14, 384, dtype=torch.bfloat16, device="meta"))
+
+
+@pytest.mark.parametrize("grid", [(7, 7), (6, 5), (1, 1), (2, 9)])
+def test_planes_hold_the_filter_at_each_frequency_and_at_its_mirror_image(grid):
+    height, width = grid
+    weight = torch.randn(height, width // 2 + 1, 3, 2)
+    planes = to_planes(weight, height, width)
+    for k in range(height // 2 + 1):
+        for part, row in ((0, k), (1, k), (2, -k % height), (3, -k % height)):
+            assert torch.equal(planes[part, :, : width // 2 + 1, k], weight[row, ..., part % 2].t())
+    used = planes[:, :, : width // 2 + 1, : height // 2 + 1]
+    assert planes.abs().sum() == pytest.approx(used.abs().sum().item(), rel=1e-5)

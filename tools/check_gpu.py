@@ -1,0 +1,210 @@
+"""Check and measure the library on one GPU, within five minutes and without a network.
+
+    python tools/check_gpu.py --out results
+    python tools/check_gpu.py --out results --only parity gate_errors gate_speed
+    python tools/check_gpu.py --out results --device cpu     # the same code on small numbers
+
+It runs from a checkout as it is, with torch 2.11 or later, torchvision, timm and numpy. Each part runs in a process of
+its own with a limit of its own: what hangs or breaks one takes nothing from the others. Results are written to
+check_gpu.json and check_gpu.md as they come; the report says what was not reached.
+"""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # a checkout need not be installed
+sys.path.insert(0, str(ROOT / "tools"))
+
+import torch  # noqa: E402
+from gpu_parts import PARTS, Place, write_rows  # noqa: E402
+
+
+@dataclass
+class Process:
+    """A running part.
+
+    Attributes:
+        name: Of the part.
+        index: Which of the part's processes this is.
+        limit: Seconds it may take.
+        rows: Where it writes its rows.
+        log: Where its output goes.
+        popen: The process, with its children a group of its own.
+    """
+
+    name: str
+    index: int
+    limit: float
+    rows: Path
+    log: Path
+    popen: subprocess.Popen
+    start: float = field(default_factory=time.monotonic)
+
+    def stop(self) -> None:
+        """End it and all that it started."""
+        try:
+            os.killpg(self.popen.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+        self.popen.wait()
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the results")
+    parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help=f"of {', '.join(PARTS)}; default: all")
+    parser.add_argument("--device", choices=("cuda", "cpu"), help="default: cuda if there is one")
+    parser.add_argument("--seconds", type=float, default=290.0, metavar="S", help="for all; default: %(default)s")
+    parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)  # from here on what a part's process is given
+    parser.add_argument("--rows", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--limit", type=float, help=argparse.SUPPRESS)
+    parser.add_argument("--index", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--count", type=int, default=1, help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    args.device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if args.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: torch finds no CUDA device here")
+    return args
+
+
+def start(name: str, index: int, count: int, limit: float, args: argparse.Namespace) -> Process:
+    """Begin a part, or a share of it."""
+    rows, log = (args.out / f".{name}.{index}.{suffix}" for suffix in ("rows", "log"))
+    rows.write_text("")
+    command = [sys.executable, __file__, "--out", str(args.out), "--device", args.device, "--part", name]
+    command += ["--rows", str(rows), "--limit", str(limit), "--index", str(index), "--count", str(count)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    with log.open("w") as file:
+        popen = subprocess.Popen(command, stdout=file, stderr=file, env=environment, start_new_session=True)
+    return Process(name, index, limit, rows, log, popen)
+
+
+def collect(process: Process) -> dict[str, Any]:
+    """What a part has found, and how it ended."""
+    rows = []
+    for line in process.rows.read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:  # it was stopped while it wrote
+            continue
+    code = process.popen.returncode
+    return {
+        "rows": rows,
+        "seconds": round(time.monotonic() - process.start, 1),
+        "ended": {0: "whole", None: "stopped at its limit"}.get(code, f"broke with exit status {code}"),
+        "log": "" if code == 0 else process.log.read_text(errors="replace")[-2000:],
+    }
+
+
+def run_together(names: Sequence[str], end: float, args: argparse.Namespace, report: dict[str, Any]) -> None:
+    """Run parts beside one another until all have ended or were stopped, and add them to the report."""
+    running = []
+    for name in names:
+        left = end - time.monotonic()
+        if left < 2:
+            report[name] = {"rows": [], "seconds": 0, "ended": "not reached", "log": ""}
+            continue
+        count = PARTS[name].processes if args.device == "cuda" else 1
+        limit = min(PARTS[name].seconds, left)
+        running += [start(name, index, count, limit, args) for index in range(count)]
+    while running:
+        for process in list(running):
+            over = time.monotonic() - process.start > process.limit + 5  # it looks at the limit itself, too
+            if process.popen.poll() is None and not over:
+                continue
+            found = collect(process)
+            process.stop()
+            running.remove(process)
+            whole = report.setdefault(process.name, {"rows": [], "seconds": 0, "ended": "whole", "log": ""})
+            whole["rows"] += found["rows"]
+            whole["seconds"] = max(whole["seconds"], found["seconds"])
+            if found["ended"] != "whole":
+                whole["ended"], whole["log"] = found["ended"], found["log"]
+            for path in (process.rows, process.log):
+                path.unlink()
+            write(report, args)
+        time.sleep(0.05)
+
+
+def write(report: dict[str, Any], args: argparse.Namespace) -> None:
+    """Write both files; parts in their order of worth."""
+    ordered = {name: report[name] for name in PARTS if name in report}
+    (args.out / "check_gpu.json").write_text(json.dumps({"device": args.device, "parts": ordered}, indent=1))
+    (args.out / "check_gpu.md").write_text(markdown(ordered, args.device))
+
+
+def failures(part: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows that say something is wrong."""
+    return [row for row in part["rows"] if row.get("ok") is False]
+
+
+def markdown(report: dict[str, Any], device: str) -> str:
+    """The report to be read: what failed first, then a table for each part."""
+    lines = [
+        f"# Check on {device}",
+        "",
+        "| part | ended | seconds | rows | not ok |",
+        "| --- | --- | ---: | ---: | ---: |",
+    ]
+    for name, part in report.items():
+        numbers = f"{part['seconds']} | {len(part['rows'])} | {len(failures(part))}"
+        lines.append(f"| {name} | {part['ended']} | {numbers} |")
+    for name, part in report.items():
+        lines += ["", f"## {name}", ""]
+        keys = list(dict.fromkeys(key for row in part["rows"] for key in row if key != "log"))
+        if keys:
+            lines += [f"| {' | '.join(keys)} |", f"|{' --- |' * len(keys)}"]
+        lines += [f"| {' | '.join(_cell(row.get(key, '')) for key in keys)} |" for row in part["rows"]]
+        if part["log"]:
+            lines += ["", f"{part['ended']}:", "", "```", part["log"].strip(), "```"]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_cell, value))
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+    return str(value).replace("|", "\\|").replace("\n", " ")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status, 1 if anything failed."""
+    args = parse_args(argv)
+    args.out.mkdir(parents=True, exist_ok=True)
+    if args.part:
+        place = Place(torch.device(args.device), args.limit, args.index, args.count)
+        write_rows(args.part, place, args.rows)
+        return 0
+    end = time.monotonic() + args.seconds
+    names = [name for name in PARTS if name in (args.only or PARTS)]
+    report: dict[str, Any] = {}
+    beside = [name for name in names if not PARTS[name].timed]
+    if args.device == "cuda":
+        run_together(beside, end, args, report)
+    else:
+        for name in beside:
+            run_together([name], end, args, report)
+    for name in names:
+        if PARTS[name].timed:
+            run_together([name], end, args, report)
+    text = (args.out / "check_gpu.md").read_text()
+    print(text)
+    wrong = [name for name in names if report[name]["ended"] != "whole" or failures(report[name])]
+    print(f"not right or not reached: {', '.join(wrong) or 'nothing'}")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,924 @@
+"""The parts of tools/check_gpu.py: each is a generator of rows, what was measured or compared as a dict.
+
+A row is written as soon as it is known, so that a part that is stopped or that breaks has lost only what it had not
+reached. Parts look at `Place.left()` before they begin something long.
+"""
+
+import copy
+import importlib
+import importlib.util
+import json
+import math
+import os
+import pkgutil
+import platform
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gpu_operators
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import backbones  # noqa: F401  registers our models
+from backbones.layers import Attention, SpectralGating, create_mixer, fused_gate
+from backbones.layers.mixers import MIXERS
+
+Row = dict[str, Any]
+ROOT = Path(__file__).resolve().parents[1]
+OPTIONAL = ("triton", "fvcore", "rich", "mmengine", "mmcv", "mmdet", "mmseg", "detectron2", "onnx", "pytest")
+
+# One small name of each family, and timm's model of the same architecture where it has one.
+SMALL = {
+    "spectformer_s": None,
+    "gfnet_s": None,
+    "convit_s": "convit_small",
+    "tnt_s": "tnt_s_patch16_224",
+    "halonet_26t": "halonet26t",
+    "sgformer_s": None,
+    "dat_t": None,
+    "vitae_ti": None,
+    "spectformer_h_s": None,
+    "pyramidtnt_s": None,
+}
+# The smallest file of each family first.
+GOLDEN_FIRST = (
+    *("spectformer_ti", "spectformer_h_s", "gfnet_xs", "gfnet_h_ti", "convit_tiny", "tnt_s", "pyramidtnt_ti"),
+    *("halonet26t", "sgformer_s", "dat_tiny", "datpp_tiny", "vitae_tiny", "vitaev2_s"),
+)
+
+
+@dataclass
+class Place:
+    """Where a part runs and how long it may take.
+
+    Attributes:
+        device: CUDA, or the CPU with small numbers.
+        seconds: The part's limit.
+        index: Which of several processes of the part this is.
+        count: How many there are.
+    """
+
+    device: torch.device
+    seconds: float
+    index: int = 0
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        self.end = time.monotonic() + self.seconds
+
+    @property
+    def cuda(self) -> bool:
+        """Whether this is a GPU, and numbers are those of real use."""
+        return self.device.type == "cuda"
+
+    def left(self) -> float:
+        """Seconds until the part is stopped."""
+        return self.end - time.monotonic()
+
+    def free(self) -> None:
+        """Give back what the part before took."""
+        if self.cuda:
+            torch.cuda.synchronize()
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+
+
+def attempt(what: Row, measure: Callable[[], Row]) -> Row:
+    """The row of `measure`, or one that says how it failed."""
+    try:
+        return {**what, **measure()}
+    except Exception as error:
+        return {**what, "ok": False, "error": f"{type(error).__name__}: {str(error).strip()[:300]}"}
+
+
+def relative_error(actual: Tensor, expected: Tensor) -> float:
+    """|actual - expected| / |expected| by the Euclidean norm, infinite if `actual` is not finite."""
+    if not actual.isfinite().all():
+        return math.inf
+    expected = expected.double()
+    return ((actual.double() - expected).norm() / expected.norm().clamp(min=1e-30)).item()
+
+
+# --- time ---------------------------------------------------------------------------------------------------------
+
+
+def median_ms(step: Callable[[], Any], place: Place, seconds: float = 0.3, warmup: int = 3) -> float:
+    """Median time of a step by the device's own clock."""
+    for _ in range(warmup):
+        step()
+    if not place.cuda:
+        start = time.perf_counter()
+        step()
+        return (time.perf_counter() - start) * 1e3
+    torch.cuda.synchronize()
+    times: list[float] = []
+    start = time.monotonic()
+    while len(times) < 5 or (time.monotonic() - start < seconds and len(times) < 200):
+        events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+        events[0].record()
+        step()
+        events[1].record()
+        torch.cuda.synchronize()
+        times.append(events[0].elapsed_time(events[1]))
+    return statistics.median(times)
+
+
+def captured(steps: Sequence[Callable[[], Any]], place: Place) -> Callable[[], None]:
+    """All steps one after another as a CUDA graph, so that what starts them costs no time."""
+
+    def run() -> None:
+        for step in steps:
+            step()
+
+    if not place.cuda:
+        return run
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(2):
+            run()
+    torch.cuda.current_stream().wait_stream(stream)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        run()
+    return graph.replay
+
+
+def copy_rate(place: Place) -> float:
+    """Bytes a second, read and written, of a copy that no cache holds."""
+    source = torch.randn((1 << 28) if place.cuda else (1 << 20), device=place.device)
+    target = torch.empty_like(source)
+    return 2 * source.nbytes / (median_ms(lambda: target.copy_(source), place) / 1e3)
+
+
+def product_rate(place: Place) -> float:
+    """FLOP a second of a bfloat16 product of square matrices of 8192."""
+    side = 8192 if place.cuda else 256
+    left, right = (torch.randn(side, side, device=place.device, dtype=torch.bfloat16) for _ in range(2))
+    return 2 * side**3 / (median_ms(lambda: left @ right, place, seconds=0.5) / 1e3)
+
+
+# --- the machine --------------------------------------------------------------------------------------------------
+
+
+def machine(place: Place) -> Iterator[Row]:
+    """What this is, what is absent, and the two rates that bound everything."""
+    absent = [name for name in OPTIONAL if importlib.util.find_spec(name) is None]
+    versions = {name: importlib.import_module(name).__version__ for name in ("torch", "torchvision", "timm", "numpy")}
+    row: Row = {"what": "software", "python": platform.python_version(), **versions, "absent": " ".join(absent)}
+    if importlib.util.find_spec("triton"):
+        row["triton"] = importlib.import_module("triton").__version__
+    yield row
+    if place.cuda:
+        card = torch.cuda.get_device_properties(place.device)
+        yield {
+            "what": "card",
+            "name": card.name,
+            "capability": f"{card.major}.{card.minor}",
+            "multiprocessors": card.multi_processor_count,
+            "gib": card.total_memory / 2**30,
+        }
+    yield attempt({"what": "copy"}, lambda: {"tb_per_s": copy_rate(place) / 1e12})
+    yield attempt({"what": "bfloat16 product"}, lambda: {"tflop_per_s": product_rate(place) / 1e12})
+
+
+def without_extras(place: Place) -> Iterator[Row]:
+    """The package and every family are imported and built where fvcore, rich and the toolboxes are not installed."""
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys({blocked!r})); sys.path.insert(0, {root!r}); "
+        "import backbones, timm; "
+        "[timm.create_model(name, device='meta') for name in {names!r}]; print(len(backbones.list_models()))"
+    )
+    blocked = [name for name in OPTIONAL if name not in ("triton", "pytest")]
+    code = code.format(blocked=blocked, root=str(ROOT), names=list(SMALL) if place.cuda else list(SMALL)[:1])
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=place.left())
+    yield {
+        "what": "import without extras",
+        "ok": run.returncode == 0,
+        "models": int(run.stdout or 0),
+        **({"error": run.stderr.strip()[-300:]} if run.returncode else {}),
+    }
+
+
+# --- parity -------------------------------------------------------------------------------------------------------
+
+
+def parity(place: Place) -> Iterator[Row]:
+    """The golden files in float32 (SG-Former in float64), and under autocast against that."""
+    golden_models = importlib.import_module("tests.golden_models")
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    files = sorted(golden_models.FILES, key=lambda f: (GOLDEN_FIRST.index(f) if f in GOLDEN_FIRST else 99, f))
+    if not place.cuda:
+        files = files[:1]
+    with ThreadPoolExecutor(4) as pool:  # drawing the weights takes longer than the model
+        pending = [pool.submit(golden_models.load, file) for file in files]
+        for file, future in zip(files, pending):
+            if place.left() < 5:
+                pool.shutdown(wait=False, cancel_futures=True)
+                yield {"what": file, "ok": False, "error": "not reached"}
+                continue
+            yield attempt({"what": file}, lambda future=future: _parity(future.result(), golden_models, place))
+            pending[files.index(file)] = None  # the model may go
+
+
+@torch.no_grad()
+def _parity(loaded: Any, golden_models: Any, place: Place) -> Row:
+    golden, model, images = loaded
+    model, images = model.to(place.device), images.to(place.device)
+    logits = model(images)
+    expected = torch.as_tensor(golden_models.reference(golden, "logits")).to(logits.device)
+    error = ((logits - expected).abs().max() / expected.abs().max()).item()
+    row: Row = {"ok": error < golden_models.TOLERANCE, "dtype": str(logits.dtype)[6:], "error_of_scale": error}
+    model, images = model.float(), images.float()
+    exact = model(images).double()
+    for dtype in (torch.bfloat16, torch.float16):
+        with torch.autocast(place.device.type, dtype):
+            half = model(images).double()
+        name = str(dtype)[6:]
+        row[f"{name}_cosine"] = F.cosine_similarity(half.flatten(), exact.flatten(), dim=0).item()
+        row[f"{name}_error"] = relative_error(half, exact)
+        row["ok"] = row["ok"] and math.isfinite(row[f"{name}_error"]) and row[f"{name}_cosine"] > 0.98
+    return row
+
+
+# --- the spectral gate --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Maps (batch, height, width, dim) of a dtype."""
+
+    batch: int
+    height: int
+    width: int
+    dim: int
+    dtype: torch.dtype
+
+    def __str__(self) -> str:
+        return f"{self.batch}x{self.height}x{self.width}x{self.dim} {str(self.dtype)[6:]}"
+
+    def draw(self, place: Place) -> Tensor:
+        """Noise."""
+        shape = (self.batch, self.height, self.width, self.dim)
+        return torch.randn(shape, device=place.device).to(self.dtype)
+
+
+def gate_maps(place: Place) -> list[Maps]:
+    """What is timed, the most important first."""
+    if not place.cuda:
+        return [Maps(2, 4, 5, 8, torch.float32)]
+    half, single = torch.bfloat16, torch.float32
+    return [
+        Maps(128, 14, 14, 384, half),
+        Maps(32, 28, 28, 384, half),
+        Maps(128, 14, 14, 384, single),
+        Maps(32, 28, 28, 384, single),
+        Maps(512, 7, 7, 384, half),
+        Maps(32, 28, 28, 128, half),
+        Maps(8, 32, 32, 384, half),
+    ]
+
+
+ODD_MAPS = [
+    (3, 5, 9, 20),
+    (2, 13, 20, 48),
+    (5, 1, 6, 16),
+    (2, 17, 31, 24),
+    (3, 32, 32, 16),
+    (7, 7, 7, 40),
+    (2, 8, 16, 16),
+]
+Fused = fused_gate.Config
+
+
+def forward_configs(maps: Maps) -> list[Fused]:
+    """Divisions of the work to be tried, the likeliest first."""
+    if maps.height <= 16:
+        rows = [
+            (16, 16, 4, False, False, 2),
+            (16, 8, 4, False, False, 2),
+            (16, 8, 1, False, False, 1),
+            (16, 8, 4, True, True, 2),
+            (16, 4, 4, False, False, 2),
+            (8, 4, 4, False, False, 2),
+            (8, 4, 1, False, False, 1),
+            (32, 16, 2, False, False, 2),
+            (16, 8, 8, False, True, 2),
+            (16, 16, 1, False, False, 1),
+            (8, 8, 4, False, False, 2),
+            (16, 16, 4, False, False, 3),
+        ]
+    else:
+        rows = [
+            (16, 16, 4, False, False, 2),
+            (8, 8, 4, False, False, 2),
+            (16, 16, 1, False, False, 1),
+            (8, 8, 1, False, False, 1),
+            (16, 8, 4, False, False, 2),
+            (8, 4, 4, False, False, 2),
+            (8, 16, 4, False, False, 2),
+        ]
+    return [Fused(*row) for row in rows]
+
+
+def backward_configs(maps: Maps) -> list[Fused]:
+    """The same for the gradients, by one kernel and by two."""
+    if maps.height <= 16:
+        rows = [
+            (16, 16, 4, False, False, 2),
+            (16, 8, 4, False, False, 2),
+            (8, 8, 4, False, False, 2),
+            (8, 8, 8, False, False, 1),
+            (16, 16, 8, False, False, 1),
+        ]
+    else:
+        rows = [(8, 8, 4, False, False, 2), (16, 16, 4, False, False, 2), (8, 16, 4, False, False, 1)]
+    return [Fused(*row, split=split) for split in (False, True) for row in rows]
+
+
+def _gate_jobs(place: Place) -> list[tuple[Maps, Fused | None, bool]]:
+    """Every kernel that is checked and timed: maps, division of the work (None for the default), backward."""
+    jobs: list[tuple[Maps, Fused | None, bool]] = []
+    for maps in gate_maps(place):
+        jobs += [(maps, None, backward) for backward in (False, True)]
+        if place.cuda:
+            jobs += [(maps, config, False) for config in forward_configs(maps)]
+            jobs += [(maps, config, True) for config in backward_configs(maps)]
+    dtypes = (torch.float32, torch.bfloat16, torch.float16)
+    odd = [Maps(*shape, dtype) for shape in (ODD_MAPS if place.cuda else ODD_MAPS[:1]) for dtype in dtypes]
+    return [(maps, None, backward) for maps in odd for backward in (False, True)] + jobs
+
+
+def _can_fuse(place: Place) -> bool:
+    return fused_gate.why_unavailable(place.device) is None
+
+
+def gate_errors(place: Place) -> Iterator[Row]:
+    """Every fused kernel against torch.fft in float64, beside torch.fft in the gate's own precision. This also
+    compiles them, in several processes, for `gate_speed`.
+    """
+    if not _can_fuse(place):
+        yield {"what": "fused", "ok": True, "skipped": fused_gate.why_unavailable(place.device)}
+        return
+    jobs = _gate_jobs(place)[place.index :: place.count]
+    for number, (maps, config, backward) in enumerate(jobs):
+        what = {"what": f"{maps}", "kernel": "backward" if backward else "forward", "config": _show(config)}
+        if place.left() < 5:
+            yield {**what, "ok": False, "error": f"not reached, with {len(jobs) - number - 1} more"}
+            return
+        yield attempt(
+            what, lambda maps=maps, config=config, backward=backward: _gate_error(maps, config, backward, place)
+        )
+
+
+def _show(config: Fused | None) -> str:
+    if config is None:
+        return "default"
+    kept = "".join(name for name, keeps in (("f", config.keep_filter), ("t", config.keep_tables)) if keeps)
+    split = " split" if config.split else ""
+    return f"C{config.block} w{config.warps} g{config.groups} s{config.stages}{' keep ' + kept if kept else ''}{split}"
+
+
+def _gate_error(maps: Maps, config: Fused | None, backward: bool, place: Place) -> Row:
+    few = Maps(min(maps.batch, 9), *(maps.height, maps.width, maps.dim), maps.dtype)  # odd, so that a pack is not full
+    gate = SpectralGating(maps.dim, (maps.height, maps.width), method="fft", device=place.device)
+    nn.init.normal_(gate.complex_weight)
+    x, grad = few.draw(place), few.draw(place)
+    exact = copy.deepcopy(gate).double()
+    planes = fused_gate.to_planes(gate.complex_weight.detach(), maps.height, maps.width)
+    ours: list[Tensor]
+    if not backward:
+        ours = [fused_gate.run_gate(x, planes, False, config)]
+    else:
+        leaf = gate.complex_weight.detach().clone().requires_grad_()
+        grad_x, grad_planes = fused_gate.run_gate_backward(grad, x, planes, False, config)
+        fused_gate.to_planes(leaf, maps.height, maps.width).backward(grad_planes)
+        ours = [grad_x, leaf.grad]
+    expected, usual = (_gate_results(g, x, grad, backward) for g in (exact, gate))
+    errors = [relative_error(a, b) for a, b in zip(ours, expected)]
+    usual_errors = [relative_error(a, b) for a, b in zip(usual, expected)]
+    # Four times torch.fft's own error; half precision rounds the map and, as TF32, what is between the transforms.
+    limits = [4 * error + 1e-7 if maps.dtype == torch.float32 else max(4 * error, 2e-3) for error in usual_errors]
+    return {
+        "ok": all(error <= limit for error, limit in zip(errors, limits)),
+        "errors": errors,
+        "fft_errors": usual_errors,
+    }
+
+
+def _gate_results(gate: SpectralGating, x: Tensor, grad: Tensor, backward: bool) -> list[Tensor]:
+    dtype = gate.complex_weight.dtype if gate.complex_weight.dtype == torch.float64 else x.dtype
+    x = x.to(dtype).requires_grad_()
+    y = gate(x)
+    if not backward:
+        return [y.detach()]
+    return list(torch.autograd.grad(y, (x, gate.complex_weight), grad.to(dtype)))
+
+
+def gate_speed(place: Place) -> Iterator[Row]:
+    """The gate alone, by every method and every division of the work, beside what a copy of the same bytes takes."""
+    rate = copy_rate(place)
+    methods = ["fft", "matmul"] + (["fused"] if _can_fuse(place) else [])
+    for maps in gate_maps(place):
+        bound = {"copy_ms": 2 * maps.draw(place).nbytes / rate * 1e3}
+        # So many inputs that the cache holds none of them when its turn comes again.
+        num_inputs = max(2, round(4e8 / maps.draw(place).nbytes)) if place.cuda else 1
+        inputs = [maps.draw(place) for _ in range(num_inputs)]
+        grads = [maps.draw(place) for _ in range(num_inputs)]
+        for mode, moves in (("forward", 2), ("training", 5)):  # read x, write y; read x and dy, write dx
+            bound_ms = bound["copy_ms"] * moves / 2
+            for method in methods:
+                what = {"what": f"{maps}", "mode": mode, "method": method}
+                if place.left() < 3:
+                    yield {**what, "ok": False, "error": "not reached"}
+                    return
+                run = partial(_time_method, maps, method, mode == "training", inputs, grads, place)
+                yield attempt(what, partial(_against, run, num_inputs, bound_ms))
+        if "fused" not in methods or not place.cuda:
+            continue
+        for backward, configs in ((False, forward_configs(maps)), (True, backward_configs(maps))):
+            bound_ms = bound["copy_ms"] * (1.5 if backward else 1)
+            for config in configs:
+                mode = "backward kernel" if backward else "forward kernel"
+                what = {"what": f"{maps}", "mode": mode, "method": _show(config)}
+                if place.left() < 3:
+                    yield {**what, "ok": False, "error": "not reached"}
+                    return
+                run = partial(_time_config, maps, config, backward, inputs, grads, place)
+                yield attempt(what, partial(_against, run, num_inputs, bound_ms))
+        del inputs, grads
+        place.free()
+
+
+def _against(measure: Callable[[], float], count: int, bound_ms: float) -> Row:
+    ms = measure() / count
+    return {"ms": ms, "copy_ms": bound_ms, "share_of_copy_rate": bound_ms / ms}
+
+
+def _time_method(
+    maps: Maps, method: str, train: bool, inputs: list[Tensor], grads: list[Tensor], place: Place
+) -> float:
+    gate = SpectralGating(maps.dim, (maps.height, maps.width), method=method, device=place.device).train(train)
+    if not train:
+        with torch.no_grad():
+            return median_ms(captured([partial(gate, x) for x in inputs], place), place, 0.15)
+    leaves = [x.detach().requires_grad_() for x in inputs]
+
+    def step(x: Tensor, grad: Tensor) -> None:
+        torch.autograd.grad(gate(x), (x, gate.complex_weight), grad)
+
+    return median_ms(captured([partial(step, *pair) for pair in zip(leaves, grads)], place), place, 0.15)
+
+
+def _time_config(
+    maps: Maps, config: Fused, backward: bool, inputs: list[Tensor], grads: list[Tensor], place: Place
+) -> float:
+    weight = torch.randn(maps.height, maps.width // 2 + 1, maps.dim, 2, device=place.device)
+    planes = fused_gate.to_planes(weight, maps.height, maps.width)
+    if backward:
+        steps = [partial(fused_gate.run_gate_backward, g, x, planes, False, config) for x, g in zip(inputs, grads)]
+    else:
+        steps = [partial(fused_gate.run_gate, x, planes, False, config) for x in inputs]
+    return median_ms(captured(steps, place), place, 0.1)
+
+
+# --- mmcv's operators ---------------------------------------------------------------------------------------------
+
+
+def operators(place: Place) -> Iterator[Row]:
+    """mmcv's operators against the CPU, forward and backward."""
+    package = importlib.import_module("detection.mmcv_ops")
+    for file in pkgutil.iter_modules(package.__path__):  # each registers its operators
+        importlib.import_module(f"{package.__name__}.{file.name}")
+    for case in gpu_operators.CASES:
+
+        def compare(case: Callable[[], list[gpu_operators.Call]] = case) -> Row:
+            error = gpu_operators.largest_error(package.OPERATORS, case, place.device)
+            return {"ok": error < 1e-3, "error_of_scale": error}
+
+        yield attempt({"what": case.__name__}, compare)
+
+
+# --- models -------------------------------------------------------------------------------------------------------
+
+
+class PlainGate(nn.Module):
+    """The official code's gate on a map, (B, H, W, C)."""
+
+    def __init__(self, gate: SpectralGating) -> None:
+        super().__init__()
+        self.complex_weight = gate.complex_weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As published: in float32, with torch.fft."""
+        dtype = x.dtype
+        x = torch.fft.rfft2(x.to(torch.float32), dim=(1, 2), norm="ortho")
+        x = x * torch.view_as_complex(self.complex_weight)
+        height = self.complex_weight.shape[0]
+        return torch.fft.irfft2(x, s=(height, x.shape[2] * 2 - 2), dim=(1, 2), norm="ortho").to(dtype)
+
+
+class PlainAttention(nn.Module):
+    """The official code's attention, which writes out its weights, (B, H, W, C)."""
+
+    def __init__(self, attention: Attention) -> None:
+        super().__init__()
+        self.qkv, self.proj = attention.qkv, attention.proj
+        self.num_heads, self.head_dim = attention.num_heads, attention.head_dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As published."""
+        shape = x.shape
+        x = x.flatten(1, -2)
+        qkv = self.qkv(x).reshape(*x.shape[:2], 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv[0], qkv[1], qkv[2]
+        weights = ((q @ k.transpose(-2, -1)) * self.head_dim**-0.5).softmax(dim=-1)
+        return self.proj((weights @ v).transpose(1, 2).reshape(x.shape)).reshape(shape)
+
+
+def plain_spectformer(**kwargs: Any) -> nn.Module:
+    """SpectFormer-S with the mixers of the official code."""
+    model = timm.create_model("spectformer_s", spectral_method="fft", **kwargs)
+    plain = {SpectralGating: PlainGate, Attention: PlainAttention}
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) in plain:
+                setattr(parent, name, plain[type(child)](child))
+    return model
+
+
+def contenders(place: Place) -> list[tuple[str, Callable[..., nn.Module]]]:
+    """Models whose speed is measured."""
+    models: list[tuple[str, Callable[..., nn.Module]]] = [
+        ("spectformer_s", partial(timm.create_model, "spectformer_s"))
+    ]
+    for method in ("fft", "matmul", "fused") if _can_fuse(place) else ("fft", "matmul"):
+        models.append((f"spectformer_s {method}", partial(timm.create_model, "spectformer_s", spectral_method=method)))
+    models.append(("spectformer_s plain", plain_spectformer))
+    for ours, timms in SMALL.items():
+        models += [(name, partial(timm.create_model, name)) for name in (ours, timms) if name]
+    return models if place.cuda else models[:1]
+
+
+def settings(place: Place) -> list[tuple[int, int]]:
+    """Batch and size in pixels."""
+    return [(128, 224), (8, 1024)] if place.cuda else [(1, 64)]
+
+
+def model_step(model: nn.Module, forward: Callable, batch: int, size: int, train: bool, place: Place) -> Callable:
+    """A pass over one batch: inference in bfloat16, or a step of training under bfloat16 autocast."""
+    images = torch.randn(batch, 3, size, size, device=place.device)
+    if not train:
+        images = images.to(torch.bfloat16)
+        return torch.inference_mode()(lambda: forward(images))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=place.cuda)
+    labels = torch.zeros(batch, dtype=torch.long, device=place.device)
+
+    def step() -> None:
+        with torch.autocast(place.device.type, torch.bfloat16):
+            logits = forward(images)
+        heads = logits if isinstance(logits, tuple) else (logits,)  # distilled models train two
+        sum(F.cross_entropy(head.float(), labels) for head in heads).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def _build(create: Callable[..., nn.Module], size: int, train: bool, place: Place) -> nn.Module:
+    with torch.device(place.device):
+        model = create()
+    if hasattr(model, "set_input_size") and size != 224:
+        model.set_input_size(img_size=(size, size))
+    return model.to(place.device, torch.float32 if train else torch.bfloat16).train(train)
+
+
+def _measure_model(
+    create: Callable[..., nn.Module],
+    batch: int,
+    size: int,
+    train: bool,
+    compiled: bool,
+    peak: float,
+    place: Place,
+    mode: str | None = None,
+) -> Row:
+    torch.compiler.reset()
+    place.free()
+    model = _build(create, size, train, place)
+    forward = torch.compile(model, mode=mode) if compiled else model
+    step = model_step(model, forward, batch, size, train, place)
+    with FlopCounterMode(display=False) if not compiled else nullcontext() as counter:
+        start = time.monotonic()
+        step()
+        if place.cuda:
+            torch.cuda.synchronize()
+        first_s = time.monotonic() - start
+    ms = median_ms(step, place, seconds=0.8, warmup=2)
+    row: Row = {"ms": ms, "images_per_s": batch / ms * 1e3, "first_s": first_s}
+    if counter is not None:
+        row["share_of_product_rate"] = counter.get_total_flops() / (ms / 1e3) / peak
+    if place.cuda:
+        row["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
+    return row
+
+
+def speed(place: Place) -> Iterator[Row]:
+    """Small names of all families in eager mode."""
+    yield from _speed(place, compiled=False)
+
+
+def speed_compiled(place: Place) -> Iterator[Row]:
+    """The same compiled, at batch 128."""
+    yield from _speed(place, compiled=True)
+
+
+def _speed(place: Place, compiled: bool) -> Iterator[Row]:
+    peak = product_rate(place)
+    for batch, size in settings(place)[: 1 if compiled else None]:
+        for name, create in contenders(place)[place.index :: place.count]:
+            if size != 224 and name.endswith(("matmul", "plain")):
+                continue
+            for train in (True, False):
+                what = {"what": name, "mode": "training" if train else "inference", "batch": batch, "size": size}
+                if place.left() < (20 if compiled and place.cuda else 3):
+                    yield {**what, "ok": False, "error": "not reached"}
+                    continue
+                yield attempt(
+                    what,
+                    partial(_measure_model, create, batch, size, train, compiled, peak, place),
+                )
+
+
+# --- training -----------------------------------------------------------------------------------------------------
+
+
+def training(place: Place) -> Iterator[Row]:
+    """A short classification training with --amp, killed and resumed."""
+    missing = [name for name in ("mmengine", "sklearn") if importlib.util.find_spec(name) is None]
+    if missing:
+        yield {"what": "train, kill, resume", "ok": True, "skipped": f"{', '.join(missing)} not installed"}
+        return
+    yield attempt({"what": "train, kill, resume"}, partial(_train_and_resume, place))
+
+
+def _train_and_resume(place: Place) -> Row:
+    with tempfile.TemporaryDirectory() as folder:
+        config = next((ROOT / "configs/classification").rglob("spectformer*digits*.py"))
+        command = [sys.executable, str(ROOT / "tools/train.py"), str(config), "--amp", "--work-dir", folder]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        if not place.cuda:
+            environment["CUDA_VISIBLE_DEVICES"] = ""
+        first = subprocess.Popen(
+            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        while first.poll() is None and not list(Path(folder).rglob("epoch_*.pth")) and place.left() > 10:
+            time.sleep(0.2)
+        os.killpg(first.pid, signal.SIGKILL) if first.poll() is None else None
+        first.wait()
+        kept = sorted(path.name for path in Path(folder).rglob("epoch_*.pth"))
+        if not kept:
+            return {"ok": False, "error": "no checkpoint was written in time"}
+        log = Path(folder) / "second.log"
+        with log.open("w") as file:
+            second = subprocess.Popen(
+                [*command, "--resume"], env=environment, stdout=file, stderr=file, start_new_session=True
+            )
+            try:
+                code = second.wait(timeout=max(1, place.left() - 3))
+            except subprocess.TimeoutExpired:
+                os.killpg(second.pid, signal.SIGKILL)
+                code = None
+        text = log.read_text()
+        resumed = "resum" in text.lower()
+        return {"ok": resumed and code in (0, None), "checkpoints": " ".join(kept), "exit": code, "log": text[-300:]}
+
+
+def distributed(place: Place) -> Iterator[Row]:
+    """DistributedDataParallel with NCCL, on the one GPU (gloo on a CPU): gradients as without."""
+
+    def compare() -> Row:
+        with tempfile.NamedTemporaryFile() as file:
+            torch.distributed.init_process_group(
+                "nccl" if place.cuda else "gloo", init_method=f"file://{file.name}.store", rank=0, world_size=1
+            )
+            try:
+                torch.manual_seed(0)
+                model = timm.create_model("spectformer_ti", img_size=64, num_classes=5).to(place.device).eval()
+                wrapped = nn.parallel.DistributedDataParallel(copy.deepcopy(model))
+                images = torch.randn(2, 3, 64, 64, device=place.device)
+                for network in (model, wrapped):
+                    network(images).square().sum().backward()
+                pairs = zip(wrapped.module.parameters(), model.parameters(), strict=True)
+                error = max(relative_error(a.grad, b.grad) for a, b in pairs if b.grad is not None)
+            finally:
+                torch.distributed.destroy_process_group()
+                Path(f"{file.name}.store").unlink(missing_ok=True)
+        return {"ok": error < 1e-4, "error": error} if error >= 1e-4 else {"ok": True, "largest_error": error}
+
+    yield attempt({"what": "ddp"}, compare)
+
+
+# --- the rest -----------------------------------------------------------------------------------------------------
+
+
+def families(place: Place) -> Iterator[Row]:
+    """Every family forward and backward: eager, channels last, checkpointed, at another size."""
+    names = list(SMALL) if place.cuda else list(SMALL)[:1]
+    for name in names:
+        for variant in ("plain", "channels last", "checkpointed", "other size"):
+            if place.left() < 3:
+                yield {"what": name, "mode": variant, "ok": False, "error": "not reached"}
+                continue
+            yield attempt({"what": name, "mode": variant}, partial(_family, name, variant, place))
+
+
+def _family(name: str, variant: str, place: Place) -> Row:
+    size = 224 if place.cuda else 64
+    with torch.device(place.device):
+        model = timm.create_model(name, num_classes=5, **({} if place.cuda else {"img_size": 64}))
+    model.train()
+    images = torch.randn(2, 3, size, size if variant != "other size" else size + 40, device=place.device)
+    if variant == "channels last":
+        model, images = model.to(memory_format=torch.channels_last), images.to(memory_format=torch.channels_last)
+    if variant == "checkpointed":
+        model.set_grad_checkpointing()
+    logits = model(images)
+    heads = logits if isinstance(logits, tuple) else (logits,)
+    sum(head.square().mean() for head in heads).backward()
+    grads = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    finite = all(tensor.isfinite().all().item() for tensor in (*heads, *grads))
+    return {"ok": finite and len(grads) > 0, "grads": len(grads)}
+
+
+def mixers(place: Place) -> Iterator[Row]:
+    """The mixers on this device against the CPU, float32 and under autocast."""
+    for mixer in MIXERS:
+
+        def compare(mixer: str = mixer) -> Row:
+            torch.manual_seed(0)
+            layer = create_mixer(mixer, 32, (7, 6), num_heads=4)
+            there = copy.deepcopy(layer).to(place.device)
+            x = torch.randn(2, 7, 6, 32)
+            expected = layer(x)
+            error = relative_error(there(x.to(place.device)).cpu(), expected)
+            with torch.autocast(place.device.type, torch.bfloat16):
+                half = relative_error(there(x.to(place.device)).float().cpu(), expected)
+            return {"ok": error < 1e-3 and half < 0.1, "largest_error": error, "bfloat16_error": half}
+
+        yield attempt({"what": mixer}, compare)
+
+
+def compile_modes(place: Place) -> Iterator[Row]:
+    """max-autotune-no-cudagraphs, and CUDA graphs, on one family each."""
+    modes = ("default", "reduce-overhead", "max-autotune-no-cudagraphs") if place.cuda else ("default",)
+    name = "spectformer_ti"
+    for mode in modes:
+        if place.left() < 10:
+            yield {"what": name, "mode": mode, "ok": False, "error": "not reached"}
+            continue
+        yield attempt({"what": name, "mode": mode}, partial(_compile_mode, name, mode, place))
+
+
+def _compile_mode(name: str, mode: str, place: Place) -> Row:
+    torch.compiler.reset()
+    with torch.device(place.device):
+        model = timm.create_model(name, num_classes=5, img_size=224 if place.cuda else 64).eval()
+    if not place.cuda:
+        model.blocks = model.blocks[:1]
+    images = torch.randn(4, 3, *model.patch_embed.img_size, device=place.device)
+    start = time.monotonic()
+    compiled = torch.compile(model, fullgraph=True, mode=mode)
+    with torch.inference_mode():
+        expected = model(images)
+        error = max(relative_error(compiled(images).clone(), expected) for _ in range(3))
+    return {"ok": error < 1e-3, "largest_error": error, "seconds": time.monotonic() - start}
+
+
+# --- alternatives for attention -----------------------------------------------------------------------------------
+
+
+def attention(place: Place) -> Iterator[Row]:
+    """Attention with a broadcast bias and in windows, by what torch offers: measured before anything is chosen."""
+    cases = (
+        # batch x windows, heads, tokens, head width, shape of the bias
+        [
+            ("windows of 49 with bias", 128 * 64, 6, 49, 32),
+            ("global with bias", 64, 6, 197, 48),
+            ("1024 px", 8, 6, 4096, 64),
+        ]
+        if place.cuda
+        else [("windows of 49 with bias", 4, 2, 9, 8)]
+    )
+    for name, batch, heads, tokens, width in cases:
+        bias = torch.randn(1, heads, tokens, tokens, device=place.device, dtype=torch.bfloat16)
+        for method in ("products", "sdpa", "flex compiled", "products compiled"):
+            for train in (False, True):
+                what = {"what": name, "method": method, "mode": "training" if train else "inference"}
+                if place.left() < 5:
+                    yield {**what, "ok": False, "error": "not reached"}
+                    continue
+                q, k, v = (
+                    torch.randn(batch, heads, tokens, width, device=place.device, dtype=torch.bfloat16)
+                    for _ in range(3)
+                )
+                yield attempt(what, partial(_attention, method, q, k, v, bias, train, place))
+
+
+def _products(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    return (q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1) + bias).softmax(-1) @ v
+
+
+def _flex(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return flex_attention(q, k, v, score_mod=lambda score, b, h, i, j: score + bias[0, h, i, j])
+
+
+def _attention(method: str, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, train: bool, place: Place) -> Row:
+    torch.compiler.reset()
+    functions: dict[str, Callable[..., Tensor]] = {
+        "products": _products,
+        "products compiled": torch.compile(_products),
+        "sdpa": lambda q, k, v, bias: F.scaled_dot_product_attention(q, k, v, attn_mask=bias),
+        "flex compiled": torch.compile(_flex),
+    }
+    function = functions[method]
+    inputs = [tensor.requires_grad_(train) for tensor in (q, k, v)]
+    bias = bias.clone().requires_grad_(train)
+
+    def step() -> Tensor:
+        y = function(*inputs, bias)
+        if train:
+            torch.autograd.grad(y.float().square().sum(), (*inputs, bias))
+        return y
+
+    with torch.no_grad():
+        few = slice(0, 2)
+        exact = _products(*(tensor[few].double() for tensor in (q, k, v)), bias.double())
+        error = relative_error(function(*(tensor[few] for tensor in inputs), bias), exact)
+    place.free()
+    row: Row = {"ok": error < 2e-2, "largest_error": error, "ms": median_ms(step, place, 0.2)}
+    if place.cuda:
+        row["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
+    return row
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the check.
+
+    Attributes:
+        run: Yields its rows.
+        seconds: Its limit.
+        timed: Whether it measures time, so that nothing may run beside it.
+        processes: Into how many processes it is divided on a GPU.
+    """
+
+    run: Callable[[Place], Iterator[Row]]
+    seconds: float
+    timed: bool = False
+    processes: int = 1
+
+
+# In order of worth. Those that measure no time run beside one another first, and compile what the others need.
+PARTS = {
+    "machine": Part(machine, 20, timed=True),
+    "without_extras": Part(without_extras, 40),
+    "parity": Part(parity, 90),
+    "gate_errors": Part(gate_errors, 90, processes=6),
+    "gate_speed": Part(gate_speed, 50, timed=True),
+    "operators": Part(operators, 60),
+    "speed": Part(speed, 60, timed=True),
+    "speed_compiled": Part(speed_compiled, 50, timed=True),
+    "training": Part(training, 60),
+    "distributed": Part(distributed, 40),
+    "families": Part(families, 80),
+    "mixers": Part(mixers, 30),
+    "compile_modes": Part(compile_modes, 90),
+    "attention": Part(attention, 30, timed=True),
+}
+
+
+def write_rows(name: str, place: Place, path: Path) -> None:
+    """Run a part, a line of JSON for each row as soon as it is known."""
+    with path.open("a") as file:
+        for row in PARTS[name].run(place):
+            file.write(json.dumps(row, default=str) + "\n")
+            file.flush()
