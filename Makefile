@@ -1,10 +1,10 @@
-# Two commands on a machine that has Python and make: `make demo` and `make test`.
-# Both make .venv and install what they need the first time (about three minutes and 7 GB, nearly all of it torch).
+# Commands on a machine that has Python and make: `make demo` and `make test`; `make gpu` on one that has a GPU, too.
+# The first two make .venv and install what they need the first time (about three minutes and 7 GB, nearly all of it torch).
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test clean
+.PHONY: demo test gpu clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.mm
@@ -17,6 +17,10 @@ test: .venv/.test
 	$(BIN)/ruff format --check .
 	@echo "== Tests, one process for each core"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+
+# With the Python that has torch for this GPU: `make gpu PYTHON=...`. It installs nothing.
+gpu:
+	$(PYTHON) tools/check_gpu.py --out check_gpu
 
 clean:
 	rm -rf .venv build *.egg-info

@@ -28,6 +28,8 @@ sys.path.insert(0, str(ROOT / "tools"))
 import torch  # noqa: E402
 from gpu_parts import PARTS, Place, write_rows  # noqa: E402
 
+GRACE = 5.0  # seconds beyond its limit after which a part, which looks at the limit itself, is stopped
+
 
 @dataclass
 class Process:
@@ -120,7 +122,7 @@ def run_together(names: Sequence[str], end: float, args: argparse.Namespace, rep
         running += [start(name, index, count, limit, args) for index in range(count)]
     while running:
         for process in list(running):
-            over = time.monotonic() - process.start > process.limit + 5  # it looks at the limit itself, too
+            over = time.monotonic() - process.start > process.limit + GRACE
             if process.popen.poll() is None and not over:
                 continue
             found = collect(process)

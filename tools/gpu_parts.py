@@ -54,6 +54,10 @@ SMALL = {
     "spectformer_h_s": None,
     "pyramidtnt_s": None,
 }
+# On a CPU one model stands for all, shrunk.
+SHRUNK: dict[str, Any] = dict(
+    depth=2, embed_dim=64, num_heads=2, mixers="spectral:1, attention", img_size=64, num_classes=5
+)
 # The smallest file of each family first.
 GOLDEN_FIRST = (
     *("spectformer_ti", "spectformer_h_s", "gfnet_xs", "gfnet_h_ti", "convit_tiny", "tnt_s", "pyramidtnt_ti"),
@@ -84,6 +88,21 @@ class Place:
     def cuda(self) -> bool:
         """Whether this is a GPU, and numbers are those of real use."""
         return self.device.type == "cuda"
+
+    @property
+    def names(self) -> list[str]:
+        """A name of each family, or the one that stands for all."""
+        return list(SMALL) if self.cuda else list(SMALL)[:1]
+
+    @property
+    def shrunk(self) -> dict[str, Any]:
+        """Arguments of the models."""
+        return {} if self.cuda else SHRUNK
+
+    @property
+    def size(self) -> int:
+        """Side of the images in pixels."""
+        return 224 if self.cuda else 64
 
     def left(self) -> float:
         """Seconds until the part is stopped."""
@@ -173,6 +192,13 @@ def product_rate(place: Place) -> float:
     return 2 * side**3 / (median_ms(lambda: left @ right, place, seconds=0.5) / 1e3)
 
 
+def compile_for(place: Place, model: nn.Module, mode: str | None = None, fullgraph: bool = False) -> Callable:
+    """`model` compiled; on the CPU without generating code, which takes a minute there."""
+    if not place.cuda:
+        return torch.compile(model, backend="aot_eager", fullgraph=fullgraph)
+    return torch.compile(model, mode=mode, fullgraph=fullgraph)
+
+
 # --- the machine --------------------------------------------------------------------------------------------------
 
 
@@ -205,7 +231,7 @@ def without_extras(place: Place) -> Iterator[Row]:
         "[timm.create_model(name, device='meta') for name in {names!r}]; print(len(backbones.list_models()))"
     )
     blocked = [name for name in OPTIONAL if name not in ("triton", "pytest")]
-    code = code.format(blocked=blocked, root=str(ROOT), names=list(SMALL) if place.cuda else list(SMALL)[:1])
+    code = code.format(blocked=blocked, root=str(ROOT), names=place.names)
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=place.left())
     yield {
         "what": "import without extras",
@@ -305,6 +331,7 @@ ODD_MAPS = [
     (2, 8, 16, 16),
 ]
 Fused = fused_gate.Config
+TUNED = 4  # for so many of the maps every division of the work is tried
 
 
 def forward_configs(maps: Maps) -> list[Fused]:
@@ -357,7 +384,7 @@ def _gate_jobs(place: Place) -> list[tuple[Maps, Fused | None, bool]]:
     jobs: list[tuple[Maps, Fused | None, bool]] = []
     for maps in gate_maps(place):
         jobs += [(maps, None, backward) for backward in (False, True)]
-        if place.cuda:
+        if place.cuda and maps in gate_maps(place)[:TUNED]:
             jobs += [(maps, config, False) for config in forward_configs(maps)]
             jobs += [(maps, config, True) for config in backward_configs(maps)]
     dtypes = (torch.float32, torch.bfloat16, torch.float16)
@@ -450,7 +477,7 @@ def gate_speed(place: Place) -> Iterator[Row]:
                     return
                 run = partial(_time_method, maps, method, mode == "training", inputs, grads, place)
                 yield attempt(what, partial(_against, run, num_inputs, bound_ms))
-        if "fused" not in methods or not place.cuda:
+        if "fused" not in methods or not place.cuda or maps not in gate_maps(place)[:TUNED]:
             continue
         for backward, configs in ((False, forward_configs(maps)), (True, backward_configs(maps))):
             bound_ms = bound["copy_ms"] * (1.5 if backward else 1)
@@ -529,7 +556,7 @@ class PlainGate(nn.Module):
         """As published: in float32, with torch.fft."""
         dtype = x.dtype
         x = torch.fft.rfft2(x.to(torch.float32), dim=(1, 2), norm="ortho")
-        x = x * torch.view_as_complex(self.complex_weight)
+        x = x * torch.view_as_complex(self.complex_weight.float())
         height = self.complex_weight.shape[0]
         return torch.fft.irfft2(x, s=(height, x.shape[2] * 2 - 2), dim=(1, 2), norm="ortho").to(dtype)
 
@@ -565,15 +592,18 @@ def plain_spectformer(**kwargs: Any) -> nn.Module:
 
 def contenders(place: Place) -> list[tuple[str, Callable[..., nn.Module]]]:
     """Models whose speed is measured."""
-    models: list[tuple[str, Callable[..., nn.Module]]] = [
-        ("spectformer_s", partial(timm.create_model, "spectformer_s"))
-    ]
+    create = partial(timm.create_model, "spectformer_s", **place.shrunk)
+    models: list[tuple[str, Callable[..., nn.Module]]] = []
     for method in ("fft", "matmul", "fused") if _can_fuse(place) else ("fft", "matmul"):
-        models.append((f"spectformer_s {method}", partial(timm.create_model, "spectformer_s", spectral_method=method)))
-    models.append(("spectformer_s plain", plain_spectformer))
+        models.append((f"spectformer_s {method}", partial(create, spectral_method=method)))
+    models.append(("spectformer_s plain", partial(plain_spectformer, **place.shrunk)))
+    if not place.cuda:
+        return models
     for ours, timms in SMALL.items():
-        models += [(name, partial(timm.create_model, name)) for name in (ours, timms) if name]
-    return models if place.cuda else models[:1]
+        models += [
+            (name, partial(timm.create_model, name)) for name in (ours, timms) if name and name != "spectformer_s"
+        ]
+    return models
 
 
 def settings(place: Place) -> list[tuple[int, int]]:
@@ -604,7 +634,7 @@ def model_step(model: nn.Module, forward: Callable, batch: int, size: int, train
 def _build(create: Callable[..., nn.Module], size: int, train: bool, place: Place) -> nn.Module:
     with torch.device(place.device):
         model = create()
-    if hasattr(model, "set_input_size") and size != 224:
+    if hasattr(model, "set_input_size") and size != place.size:
         model.set_input_size(img_size=(size, size))
     return model.to(place.device, torch.float32 if train else torch.bfloat16).train(train)
 
@@ -617,12 +647,11 @@ def _measure_model(
     compiled: bool,
     peak: float,
     place: Place,
-    mode: str | None = None,
 ) -> Row:
     torch.compiler.reset()
     place.free()
     model = _build(create, size, train, place)
-    forward = torch.compile(model, mode=mode) if compiled else model
+    forward = compile_for(place, model) if compiled else model
     step = model_step(model, forward, batch, size, train, place)
     with FlopCounterMode(display=False) if not compiled else nullcontext() as counter:
         start = time.monotonic()
@@ -653,7 +682,7 @@ def _speed(place: Place, compiled: bool) -> Iterator[Row]:
     peak = product_rate(place)
     for batch, size in settings(place)[: 1 if compiled else None]:
         for name, create in contenders(place)[place.index :: place.count]:
-            if size != 224 and name.endswith(("matmul", "plain")):
+            if size == 1024 and (name.endswith(("matmul", "plain")) or name in SMALL.values()):  # fixed sizes
                 continue
             for train in (True, False):
                 what = {"what": name, "mode": "training" if train else "inference", "batch": batch, "size": size}
@@ -680,13 +709,21 @@ def training(place: Place) -> Iterator[Row]:
 
 def _train_and_resume(place: Place) -> Row:
     with tempfile.TemporaryDirectory() as folder:
-        config = next((ROOT / "configs/classification").rglob("spectformer*digits*.py"))
+        config = ROOT / "configs/classification/spectformer/spectformer_ti_digits.py"
         command = [sys.executable, str(ROOT / "tools/train.py"), str(config), "--amp", "--work-dir", folder]
+        options = ["train_cfg.max_epochs=4"]
+        if not place.cuda:
+            options += ["model.kwargs.depth=1", "model.kwargs.embed_dim=16"]
+            options += ["model.kwargs.num_heads=1", "model.kwargs.mixers=spectral"]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         if not place.cuda:
             environment["CUDA_VISIBLE_DEVICES"] = ""
         first = subprocess.Popen(
-            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+            [*command, "--cfg-options", *options],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         while first.poll() is None and not list(Path(folder).rglob("epoch_*.pth")) and place.left() > 10:
             time.sleep(0.2)
@@ -698,7 +735,11 @@ def _train_and_resume(place: Place) -> Row:
         log = Path(folder) / "second.log"
         with log.open("w") as file:
             second = subprocess.Popen(
-                [*command, "--resume"], env=environment, stdout=file, stderr=file, start_new_session=True
+                [*command, "--resume", "--cfg-options", *options],
+                env=environment,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
             )
             try:
                 code = second.wait(timeout=max(1, place.left() - 3))
@@ -720,7 +761,7 @@ def distributed(place: Place) -> Iterator[Row]:
             )
             try:
                 torch.manual_seed(0)
-                model = timm.create_model("spectformer_ti", img_size=64, num_classes=5).to(place.device).eval()
+                model = timm.create_model("spectformer_ti", **SHRUNK).to(place.device).eval()
                 wrapped = nn.parallel.DistributedDataParallel(copy.deepcopy(model))
                 images = torch.randn(2, 3, 64, 64, device=place.device)
                 for network in (model, wrapped):
@@ -740,8 +781,7 @@ def distributed(place: Place) -> Iterator[Row]:
 
 def families(place: Place) -> Iterator[Row]:
     """Every family forward and backward: eager, channels last, checkpointed, at another size."""
-    names = list(SMALL) if place.cuda else list(SMALL)[:1]
-    for name in names:
+    for name in place.names:
         for variant in ("plain", "channels last", "checkpointed", "other size"):
             if place.left() < 3:
                 yield {"what": name, "mode": variant, "ok": False, "error": "not reached"}
@@ -750,11 +790,10 @@ def families(place: Place) -> Iterator[Row]:
 
 
 def _family(name: str, variant: str, place: Place) -> Row:
-    size = 224 if place.cuda else 64
     with torch.device(place.device):
-        model = timm.create_model(name, num_classes=5, **({} if place.cuda else {"img_size": 64}))
-    model.train()
-    images = torch.randn(2, 3, size, size if variant != "other size" else size + 40, device=place.device)
+        model = timm.create_model(name, **place.shrunk).train()
+    width = place.size + (40 if variant == "other size" else 0)
+    images = torch.randn(2, 3, place.size, width, device=place.device)
     if variant == "channels last":
         model, images = model.to(memory_format=torch.channels_last), images.to(memory_format=torch.channels_last)
     if variant == "checkpointed":
@@ -799,12 +838,10 @@ def compile_modes(place: Place) -> Iterator[Row]:
 def _compile_mode(name: str, mode: str, place: Place) -> Row:
     torch.compiler.reset()
     with torch.device(place.device):
-        model = timm.create_model(name, num_classes=5, img_size=224 if place.cuda else 64).eval()
-    if not place.cuda:
-        model.blocks = model.blocks[:1]
-    images = torch.randn(4, 3, *model.patch_embed.img_size, device=place.device)
+        model = timm.create_model(name, **place.shrunk).eval()
+    images = torch.randn(4, 3, place.size, place.size, device=place.device)
     start = time.monotonic()
-    compiled = torch.compile(model, fullgraph=True, mode=mode)
+    compiled = compile_for(place, model, mode=mode, fullgraph=True)
     with torch.inference_mode():
         expected = model(images)
         error = max(relative_error(compiled(images).clone(), expected) for _ in range(3))
@@ -828,7 +865,7 @@ def attention(place: Place) -> Iterator[Row]:
     )
     for name, batch, heads, tokens, width in cases:
         bias = torch.randn(1, heads, tokens, tokens, device=place.device, dtype=torch.bfloat16)
-        for method in ("products", "sdpa", "flex compiled", "products compiled"):
+        for method in ("products", "sdpa", *(("flex compiled", "products compiled") if place.cuda else ())):
             for train in (False, True):
                 what = {"what": name, "method": method, "mode": "training" if train else "inference"}
                 if place.left() < 5:
@@ -901,17 +938,17 @@ class Part:
 PARTS = {
     "machine": Part(machine, 20, timed=True),
     "without_extras": Part(without_extras, 40),
-    "parity": Part(parity, 90),
-    "gate_errors": Part(gate_errors, 90, processes=6),
+    "parity": Part(parity, 70),
+    "gate_errors": Part(gate_errors, 70, processes=8),
     "gate_speed": Part(gate_speed, 50, timed=True),
     "operators": Part(operators, 60),
-    "speed": Part(speed, 60, timed=True),
-    "speed_compiled": Part(speed_compiled, 50, timed=True),
+    "speed": Part(speed, 80, timed=True),
+    "speed_compiled": Part(speed_compiled, 45, timed=True),
     "training": Part(training, 60),
     "distributed": Part(distributed, 40),
-    "families": Part(families, 80),
+    "families": Part(families, 70),
     "mixers": Part(mixers, 30),
-    "compile_modes": Part(compile_modes, 90),
+    "compile_modes": Part(compile_modes, 70),
     "attention": Part(attention, 30, timed=True),
 }
 

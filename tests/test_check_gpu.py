@@ -1,0 +1,92 @@
+"""The check of a GPU runs on the CPU with small numbers, so that it is whole when a GPU comes."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tools"))  # the tools are scripts, not a package
+import check_gpu  # noqa: E402
+import gpu_operators  # noqa: E402
+import gpu_parts  # noqa: E402
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    "name", ["machine", "parity", "gate_errors", "gate_speed", "operators", "speed", "distributed"]
+)
+def test_a_part_has_rows_and_finds_nothing_wrong_on_the_cpu(name):
+    rows = list(gpu_parts.PARTS[name].run(gpu_parts.Place(CPU, 60)))
+    assert rows
+    assert [row for row in rows if row.get("ok") is False] == []
+
+
+def test_parts_run_in_processes_of_their_own_and_are_reported(tmp_path, capsys):
+    assert check_gpu.main(["--out", str(tmp_path), "--device", "cpu", "--only", "machine"]) == 0
+    found = json.loads((tmp_path / "check_gpu.json").read_text())["parts"]["machine"]
+    assert found["ended"] == "whole"
+    assert {row["what"] for row in found["rows"]} == {"software", "copy", "bfloat16 product"}
+    assert "| machine | whole |" in (tmp_path / "check_gpu.md").read_text()
+    assert "not right or not reached: nothing" in capsys.readouterr().out
+    assert {path.name for path in tmp_path.iterdir()} == {"check_gpu.json", "check_gpu.md"}
+
+
+def test_a_part_that_breaks_or_hangs_takes_nothing_from_the_others(tmp_path, monkeypatch):
+    """In place of a part's process: one that dies after a row, one that never ends, one that is whole."""
+    bodies = {
+        "machine": 'write(\'{"what": "first"}\\n\'); import os; os.abort()',
+        "parity": 'write(\'{"what": "half"}\\n{"wh\'); import time; time.sleep(60)',
+        "operators": 'write(\'{"what": "whole", "ok": false}\\n\')',
+    }
+    monkeypatch.setattr(check_gpu, "GRACE", 0.0)
+
+    def start(name, index, count, limit, args):
+        rows, log = tmp_path / f"{name}.rows", tmp_path / f"{name}.log"
+        code = f"write = lambda text: print(text, file=open({str(rows)!r}, 'w'), end='', flush=True); {bodies[name]}"
+        with log.open("w") as file:
+            popen = subprocess.Popen([sys.executable, "-c", code], stdout=file, stderr=file, start_new_session=True)
+        return check_gpu.Process(name, index, 2.0, rows, log, popen)
+
+    monkeypatch.setattr(check_gpu, "start", start)
+    report = {}
+    args = check_gpu.parse_args(["--out", str(tmp_path), "--device", "cpu"])
+    check_gpu.run_together(list(bodies), time.monotonic() + 20, args, report)
+    assert report["machine"]["ended"] == "broke with exit status -6" and report["machine"]["rows"] == [
+        {"what": "first"}
+    ]
+    assert report["parity"]["ended"] == "stopped at its limit" and report["parity"]["rows"] == [{"what": "half"}]
+    assert report["operators"]["ended"] == "whole" and check_gpu.failures(report["operators"])
+
+
+def test_what_no_time_is_left_for_is_reported(tmp_path):
+    args = check_gpu.parse_args(["--out", str(tmp_path), "--device", "cpu"])
+    report = {}
+    check_gpu.run_together(["parity"], time.monotonic(), args, report)
+    assert report["parity"]["ended"] == "not reached"
+
+
+def test_a_failure_is_a_row_with_its_message():
+    def fail():
+        raise RuntimeError("no such kernel")
+
+    assert gpu_parts.attempt({"what": "x"}, fail) == {"what": "x", "ok": False, "error": "RuntimeError: no such kernel"}
+
+
+def test_an_operator_that_differs_on_the_device_is_found():
+    calls = []
+
+    def operator(x, y):
+        y.copy_(x * (1.5 if not calls else 1.0))  # the first call is the device's
+        calls.append(x)
+
+    def case():
+        x = torch.ones(3)
+        return [("operator", (x, torch.zeros(3)))]
+
+    assert gpu_operators.largest_error({"operator": operator}, case, CPU) == pytest.approx(0.5)
