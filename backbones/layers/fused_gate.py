@@ -17,7 +17,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from .tracing import is_exporting
 
-LONGEST = 32  # tokens on a side: the spectrum of a larger map does not fit into a program's registers
+LONGEST = 31  # tokens on a side: the spectrum of a larger map does not fit into a program's registers
 
 
 class Shape(NamedTuple):
@@ -62,12 +62,11 @@ def shape_for(height: int, width: int) -> Shape:
 def config_for(batch: int, height: int, width: int, dim: int, backward: bool) -> Config:
     """How the work on maps of this size is divided."""
     shape = shape_for(height, width)
-    values = max(shape.half * shape.pack * shape.height, shape.pairs * shape.half * shape.pack * 2) // 2
-    block = min(16, max(4, 16384 // values), max(4, _power_of_two(dim)))
-    warps = min(16, max(4, block * values // 512))
+    block = min(8 if max(shape.height, shape.width) > 16 else 16, max(4, _power_of_two(dim)))
     packs = -(-batch // shape.pack)
+    # Enough programs for every multiprocessor, and then several packs for each.
     groups = max(1, min(8 if backward else 4, packs * -(-dim // block) // 264))
-    return Config(block, warps, groups, False, False, 2)
+    return Config(block, 8, groups, keep_filter=False, keep_tables=False, stages=2, split=backward)
 
 
 @functools.lru_cache(maxsize=64)
