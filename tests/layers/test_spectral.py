@@ -108,8 +108,15 @@ def test_images_of_a_batch_do_not_mix(method):
 
 
 @both_methods
-def test_an_empty_batch_gives_an_empty_batch(method):
-    assert gate_of(method=method)(torch.empty(0, 6, 5, 3)).shape == (0, 6, 5, 3)
+@pytest.mark.parametrize("grid", [(6, 5), (9, 8), (1, 1), (1, 2)])
+def test_an_empty_batch_gives_an_empty_batch(method, grid):
+    """With its gradient, which for the filter is zero: a process without images must not keep others waiting."""
+    gate = gate_of(method=method)
+    x = torch.empty(0, *grid, 3, requires_grad=True)
+    y = gate(x)
+    y.sum().backward()
+    assert y.shape == x.grad.shape == x.shape
+    assert not gate.complex_weight.grad.any()
 
 
 @both_methods
