@@ -42,6 +42,7 @@ from .layers import (
     PositionEmbedding,
     SerialBlock,
     SpectralMethod,
+    channels_last,
     create_mixer,
     expand_mixers,
 )
@@ -172,7 +173,7 @@ class HierarchicalStem(nn.Module):
         self.embed = OverlapPatchEmbed(hidden_dim, dim, **dd)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = x.contiguous(memory_format=torch.channels_last)  # convolutions then keep the layout that tokens need
+        x = channels_last(x)  # convolutions then keep the layout that tokens need
         return self.embed(self.conv(x))
 
 

@@ -16,6 +16,7 @@ from .fnet import FNet
 from .gpsa import GPSA, GatedAttention
 from .halo import HaloAttention
 from .hybrid_scale import HybridScaleAttention
+from .layout import channels_last
 from .lepe import LePE
 from .mixers import MIXERS, Mixer, MixerPattern, create_mixer, expand_mixers
 from .mlp import DepthwiseMlp
@@ -86,6 +87,7 @@ __all__ = [
     "WindowAttention",
     "acts_in_place",
     "by_images",
+    "channels_last",
     "check_heads",
     "check_image_size",
     "create_mixer",

@@ -124,10 +124,6 @@ class PositionEmbedding(nn.Module):
     def reset_parameters(self) -> None:
         trunc_normal_(self.weight, std=0.02)
 
-    def train(self, mode: bool = True) -> "PositionEmbedding":
-        self._cache.clear()
-        return super().train(mode)
-
     def table(self, height: int, width: int) -> torch.Tensor:
         """The embedding for a grid of `height` x `width` tokens, (H, W, C)."""
         table = self.weight.reshape(self.grid_size[0], self.grid_size[1], -1)
@@ -145,7 +141,8 @@ class PositionEmbedding(nn.Module):
     def _kept_table(self, height: int, width: int) -> torch.Tensor:
         if (height, width) == self.grid_size:
             return self.table(height, width)
-        return self._cache.get((height, width), self.weight, lambda: self.table(height, width))
+        key = (height, width, self.grid_size, self.antialias)
+        return self._cache.get(key, self.weight, lambda: self.table(height, width))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         height, width = x.shape[1], x.shape[2]
@@ -186,10 +183,6 @@ class PairBias(nn.Module):
     def reset_parameters(self) -> None:
         nn.init.normal_(self.weight)  # as the official code: heads begin with different patterns, not with none
 
-    def train(self, mode: bool = True) -> "PairBias":
-        self._cache.clear()
-        return super().train(mode)
-
     def _key_grid(self, grid: Tuple[int, int]) -> Tuple[int, int]:
         return token_grid(grid[0], grid[1], self.reduction)
 
@@ -218,7 +211,8 @@ class PairBias(nn.Module):
         if (height, width) == self.grid_size:
             return self.weight
         with full_precision(self.weight.device):
-            return self._cache.get((height, width), self.weight, lambda: self.table(height, width))
+            key = (height, width, self.grid_size, self.reduction)
+            return self._cache.get(key, self.weight, lambda: self.table(height, width))
 
     def forward(self, height: int, width: int) -> torch.Tensor:
         if torch.jit.is_scripting():

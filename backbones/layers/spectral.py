@@ -65,10 +65,6 @@ class SpectralGating(nn.Module):
     def reset_parameters(self) -> None:
         nn.init.normal_(self.complex_weight, std=0.02)
 
-    def train(self, mode: bool = True) -> "SpectralGating":
-        self._cache.clear()
-        return super().train(mode)
-
     @torch.jit.ignore
     def set_grid_size(self, grid_size: Tuple[int, int]) -> None:
         """Resample the stored filter to another token grid (H, W) for good, as fine-tuning does."""
