@@ -35,6 +35,7 @@ from .layers import (
     ClassAttention,
     ConvStem,
     DepthwiseMlp,
+    Interpolation,
     MixerPattern,
     OverlapMerging,
     OverlapPatchEmbed,
@@ -73,6 +74,8 @@ class SpectFormer(Isotropic):
             "attention:8, spectral" and "spectral, attention, ..." at depth 12.
         stem: "patchify", one convolution as wide as a patch, or "conv", a stack of 3x3 convolutions.
         spectral_method: How the DFT is computed, "auto", "fft" or "matmul", see SpectralGating.
+        spectral_interpolation: How filters are resampled to other sizes: "bicubic", or "bilinear" as GFNet's author
+            does for dense prediction, see SpectralGating.
         drop_rate: Dropout before the classifier.
         pos_drop_rate: Dropout after the position embedding.
         proj_drop_rate: Dropout in MLPs and after attention.
@@ -99,6 +102,7 @@ class SpectFormer(Isotropic):
         mixers: MixerPattern = "spectral:4, attention",
         stem: str = "patchify",
         spectral_method: SpectralMethod = "auto",
+        spectral_interpolation: Interpolation = "bicubic",
         drop_rate: float = 0.0,
         pos_drop_rate: float = 0.0,
         proj_drop_rate: float = 0.0,
@@ -135,6 +139,7 @@ class SpectFormer(Isotropic):
                     attn_drop=attn_drop_rate,
                     proj_drop=proj_drop_rate,
                     spectral_method=spectral_method,
+                    spectral_interpolation=spectral_interpolation,
                     **dd,
                 ),
                 mlp=Mlp(embed_dim, int(embed_dim * mlp_ratio), act_layer=act_layer, drop=proj_drop_rate, **dd),
@@ -238,6 +243,8 @@ class SpectFormerH(Pyramid):
         mixers: Which block mixes how, a pattern for each stage or one for all of them, see `expand_mixers`.
         aux_head: Whether there is a second classifier for token labelling.
         spectral_method: How the DFT is computed, "auto", "fft" or "matmul", see SpectralGating.
+        spectral_interpolation: How filters are resampled to other sizes: "bicubic", or "bilinear" as GFNet's author
+            does for dense prediction, see SpectralGating.
         drop_rate: Dropout before the classifier.
         attn_drop_rate: Dropout on attention weights.
         proj_drop_rate: Dropout in MLPs and after attention.
@@ -265,6 +272,7 @@ class SpectFormerH(Pyramid):
         mixers: Union[str, Sequence[MixerPattern]] = ("spectral", "spectral", "attention", "attention"),
         aux_head: bool = True,
         spectral_method: SpectralMethod = "auto",
+        spectral_interpolation: Interpolation = "bicubic",
         drop_rate: float = 0.0,
         attn_drop_rate: float = 0.0,
         proj_drop_rate: float = 0.0,
@@ -302,6 +310,7 @@ class SpectFormerH(Pyramid):
                         attn_drop=attn_drop_rate,
                         proj_drop=proj_drop_rate,
                         spectral_method=spectral_method,
+                        spectral_interpolation=spectral_interpolation,
                         **dd,
                     ),
                     mlp=DepthwiseMlp(dim, int(dim * mlp_ratios[i]), act_layer=act_layer, drop=proj_drop_rate, **dd),
@@ -363,7 +372,7 @@ class SpectFormerH(Pyramid):
 
     @torch.jit.ignore
     def reset_classifier(self, num_classes: int, global_pool: Optional[str] = None) -> None:
-        """Replace the classifiers by new ones.
+        """Replace the classifiers by new ones, see Backbone.
 
         Args:
             num_classes: Number of classes, 0 for none.

@@ -32,7 +32,7 @@ from .patch_embed import (
     token_grid,
 )
 from .performer import PerformerAttention
-from .position import PairBias, PositionEmbedding, resample_grid, resample_pairs, resample_spectrum
+from .position import Interpolation, PairBias, PositionEmbedding, resample_grid, resample_pairs, resample_spectrum
 from .pyramid_reduction import PyramidReduction
 from .reduced_attention import ReducedAttention
 from .self_guided import SelfGuidedAttention
@@ -61,6 +61,7 @@ __all__ = [
     "GroupAttention",
     "HaloAttention",
     "HybridScaleAttention",
+    "Interpolation",
     "LePE",
     "Mixer",
     "MixerPattern",

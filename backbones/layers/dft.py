@@ -163,6 +163,16 @@ def hermitian_columns(spectrum: torch.Tensor, width: int) -> torch.Tensor:
     return torch.cat(parts, dim=-3)
 
 
+@torch.jit.unused
+def inverse_is_defined(x: torch.Tensor) -> bool:
+    """Whether torch's inverse FFT takes the Hermitian part of a half spectrum itself, here and now.
+
+    On the CPU it does: it transforms along H as complex numbers, and along W reads no imaginary part at frequencies 0
+    and W / 2. A graph may run elsewhere.
+    """
+    return x.device.type == "cpu" and is_eager(x)
+
+
 def _hermitian_part(column: torch.Tensor) -> torch.Tensor:
     """(z[k] + conj z[-k]) / 2 along the axis H of (..., H, 1, C, 2)."""
     mirrored = column.flip(-4).roll(1, -4)
