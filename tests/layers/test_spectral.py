@@ -154,7 +154,7 @@ def test_another_grid_takes_the_resampled_filter(grid, method, interpolation):
 
 def test_a_filter_is_resampled_bicubically_unless_asked_otherwise():
     assert SpectralGating(3).interpolation == "bicubic"
-    with pytest.raises(ValueError, match="'nearest'.*bicubic, bilinear"):
+    with pytest.raises(ValueError, match=r"'nearest'.*bicubic, bilinear"):
         SpectralGating(3, interpolation="nearest")
 
 
