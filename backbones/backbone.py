@@ -87,7 +87,7 @@ class Backbone(nn.Module):
 
     @torch.jit.ignore
     def reset_classifier(self, num_classes: int, global_pool: Optional[str] = None) -> None:
-        """Replace the classifier by a new one.
+        """Replace the classifier by a new one. An optimiser made before does not hold its parameters: add them.
 
         Args:
             num_classes: Number of classes, 0 for none.
@@ -259,14 +259,19 @@ class Backbone(nn.Module):
     def set_input_size(self, img_size: Optional[Union[int, Tuple[int, int]]] = None) -> None:
         """Make images of another size the model's own: position embeddings and filters are resampled for good.
 
-        Other sizes work without it. They are resampled in every forward pass, and training then still learns the
-        tables of the old size.
+        Other sizes work without it, with the same result: tables are then resampled in the forward pass, and training
+        still learns those of the old size. DAT's tables of relative positions are the exception. The forward pass reads
+        them between their cells, bilinearly, while for good they are resampled bicubically, both as the official code.
+
+        Parameters stay the same objects, so that an optimiser which holds them goes on to train them. One that has made
+        steps already has averages of the old shapes: make a new one.
 
         Args:
             img_size: Height and width of the images in pixels, None to change nothing.
 
         Raises:
             ValueError: The size is smaller than the model's least size.
+        RuntimeError: A table is parametrised or pruned.
         """
         if img_size is None:
             return
@@ -628,7 +633,7 @@ def resample_grid_tensors(state_dict: Dict[str, torch.Tensor], model: Backbone) 
     """Resample position embeddings and spectral filters of a checkpoint to the token grids of `model`.
 
     As the official fine-tuning scripts do: position embeddings bicubically with align_corners false (and smoothed if
-    the model's are), filters bicubically with align_corners true.
+    the model's are), filters bicubically with align_corners true (or as the model was made to, see SpectralGating).
 
     Args:
         state_dict: Tensors by the names of `model`.
@@ -647,7 +652,7 @@ def resample_grid_tensors(state_dict: Dict[str, torch.Tensor], model: Backbone) 
         if isinstance(module, SpectralGating) and key in state_dict:
             weight = state_dict[key]
             if weight.shape[:2] != module.complex_weight.shape[:2]:
-                state_dict[key] = resample_spectrum(weight, list(module.grid_size))
+                state_dict[key] = resample_spectrum(weight, list(module.grid_size), module.interpolation)
     return state_dict
 
 

@@ -39,6 +39,7 @@ from .layers import (
     ResidualDepthwiseConv,
     ResidualDepthwiseMlp,
     WindowAttention,
+    channels_last,
     pad_to_multiple,
 )
 from .layers.deformable import SampledAttention, resample_table
@@ -70,7 +71,7 @@ class OverlapStem(nn.Module):
         self.norm2 = nn.LayerNorm(dim, **dd)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = x.contiguous(memory_format=torch.channels_last)  # convolutions then keep the layout that tokens need
+        x = channels_last(x)  # convolutions then keep the layout that tokens need
         x = self.act(self.norm1(self.conv1(x).permute(0, 2, 3, 1)))
         return self.norm2(self.conv2(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
 

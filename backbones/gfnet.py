@@ -26,6 +26,7 @@ from .backbone import (
     unwrap_state_dict,
 )
 from .layers import (
+    Interpolation,
     MixerPattern,
     PatchEmbed,
     PatchMerging,
@@ -66,6 +67,8 @@ class GFNetH(Pyramid):
         mixers: Which block mixes how, a pattern for each stage or one for all of them, see `expand_mixers`.
         init_values: First value of layer scale, None for none.
         spectral_method: How the DFT is computed, "auto", "fft", "matmul" or "fused", see SpectralGating.
+        spectral_interpolation: How filters are resampled to other sizes: "bicubic", or "bilinear" as GFNet's author
+            does for dense prediction, see SpectralGating.
         drop_rate: Dropout before the classifier.
         pos_drop_rate: Dropout after the position embedding.
         proj_drop_rate: Dropout in MLPs.
@@ -90,6 +93,7 @@ class GFNetH(Pyramid):
         mixers: Union[str, Sequence[MixerPattern]] = "spectral",
         init_values: Optional[float] = 1e-3,
         spectral_method: SpectralMethod = "auto",
+        spectral_interpolation: Interpolation = "bicubic",
         drop_rate: float = 0.0,
         pos_drop_rate: float = 0.0,
         proj_drop_rate: float = 0.0,
@@ -120,7 +124,13 @@ class GFNetH(Pyramid):
             blocks = [
                 SerialBlock(
                     mixer=create_mixer(
-                        mixer, dim, grid_size, num_heads=num_heads[i], spectral_method=spectral_method, **dd
+                        mixer,
+                        dim,
+                        grid_size,
+                        num_heads=num_heads[i],
+                        spectral_method=spectral_method,
+                        spectral_interpolation=spectral_interpolation,
+                        **dd,
                     ),
                     mlp=Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=proj_drop_rate, **dd),
                     norm1=norm_layer(dim, **dd),

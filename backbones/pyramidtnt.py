@@ -34,6 +34,7 @@ from .layers import (
     PositionEmbedding,
     ReducedAttention,
     by_images,
+    channels_last,
     pad_to_multiple,
     token_grid,
 )
@@ -89,7 +90,7 @@ class Stem(nn.Module):
     def forward(self, x: torch.Tensor) -> State:
         # Later convolutions keep this layout, which tokens need. Chosen any earlier, training would keep a copy of the
         # images.
-        x = self.bn(self.conv(x).contiguous(memory_format=torch.channels_last))
+        x = self.bn(channels_last(self.conv(x)))
         words = pad_to_multiple(self.words(x), self.side).permute(0, 2, 3, 1)  # B H/2 W/2 c
         words = words.unflatten(2, (-1, self.side)).unflatten(1, (-1, self.side))  # B H/8 4 W/8 4 c
         words = words.transpose(2, 3).flatten(3, 4)  # B H/8 W/8 16 c

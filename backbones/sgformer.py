@@ -96,7 +96,7 @@ class Stem(nn.Module):
         return by_images(self, self._embed, x, self.conv1.conv.out_channels // 4)  # a pixel, at stride 2
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = x.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)  # B H W in_chans
+        x = x.permute(0, 2, 3, 1).contiguous()  # B H W in_chans
         if torch.jit.is_scripting():
             x = self._embed(x)
         else:

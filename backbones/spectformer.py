@@ -35,6 +35,7 @@ from .layers import (
     ClassAttention,
     ConvStem,
     DepthwiseMlp,
+    Interpolation,
     MixerPattern,
     OverlapMerging,
     OverlapPatchEmbed,
@@ -42,6 +43,7 @@ from .layers import (
     PositionEmbedding,
     SerialBlock,
     SpectralMethod,
+    channels_last,
     create_mixer,
     expand_mixers,
 )
@@ -72,6 +74,8 @@ class SpectFormer(Isotropic):
             "attention:8, spectral" and "spectral, attention, ..." at depth 12.
         stem: "patchify", one convolution as wide as a patch, or "conv", a stack of 3x3 convolutions.
         spectral_method: How the DFT is computed, "auto", "fft", "matmul" or "fused", see SpectralGating.
+        spectral_interpolation: How filters are resampled to other sizes: "bicubic", or "bilinear" as GFNet's author
+            does for dense prediction, see SpectralGating.
         drop_rate: Dropout before the classifier.
         pos_drop_rate: Dropout after the position embedding.
         proj_drop_rate: Dropout in MLPs and after attention.
@@ -98,6 +102,7 @@ class SpectFormer(Isotropic):
         mixers: MixerPattern = "spectral:4, attention",
         stem: str = "patchify",
         spectral_method: SpectralMethod = "auto",
+        spectral_interpolation: Interpolation = "bicubic",
         drop_rate: float = 0.0,
         pos_drop_rate: float = 0.0,
         proj_drop_rate: float = 0.0,
@@ -134,6 +139,7 @@ class SpectFormer(Isotropic):
                     attn_drop=attn_drop_rate,
                     proj_drop=proj_drop_rate,
                     spectral_method=spectral_method,
+                    spectral_interpolation=spectral_interpolation,
                     **dd,
                 ),
                 mlp=Mlp(embed_dim, int(embed_dim * mlp_ratio), act_layer=act_layer, drop=proj_drop_rate, **dd),
@@ -172,7 +178,7 @@ class HierarchicalStem(nn.Module):
         self.embed = OverlapPatchEmbed(hidden_dim, dim, **dd)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = x.contiguous(memory_format=torch.channels_last)  # convolutions then keep the layout that tokens need
+        x = channels_last(x)  # convolutions then keep the layout that tokens need
         return self.embed(self.conv(x))
 
 
@@ -237,6 +243,8 @@ class SpectFormerH(Pyramid):
         mixers: Which block mixes how, a pattern for each stage or one for all of them, see `expand_mixers`.
         aux_head: Whether there is a second classifier for token labelling.
         spectral_method: How the DFT is computed, "auto", "fft", "matmul" or "fused", see SpectralGating.
+        spectral_interpolation: How filters are resampled to other sizes: "bicubic", or "bilinear" as GFNet's author
+            does for dense prediction, see SpectralGating.
         drop_rate: Dropout before the classifier.
         attn_drop_rate: Dropout on attention weights.
         proj_drop_rate: Dropout in MLPs and after attention.
@@ -264,6 +272,7 @@ class SpectFormerH(Pyramid):
         mixers: Union[str, Sequence[MixerPattern]] = ("spectral", "spectral", "attention", "attention"),
         aux_head: bool = True,
         spectral_method: SpectralMethod = "auto",
+        spectral_interpolation: Interpolation = "bicubic",
         drop_rate: float = 0.0,
         attn_drop_rate: float = 0.0,
         proj_drop_rate: float = 0.0,
@@ -301,6 +310,7 @@ class SpectFormerH(Pyramid):
                         attn_drop=attn_drop_rate,
                         proj_drop=proj_drop_rate,
                         spectral_method=spectral_method,
+                        spectral_interpolation=spectral_interpolation,
                         **dd,
                     ),
                     mlp=DepthwiseMlp(dim, int(dim * mlp_ratios[i]), act_layer=act_layer, drop=proj_drop_rate, **dd),
@@ -362,7 +372,7 @@ class SpectFormerH(Pyramid):
 
     @torch.jit.ignore
     def reset_classifier(self, num_classes: int, global_pool: Optional[str] = None) -> None:
-        """Replace the classifiers by new ones.
+        """Replace the classifiers by new ones, see Backbone.
 
         Args:
             num_classes: Number of classes, 0 for none.

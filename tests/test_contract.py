@@ -345,7 +345,8 @@ def test_set_input_size_makes_a_size_the_models_own(name):
     fresh = on_meta(name, img_size=(128, 64))
     assert {k: v.shape for k, v in model.state_dict().items()} == {k: v.shape for k, v in fresh.state_dict().items()}
     assert timm.models.get_model_input_config(model)["input_size"] == (3, 128, 64)
-    assert_close(after, before, tolerance=0.5)  # tables are resampled by another rule in the forward pass
+    # DAT reads its tables of relative positions bilinearly in the forward pass, and resamples them bicubically here.
+    assert_close(after, before, tolerance=1e-2 if name.startswith("dat") else 1e-4)
 
 
 # Precision --------------------------------------------------------------------------------------------------------

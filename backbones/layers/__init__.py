@@ -16,6 +16,7 @@ from .fnet import FNet
 from .gpsa import GPSA, GatedAttention
 from .halo import HaloAttention
 from .hybrid_scale import HybridScaleAttention
+from .layout import channels_last
 from .lepe import LePE
 from .mixers import MIXERS, Mixer, MixerPattern, create_mixer, expand_mixers
 from .mlp import DepthwiseMlp
@@ -31,7 +32,7 @@ from .patch_embed import (
     token_grid,
 )
 from .performer import PerformerAttention
-from .position import PairBias, PositionEmbedding, resample_grid, resample_pairs, resample_spectrum
+from .position import Interpolation, PairBias, PositionEmbedding, resample_grid, resample_pairs, resample_spectrum
 from .pyramid_reduction import PyramidReduction
 from .reduced_attention import ReducedAttention
 from .self_guided import SelfGuidedAttention
@@ -60,6 +61,7 @@ __all__ = [
     "GroupAttention",
     "HaloAttention",
     "HybridScaleAttention",
+    "Interpolation",
     "LePE",
     "Mixer",
     "MixerPattern",
@@ -86,6 +88,7 @@ __all__ = [
     "WindowAttention",
     "acts_in_place",
     "by_images",
+    "channels_last",
     "check_heads",
     "check_image_size",
     "create_mixer",

@@ -2,34 +2,32 @@
 
 from typing import Any, Callable, Dict, Hashable, NamedTuple, Tuple, TypeVar, Union
 
+import numpy as np
 import torch
 from torch.autograd import forward_ad
 
-from .tracing import is_eager
+from .tracing import is_eager, is_transformed
 
 Value = TypeVar("Value")  # a tensor, or several
 
 
 class _Entry(NamedTuple):
-    sources: Tuple[torch.Tensor, ...]  # share the parameters' memory and so keep its address from being given away
-    versions: Tuple[int, ...]
+    sources: Tuple[torch.Tensor, ...]  # copies of the parameters, the same ones in all entries
     value: Any
-
-    def is_of(self, sources: Tuple[torch.Tensor, ...]) -> bool:
-        """Whether these are still the parameters, unchanged, that the value was computed from."""
-        return self.versions == tuple(source._version for source in sources) and all(
-            mine.data_ptr() == theirs.data_ptr() for mine, theirs in zip(self.sources, sources)
-        )
 
 
 class EvalCache:
     """Keeps what a layer derives from its parameters, such as a filter resampled to a grid.
 
-    A value is kept only where no gradient has to reach the parameters, and is used only while they are the same memory
-    at the same version. Some writes leave the version as it is: `parameter.data.copy_`, and the step of a fused
-    optimiser. Therefore layers also clear their cache whenever `train()` or `eval()` is called, and a forward pass with
-    gradients clears it too. Under compilation, export, tracing or a transform of torch.func nothing is kept, because
-    the value would become a constant of the graph or belong to the transform.
+    A value is kept beside a copy of the parameters it was computed from, and is used only while they still have these
+    very values: whatever changed them, be it `parameter.data`, a fused optimiser, a numpy array or another process that
+    shares their memory, none of which a version counter sees. To compare takes a few microseconds for the small
+    parameters that this is for. It pays where computing the value takes longer.
+
+    Values are kept on the CPU alone, because comparing on another device would wait for it, and only where no gradient
+    has to reach the parameters. Under compilation, export, tracing, a transform of torch.func or another mode that
+    watches operators nothing is kept or compared: the value would become a constant of the graph or belong to the
+    transform.
 
     Args:
         max_entries: How many values, of different grids, are kept at most.
@@ -62,30 +60,48 @@ class EvalCache:
         """The value of `compute()`, from memory where it is still right.
 
         Args:
-            key: What the value depends on beside the parameters: grid, dtype, form.
+            key: All that the value depends on beside the parameters: grid, dtype, form.
             source: The parameter, or the parameters, it is derived from.
-            compute: Computes the value.
+            compute: Computes the value, whose memory nobody writes to.
         """
         sources = source if isinstance(source, tuple) else (source,)
         if not all([self._may_keep(source) for source in sources]):
             return compute()
-        entry = self._entries.get(key)
-        if entry is not None and entry.is_of(sources):
-            return entry.value
+        entries = self._entries
+        copies = next(iter(entries.values())).sources if entries else ()
+        unchanged = _equal(copies, sources)
+        if unchanged and key in entries:
+            return entries[key].value
         # Outside inference mode, so that the value can later take part in a forward pass with gradients.
         with torch.inference_mode(False), torch.no_grad():
-            detached = tuple(source.detach() for source in sources)
-            entry = _Entry(detached, tuple(source._version for source in sources), compute())
-        others = [item for item in self._entries.items() if item[0] != key]
-        self._entries = dict([*others, (key, entry)][-self.max_entries :])
-        return entry.value
+            if not unchanged:
+                entries, copies = {}, tuple(source.detach().clone() for source in sources)
+            value = compute()
+        if _equal(copies, sources):  # no other thread or process changed them meanwhile
+            self._entries = dict([*entries.items(), (key, _Entry(copies, value))][-self.max_entries :])
+        return value
 
     def _may_keep(self, source: torch.Tensor) -> bool:
-        if torch.jit.is_tracing() or not is_eager(source):
+        if torch.jit.is_tracing() or not is_eager(source) or is_transformed():
             return False
         if torch.is_grad_enabled() and source.requires_grad:
             self.clear()  # a step of an optimiser is likely to follow
             return False
         if forward_ad.unpack_dual(source).tangent is not None:
             return False
-        return not source.is_inference()  # inference tensors have no version
+        # What is computed from an inference tensor may be one too.
+        return source.device.type == "cpu" and not source.is_inference()
+
+
+def _equal(copies: Tuple[torch.Tensor, ...], sources: Tuple[torch.Tensor, ...]) -> bool:
+    return len(copies) == len(sources) and all([_equal_tensors(*pair) for pair in zip(copies, sources)])
+
+
+def _equal_tensors(copy: torch.Tensor, source: torch.Tensor) -> bool:
+    """Whether both have one dtype, one shape and the same values. NaN equals nothing, and so is computed anew."""
+    if copy.dtype != source.dtype or copy.shape != source.shape:
+        return False
+    # numpy compares in vectors, four times as fast as torch from a few thousand values on.
+    if source.numel() > 4096 and source.dtype in (torch.float32, torch.float64):
+        return np.array_equal(copy.numpy(), source.numpy(force=True))
+    return torch.equal(copy, source)

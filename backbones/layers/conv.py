@@ -1,14 +1,13 @@
 """Convolution, batch norm and activation on maps (B, H, W, C)."""
 
-from typing import Optional, Tuple, Type
+from typing import Optional, Type
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
-from timm.layers import BatchNormAct2d
+from timm.layers import BatchNormAct2d, FrozenBatchNormAct2d
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from .cache import EvalCache
-from .tracing import is_eager
+from .layout import channels_last
 
 
 def acts_in_place(act_layer: Optional[Type[nn.Module]]) -> bool:
@@ -21,8 +20,7 @@ def acts_in_place(act_layer: Optional[Type[nn.Module]]) -> bool:
 class ConvNormAct(nn.Module):
     """A convolution without bias, batch norm and an activation, (B, H, W, in_chans) -> (B, H / s, W / s, out_chans).
 
-    Sides are rounded up. In evaluation without gradients the convolution computes the batch norm too, as its weights'
-    scale and its bias.
+    Sides are rounded up. `reparameterize` makes one layer of convolution and batch norm, for inference.
 
     Args:
         in_chans: Channels before.
@@ -57,12 +55,6 @@ class ConvNormAct(nn.Module):
             inplace=acts_in_place(act_layer),
             **dd,
         )
-        self._cache = EvalCache(max_entries=1)
-
-    def train(self, mode: bool = True) -> "ConvNormAct":
-        """Set the mode; what was derived from the weights is forgotten."""
-        self._cache.clear()
-        return super().train(mode)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         batch, height, width, _ = x.shape
@@ -70,33 +62,29 @@ class ConvNormAct(nn.Module):
             # To a 1x1 convolution rows are as good as images, and PyTorch leaves it to oneDNN from 16 images on.
             x = x.flatten(0, 1).unsqueeze(1)
         x = x.permute(0, 3, 1, 2)  # B C H W, in memory still channels last but for an image
-        if torch.jit.is_scripting():
-            x = self.bn(self.conv(x).contiguous(memory_format=torch.channels_last))
-        else:
-            x = self._conv_norm_act(x)
+        # Images get their layout here: chosen before the convolution, training would keep a copy of them.
+        x = self.bn(channels_last(self.conv(x)))
         x = x.permute(0, 2, 3, 1)
         return x.reshape(batch, height, width, -1) if self.by_positions else x
 
-    @torch.jit.unused
-    def _conv_norm_act(self, x: torch.Tensor) -> torch.Tensor:
-        if not self._may_fold(x):
-            # Images get their layout here: chosen before the convolution, training would keep a copy of them.
-            return self.bn(self.conv(x).contiguous(memory_format=torch.channels_last))
+    @torch.jit.ignore
+    def reparameterize(self) -> None:
+        """Let the convolution compute the batch norm too, for good: as its weight's scale and its bias.
+
+        What `timm.utils.reparameterize_model` calls. A layer of which a part was replaced, parametrised or hooked into
+        is left as it is, because its parts may do more than their weights say; so is one that was folded before.
+
+        Raises:
+            RuntimeError: The layer is in training mode, where the batch norm depends on the batch.
+        """
         conv, bn = self.conv, self.bn
-        sources = (conv.weight, bn.weight, bn.bias, bn.running_mean, bn.running_var)
-        weight, bias = self._cache.get("folded", sources, self._fold)
-        x = F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
-        return bn.act(x.contiguous(memory_format=torch.channels_last))
-
-    def _may_fold(self, x: torch.Tensor) -> bool:
-        if self.bn.training or torch.is_grad_enabled() or not is_eager(x) or torch.jit.is_tracing():
-            return False
-        # Whoever hooks into the layers or replaces them wants them called.
-        modules = (self.conv, self.bn)
-        return not any(module._forward_hooks or module._forward_pre_hooks for module in modules) and (
-            type(self.conv) is nn.Conv2d and type(self.bn) is BatchNormAct2d
-        )
-
-    def _fold(self) -> Tuple[torch.Tensor, torch.Tensor]:
-        scale = self.bn.weight * torch.rsqrt(self.bn.running_var + self.bn.eps)
-        return self.conv.weight * scale[:, None, None, None], self.bn.bias - self.bn.running_mean * scale
+        hooked = any(module._forward_hooks or module._forward_pre_hooks for module in (conv, bn))
+        if hooked or type(conv) is not nn.Conv2d or type(bn) not in (BatchNormAct2d, FrozenBatchNormAct2d):
+            return
+        if bn.running_mean is None:
+            return
+        if conv.training or bn.training:
+            raise RuntimeError("a batch norm becomes part of a convolution in evaluation alone: call eval() first")
+        with torch.no_grad():
+            self.conv = fuse_conv_bn_eval(conv, bn)
+        self.bn = nn.Sequential(bn.drop, bn.act)

@@ -6,6 +6,8 @@ from typing import Sequence
 import torch
 import torch.nn as nn
 
+from .layout import channels_last
+
 
 class ConvBranch(nn.Sequential):
     """3x3 convolutions with SiLU between them, whose locality a block adds to attention: the parallel convolutional
@@ -56,7 +58,7 @@ class ConvBranch(nn.Sequential):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = x.permute(0, 3, 1, 2)
         # With few channels a group, channels last is up to three times as slow on the CPU.
-        x = x.contiguous() if self.grouped else x.contiguous(memory_format=torch.channels_last)
+        x = x.contiguous() if self.grouped else channels_last(x)
         for layer in self:
             x = layer(x)
         return x.permute(0, 2, 3, 1)

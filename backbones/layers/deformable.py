@@ -10,7 +10,7 @@ from timm.models import checkpoint, register_notrace_module
 
 from .attention import check_heads
 from .chunk import CHUNK_BYTES
-from .position import check_grid_size, resample_grid
+from .position import check_grid_size, resample_grid, set_table
 from .precision import compute_dtype
 from .reduced_attention import biased_attention
 from .tracing import is_eager
@@ -171,10 +171,11 @@ class DeformableAttention(nn.Module):
 
     @torch.jit.ignore
     def set_grid_size(self, grid_size: Tuple[int, int]) -> None:
-        """Resample the table to the distances of another map (H, W) for good."""
+        """Resample the table to the distances of another map (H, W) for good, see `set_table`."""
         self.grid_size = check_grid_size(grid_size)
-        table = resample_table(self.relative_position_bias.detach(), self._table_size())
-        self.relative_position_bias = nn.Parameter(table, requires_grad=self.relative_position_bias.requires_grad)
+        set_table(
+            self, "relative_position_bias", resample_table(self.relative_position_bias.detach(), self._table_size())
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         q, k, v, points = self._project(x)

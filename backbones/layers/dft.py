@@ -49,7 +49,12 @@ def longest_for_matmul(x: torch.Tensor) -> int:
 
 
 def uses_matmul(method: str, x: torch.Tensor) -> bool:
-    """Whether maps `x` (B, H, W, C) are transformed by matrix products here and now, given the user's choice."""
+    """Whether maps `x` (B, H, W, C) are transformed by matrix products here and now, given the user's choice.
+
+    An empty batch always is: oneMKL's FFT refuses one on some processors.
+    """
+    if x.shape[0] == 0:
+        return True
     if method != "auto":
         return method == "matmul"
     if not torch.jit.is_scripting() and is_exporting():
@@ -156,6 +161,16 @@ def hermitian_columns(spectrum: torch.Tensor, width: int) -> torch.Tensor:
     if last > 0:
         parts.append(_hermitian_part(spectrum[..., last:, :, :]))
     return torch.cat(parts, dim=-3)
+
+
+@torch.jit.unused
+def inverse_is_defined(x: torch.Tensor) -> bool:
+    """Whether torch's inverse FFT takes the Hermitian part of a half spectrum itself, here and now.
+
+    On the CPU it does: it transforms along H as complex numbers, and along W reads no imaginary part at frequencies 0
+    and W / 2. A graph may run elsewhere.
+    """
+    return x.device.type == "cpu" and is_eager(x)
 
 
 def _hermitian_part(column: torch.Tensor) -> torch.Tensor:

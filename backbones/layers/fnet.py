@@ -37,6 +37,8 @@ class FNet(nn.Module):
                 even, odd = tokens @ cos, tokens @ sin
                 cos, sin = cos_sin(tokens.shape[1], tokens.shape[1], tokens.dtype, tokens.device)
                 mixed = cos @ even - sin @ odd
+            elif tokens.shape[0] == 0:
+                mixed = tokens  # oneMKL's FFT refuses an empty batch on some processors
             else:
                 mixed = torch.fft.fft2(tokens).real
             return mixed.to(x.dtype).reshape(x.shape)

@@ -76,10 +76,6 @@ class PositionalAttention(nn.Module):
         self.weight.mul_(self.locality_strength)
         nn.init.zeros_(self.bias)
 
-    def train(self, mode: bool = True) -> "PositionalAttention":
-        self._cache.clear()
-        return super().train(mode)
-
     def _along(self, axis: int, length: int, dtype: torch.dtype) -> torch.Tensor:
         """Attention along x (axis 0) or y (axis 1) over `length` tokens, (heads, length, length)."""
         weight = self.weight.to(compute_dtype(self.weight.dtype))

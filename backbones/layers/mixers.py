@@ -10,6 +10,7 @@ from .attention import Attention
 from .dft import SpectralMethod
 from .fnet import FNet
 from .gpsa import GPSA
+from .position import Interpolation
 from .spectral import SpectralGating
 
 MIXERS = ("spectral", "attention", "gpsa", "afno", "fnet")
@@ -25,6 +26,7 @@ def create_mixer(
     attn_drop: float = 0.0,
     proj_drop: float = 0.0,
     spectral_method: SpectralMethod = "auto",
+    spectral_interpolation: Interpolation = "bicubic",
     device=None,
     dtype=None,
 ) -> nn.Module:
@@ -39,6 +41,7 @@ def create_mixer(
         attn_drop: Dropout on attention weights.
         proj_drop: Dropout after attention's output projection.
         spectral_method: How spectral mixers compute the DFT, see SpectralGating.
+        spectral_interpolation: How filters are resampled to other grids, see SpectralGating.
 
     Raises:
         ValueError: The name is unknown.
@@ -47,7 +50,7 @@ def create_mixer(
     if callable(mixer):
         return mixer(dim=dim, grid_size=grid_size, num_heads=num_heads, **dd)
     if mixer == "spectral":
-        return SpectralGating(dim, grid_size, method=spectral_method, **dd)
+        return SpectralGating(dim, grid_size, method=spectral_method, interpolation=spectral_interpolation, **dd)
     if mixer == "attention":
         return Attention(dim, num_heads, attn_drop=attn_drop, proj_drop=proj_drop, **dd)
     if mixer == "gpsa":

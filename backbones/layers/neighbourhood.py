@@ -77,11 +77,6 @@ class NeighbourhoodAttention(nn.Module):
         """Draw the table of relative positions anew."""
         trunc_normal_(self.relative_position_bias, std=0.02)
 
-    def train(self, mode: bool = True) -> "NeighbourhoodAttention":
-        """Set the mode; what was derived from the weights is forgotten."""
-        self._cache.clear()
-        return super().train(mode)
-
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         given_height, given_width = x.shape[1], x.shape[2]
         bottom, right = max(0, self.kernel_size - given_height), max(0, self.kernel_size - given_width)
@@ -119,7 +114,8 @@ class NeighbourhoodAttention(nn.Module):
         num_keys = self._key_places(height, table.device).numel() * self._key_places(width, table.device).numel()
         if self.num_heads * self.block_size**2 * num_keys * table.element_size() > CHUNK_BYTES:
             return self._bias(height, width)  # would fill the memory, and takes little beside attention
-        return self._cache.get((height, width, self.block_size), table, lambda: self._bias(height, width))
+        key = (height, width, self.block_size, self.kernel_size)
+        return self._cache.get(key, table, lambda: self._bias(height, width))
 
     def _attend(self, q: torch.Tensor, kv: torch.Tensor, bias: torch.Tensor, height: int, width: int) -> torch.Tensor:
         """Queries (B, heads, H', W', head_dim) of whole blocks, keys and values (B, heads, H W, 2 head_dim)

@@ -11,6 +11,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 from timm.models import register_notrace_function
 
+from .layout import channels_last
+
 
 @register_notrace_function  # a tracer has no sizes to compare
 def check_image_size(x: torch.Tensor, least: int) -> torch.Tensor:
@@ -125,7 +127,7 @@ class ConvStem(nn.Module):
         self.proj = nn.Conv2d(embed_dim, embed_dim, 1, **dd)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = x.contiguous(memory_format=torch.channels_last)  # convolutions then keep the layout that tokens need
+        x = channels_last(x)  # convolutions then keep the layout that tokens need
         return self.proj(self.conv(x)).permute(0, 2, 3, 1)  # B H' W' C
 
 

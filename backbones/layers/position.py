@@ -1,7 +1,7 @@
 """Tables that belong to a token grid, and their resampling: position embeddings, attention biases, spectral filters."""
 
 import math
-from typing import List, Tuple, Union
+from typing import List, Literal, Tuple, Union
 
 import torch
 import torch.nn as nn
@@ -20,6 +20,17 @@ def check_grid_size(grid_size: Union[int, Tuple[int, int]]) -> Tuple[int, int]:
     if len(size) != 2 or min(size) < 1:
         raise ValueError(f"grid_size must be (H, W) of at least (1, 1), got {grid_size}")
     return size
+
+
+Interpolation = Literal["bicubic", "bilinear"]
+INTERPOLATIONS = ("bicubic", "bilinear")
+
+
+def check_interpolation(interpolation: str) -> str:
+    """Return `interpolation`, or raise ValueError if it is none of INTERPOLATIONS."""
+    if interpolation not in INTERPOLATIONS:
+        raise ValueError(f"interpolation {interpolation!r} is unknown, expected one of {', '.join(INTERPOLATIONS)}")
+    return interpolation
 
 
 def resample_grid(
@@ -45,7 +56,32 @@ def resample_grid(
     wide = table if table.dtype == torch.float64 else table.float()
     wide = wide.permute(2, 0, 1).unsqueeze(0)  # 1 C H W
     wide = F.interpolate(wide, size=size, mode=mode, align_corners=align_corners, antialias=antialias)  # 1 C H' W'
-    return wide.squeeze(0).permute(1, 2, 0).to(table.dtype)  # H' W' C
+    return wide.squeeze(0).permute(1, 2, 0).to(table.dtype).contiguous()  # H' W' C
+
+
+def set_table(module: nn.Module, name: str, table: torch.Tensor) -> None:
+    """Give a parameter of a module the values of `table`, which may have another shape.
+
+    It stays the same nn.Parameter, so that an optimiser that holds it goes on to train it. One that has made steps
+    already holds averages of the old shape and must be made anew. Where the shape changes, the gradient is dropped.
+
+    Args:
+        module: The parameter's owner.
+        name: The parameter's name.
+        table: The values.
+
+    Raises:
+        RuntimeError: The parameter is computed from others, as a parametrisation does.
+    """
+    parameter = module._parameters.get(name)
+    if parameter is None:
+        raise RuntimeError(
+            f"{name} of {type(module).__name__} is no parameter but computed from others, by a parametrisation or by "
+            "pruning: remove that before another size is set"
+        )
+    if parameter.shape != table.shape:
+        parameter.grad = None
+    parameter.data = table.detach().to(parameter.dtype).contiguous()
 
 
 def resample_spectrum(weight: torch.Tensor, grid_size: List[int], mode: str = "bicubic") -> torch.Tensor:
@@ -54,7 +90,8 @@ def resample_spectrum(weight: torch.Tensor, grid_size: List[int], mode: str = "b
     (H, W // 2 + 1, C, 2) -> (H', W' // 2 + 1, C, 2). Real and imaginary parts are separate channels, corners are
     aligned and values are not rescaled. GFNet's and SpectFormer's fine-tuning scripts do this bicubically, once, when
     a checkpoint is loaded; for dense prediction GFNet's author does it bilinearly in the forward pass
-    (raoyongming/GFNet issues 4 and 16).
+    (raoyongming/GFNet issues 4 and 16). Here one rule holds wherever a filter meets another size, in the forward pass,
+    in `set_input_size` and at loading: the scripts' unless a model is made with `spectral_interpolation="bilinear"`.
 
     Args:
         weight: The filter, its last axis (real, imaginary).
@@ -124,10 +161,6 @@ class PositionEmbedding(nn.Module):
     def reset_parameters(self) -> None:
         trunc_normal_(self.weight, std=0.02)
 
-    def train(self, mode: bool = True) -> "PositionEmbedding":
-        self._cache.clear()
-        return super().train(mode)
-
     def table(self, height: int, width: int) -> torch.Tensor:
         """The embedding for a grid of `height` x `width` tokens, (H, W, C)."""
         table = self.weight.reshape(self.grid_size[0], self.grid_size[1], -1)
@@ -135,17 +168,17 @@ class PositionEmbedding(nn.Module):
 
     @torch.jit.ignore
     def set_grid_size(self, grid_size: Tuple[int, int]) -> None:
-        """Resample the stored table to another grid for good, (H, W) in tokens."""
+        """Resample the stored table to another grid for good, (H, W) in tokens, see `set_table`."""
         height, width = check_grid_size(grid_size)
-        table = self.table(height, width).reshape(1, height * width, -1).detach()
-        self.weight = nn.Parameter(table, requires_grad=self.weight.requires_grad)
+        set_table(self, "weight", self.table(height, width).reshape(1, height * width, -1))
         self.grid_size = (height, width)
 
     @torch.jit.unused
     def _kept_table(self, height: int, width: int) -> torch.Tensor:
         if (height, width) == self.grid_size:
             return self.table(height, width)
-        return self._cache.get((height, width), self.weight, lambda: self.table(height, width))
+        key = (height, width, self.grid_size, self.antialias)
+        return self._cache.get(key, self.weight, lambda: self.table(height, width))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         height, width = x.shape[1], x.shape[2]
@@ -186,10 +219,6 @@ class PairBias(nn.Module):
     def reset_parameters(self) -> None:
         nn.init.normal_(self.weight)  # as the official code: heads begin with different patterns, not with none
 
-    def train(self, mode: bool = True) -> "PairBias":
-        self._cache.clear()
-        return super().train(mode)
-
     def _key_grid(self, grid: Tuple[int, int]) -> Tuple[int, int]:
         return token_grid(grid[0], grid[1], self.reduction)
 
@@ -208,9 +237,9 @@ class PairBias(nn.Module):
 
     @torch.jit.ignore
     def set_grid_size(self, grid_size: Tuple[int, int]) -> None:
-        """Resample the stored table to another grid of queries for good, (H, W) in tokens."""
+        """Resample the stored table to another grid of queries for good, (H, W) in tokens, see `set_table`."""
         height, width = check_grid_size(grid_size)
-        self.weight = nn.Parameter(self.table(height, width).detach(), requires_grad=self.weight.requires_grad)
+        set_table(self, "weight", self.table(height, width))
         self.grid_size = (height, width)
 
     @torch.jit.unused
@@ -218,7 +247,8 @@ class PairBias(nn.Module):
         if (height, width) == self.grid_size:
             return self.weight
         with full_precision(self.weight.device):
-            return self._cache.get((height, width), self.weight, lambda: self.table(height, width))
+            key = (height, width, self.grid_size, self.reduction)
+            return self._cache.get(key, self.weight, lambda: self.table(height, width))
 
     def forward(self, height: int, width: int) -> torch.Tensor:
         if torch.jit.is_scripting():

@@ -7,6 +7,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from timm.models import register_notrace_module
 
+from .layout import channels_last
 from .patch_embed import pad_to_multiple
 
 
@@ -48,7 +49,7 @@ class PyramidReduction(nn.Module):
 
     def reduce(self, x: torch.Tensor) -> torch.Tensor:
         """What `forward` gives, under a name that subclasses can call: TorchScript knows no super().forward."""
-        x = pad_to_multiple(x.permute(0, 3, 1, 2), self.stride).contiguous(memory_format=torch.channels_last)
+        x = channels_last(pad_to_multiple(x.permute(0, 3, 1, 2), self.stride))
         scales: List[torch.Tensor] = []
         for conv in self.convs:
             scales.append(conv(x).permute(0, 2, 3, 1))

@@ -11,13 +11,14 @@ from .dft import (
     SpectralMethod,
     check_spectral_method,
     hermitian_columns,
+    inverse_is_defined,
     irdft2,
     matrices_for,
     rdft2,
     uses_matmul,
 )
 from .fused_gate import spectral_gate, to_planes, uses_fused
-from .position import check_grid_size, resample_spectrum
+from .position import Interpolation, check_grid_size, check_interpolation, resample_spectrum, set_table
 from .precision import compute_dtype, full_precision
 
 
@@ -31,8 +32,8 @@ class SpectralGating(nn.Module):
     for a float64 input, also under autocast; the result has the dtype of the input.
 
     The filter is not constrained to be the spectrum of a real kernel. What of its columns at frequencies 0 and W / 2
-    no real kernel has does not reach the map, see `hermitian_columns`. On another grid than its own it is resampled
-    bilinearly, see `resample_spectrum`. In evaluation the filter is prepared once for each grid.
+    no real kernel has does not reach the map, see `hermitian_columns`. On another grid than its own it is resampled,
+    see `resample_spectrum`; in evaluation the result is kept for the grid.
 
     Args:
         dim: Channels C.
@@ -41,10 +42,12 @@ class SpectralGating(nn.Module):
             and exports to ONNX; "fused" with one CUDA kernel, see `fused_gate`, where that covers the map, and with
             torch.fft for float64, larger grids, forward-mode derivatives, torch.func and TorchScript; "auto" takes
             what was measured to be the fastest for the grid, and matmul in export.
+        interpolation: How the filter is resampled to another grid, in the forward pass and for good: "bicubic", or
+            "bilinear", as GFNet's author does for dense prediction. Corners are aligned.
 
     Raises:
-        ValueError: `method` is unknown, `grid_size` is empty, or the input is not a map of `dim` channels with at
-            least one position, or `method` is "fused" where there is no Triton or no CUDA device.
+        ValueError: `method` or `interpolation` is unknown, `grid_size` is empty, or the input is not a map of `dim`
+            channels with at least one position, or `method` is "fused" where there is no Triton or no CUDA device.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class SpectralGating(nn.Module):
         dim: int,
         grid_size: Tuple[int, int] = (14, 14),
         method: SpectralMethod = "auto",
+        interpolation: Interpolation = "bicubic",
         device=None,
         dtype=None,
     ) -> None:
@@ -59,6 +63,7 @@ class SpectralGating(nn.Module):
         self.dim = dim
         self.grid_size = check_grid_size(grid_size)
         self.method = check_spectral_method(method)
+        self.interpolation = check_interpolation(interpolation)
         height, width = self.grid_size
         weight = torch.empty(height, width // 2 + 1, dim, 2, device=device, dtype=dtype)
         self.complex_weight = nn.Parameter(weight)  # real and imaginary part, so that any float dtype can hold it
@@ -68,19 +73,16 @@ class SpectralGating(nn.Module):
     def reset_parameters(self) -> None:
         nn.init.normal_(self.complex_weight, std=0.02)
 
-    def train(self, mode: bool = True) -> "SpectralGating":
-        self._cache.clear()
-        return super().train(mode)
-
     @torch.jit.ignore
     def set_grid_size(self, grid_size: Tuple[int, int]) -> None:
-        """Resample the stored filter to another token grid (H, W) for good, as fine-tuning does."""
-        self.grid_size = check_grid_size(grid_size)
-        weight = resample_spectrum(self.complex_weight.detach(), list(self.grid_size), mode="bicubic")
-        self.complex_weight = nn.Parameter(weight, requires_grad=self.complex_weight.requires_grad)
+        """Resample the stored filter to another token grid (H, W) for good, as fine-tuning does, see `set_table`."""
+        grid_size = check_grid_size(grid_size)
+        weight = resample_spectrum(self.complex_weight.detach(), list(grid_size), self.interpolation)
+        set_table(self, "complex_weight", weight)
+        self.grid_size = grid_size
 
     def _resampled(self, height: int, width: int, dtype: torch.dtype) -> torch.Tensor:
-        return resample_spectrum(self.complex_weight.to(dtype), [height, width], mode="bilinear")
+        return resample_spectrum(self.complex_weight.to(dtype), [height, width], self.interpolation)
 
     def filter(self, height: int, width: int, dtype: torch.dtype) -> torch.Tensor:
         """The filter for a map of `height` x `width`: resampled, and the spectrum of a real kernel.
@@ -92,10 +94,13 @@ class SpectralGating(nn.Module):
 
     def _prepared(self, height: int, width: int, dtype: torch.dtype, matmul: bool) -> torch.Tensor:
         """The filter in the form that `forward` multiplies with, (H, F, C) complex or (2, H, F C) real."""
-        if not matmul:
-            return torch.view_as_complex(self.filter(height, width, dtype))
-        # `irdft2` ignores what a real map cannot have, so these columns may stay as they are.
-        return self._resampled(height, width, dtype).reshape(height, -1, 2).movedim(-1, 0).contiguous()
+        weight = self._resampled(height, width, dtype)
+        if matmul:
+            # `irdft2` ignores what a real map cannot have, so these columns may stay as they are.
+            return weight.reshape(height, -1, 2).movedim(-1, 0).contiguous()
+        if torch.jit.is_scripting() or not inverse_is_defined(weight):
+            weight = hermitian_columns(weight, width)
+        return torch.view_as_complex(weight.contiguous())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.dim() != 4 or x.shape[3] != self.dim or min(x.shape[1], x.shape[2]) < 1:
@@ -123,12 +128,14 @@ class SpectralGating(nn.Module):
         matmul = uses_matmul(self.method, x)
         dtype = compute_dtype(x.dtype)
         with full_precision(x.device):
-            weight = self._cache.get(
-                (height, width, dtype, matmul),
-                self.complex_weight,
-                lambda: self._prepared(height, width, dtype, matmul),
-            )
-            return self._apply_filter(x.to(dtype), weight, matmul).to(x.dtype)
+            return self._apply_filter(x.to(dtype), self._kept(height, width, dtype, matmul), matmul).to(x.dtype)
+
+    @torch.jit.unused
+    def _kept(self, height: int, width: int, dtype: torch.dtype, matmul: bool) -> torch.Tensor:
+        if (height, width) == self.grid_size:  # preparing takes no longer than comparing would
+            return self._prepared(height, width, dtype, matmul)
+        key = (height, width, dtype, matmul, self.grid_size, self.interpolation)
+        return self._cache.get(key, self.complex_weight, lambda: self._prepared(height, width, dtype, matmul))
 
     def _apply_filter(self, x: torch.Tensor, weight: torch.Tensor, matmul: bool) -> torch.Tensor:
         height, width = x.shape[1], x.shape[2]
@@ -147,4 +154,5 @@ class SpectralGating(nn.Module):
         return irdft2(x, self.dim, inverse_columns, inverse_rows)
 
     def extra_repr(self) -> str:
-        return f"{self.dim}, grid_size={self.grid_size}, method={self.method}"
+        interpolation = "" if self.interpolation == "bicubic" else f", interpolation={self.interpolation}"
+        return f"{self.dim}, grid_size={self.grid_size}, method={self.method}{interpolation}"

@@ -83,11 +83,6 @@ class WindowAttention(nn.Module):
         if self.relative_position_bias is not None:
             trunc_normal_(self.relative_position_bias, std=0.01)  # as in DAT, arXiv 2201.00520
 
-    def train(self, mode: bool = True) -> "WindowAttention":
-        """Set the mode; what was derived from the weights is forgotten."""
-        self._cache.clear()
-        return super().train(mode)
-
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.attend(x)
 
@@ -127,7 +122,8 @@ class WindowAttention(nn.Module):
     def _kept_bias(self, height: int, width: int, x: torch.Tensor) -> Optional[torch.Tensor]:
         if self.relative_position_bias is None:
             return self._bias(height, width, x)
-        return self._cache.get((height, width), self.relative_position_bias, lambda: self._bias(height, width, x))
+        key = (height, width, self.window_size, self.shift_size)
+        return self._cache.get(key, self.relative_position_bias, lambda: self._bias(height, width, x))
 
     def _bias(self, height: int, width: int, x: torch.Tensor) -> Optional[torch.Tensor]:
         """What is added to logits: (1, heads, N, N) where all windows are alike, else (1, windows heads, N, N)."""

@@ -84,7 +84,12 @@ def test_gradients_agree_with_finite_differences(method):
 
 @both_methods
 def test_an_empty_batch_gives_an_empty_batch(method):
-    assert layer_of(method, torch.float32)(torch.empty(0, 4, 4, 8)).shape == (0, 4, 4, 8)
+    layer = layer_of(method, torch.float32)
+    x = torch.empty(0, 4, 5, 8, requires_grad=True)
+    y = layer(x)
+    y.sum().backward()
+    assert y.shape == x.grad.shape == (0, 4, 5, 8)
+    assert not any(parameter.grad.any() for parameter in layer.parameters())
 
 
 @both_methods

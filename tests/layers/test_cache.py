@@ -5,6 +5,7 @@ import pickle
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from backbones.layers import EvalCache
 
@@ -67,6 +68,60 @@ def test_a_new_version_of_the_parameter_gives_a_new_value(doubled, parameter):
     doubled(parameter)
     parameter.add_(1)
     assert torch.equal(doubled(parameter), parameter * 2)
+    assert len(doubled.cache) == 1
+
+
+def _by_fused_optimizer(parameter):
+    parameter.grad = torch.ones_like(parameter)
+    torch.optim.AdamW([parameter], fused=True).step()
+
+
+WRITES = {
+    "data": lambda parameter: parameter.data.mul_(2),
+    "numpy": lambda parameter: parameter.detach().numpy().__setitem__(-1, 5),
+    "shared memory": lambda parameter: parameter.share_memory_().detach().numpy().__setitem__(-1, 5),
+    "fused optimiser": _by_fused_optimizer,
+    "inference mode": torch.inference_mode()(lambda parameter: parameter.mul_(2)),
+    "one unit in the last place": lambda parameter: parameter.data[-1:].nextafter_(torch.tensor(9.0)),
+    "order, of the same sum": lambda parameter: parameter.data.copy_(parameter.data.flip(0)),
+    "NaN": lambda parameter: parameter.data.fill_(float("nan")),
+    "layout": lambda parameter: setattr(parameter, "data", (parameter.data * 2).repeat_interleave(2)[::2]),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [3, 10_000], ids=["small", "large"])
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+def test_no_write_goes_unnoticed(doubled, write, size):
+    parameter = torch.nn.Parameter(torch.randn(size))
+    doubled(parameter)
+    write(parameter)
+    assert torch.equal(doubled(parameter).nan_to_num(7), (parameter * 2).nan_to_num(7))
+    doubled(parameter)
+    assert doubled.calls == 3 if parameter.isnan().any() else 2
+
+
+@torch.no_grad()
+def test_a_dtype_of_equal_values_gives_a_new_value(doubled):
+    for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
+        for size in (2, 10_000):
+            assert doubled(torch.ones(size, dtype=dtype)).dtype == dtype
+
+
+@torch.no_grad()
+def test_a_parameter_that_changes_while_its_value_is_computed_keeps_nothing(parameter):
+    cache = EvalCache()
+    cache.get("key", parameter, lambda: (parameter * 2, parameter.data.add_(1))[0])
+    assert len(cache) == 0
+
+
+@torch.no_grad()
+def test_modes_that_watch_operators_see_all_of_them(doubled, parameter):
+    doubled(parameter)
+    with FlopCounterMode(display=False):
+        doubled(parameter)
+    torch.func.vmap(lambda x: x * doubled(parameter))(torch.randn(2, 3))
+    assert doubled.calls == 3
     assert len(doubled.cache) == 1
 
 

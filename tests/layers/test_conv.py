@@ -2,7 +2,10 @@
 
 import pytest
 import timm.layers
+import timm.utils
 import torch
+import torch.nn.utils.parametrize
+import torch.nn.utils.prune
 from torch import nn
 
 from backbones.layers import ConvNormAct
@@ -44,7 +47,7 @@ def test_a_changed_tensor_shows_in_the_next_evaluation(tensor):
     x = torch.randn(1, 8, 4, 4)
     ours(x.permute(0, 2, 3, 1))
     for layer in (ours, theirs):
-        dict((*layer.named_parameters(), *layer.named_buffers()))[tensor].mul_(2)
+        dict((*layer.named_parameters(), *layer.named_buffers()))[tensor].data.mul_(2)
     torch.testing.assert_close(ours(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), theirs(x), rtol=1e-4, atol=1e-5)
 
 
@@ -68,3 +71,42 @@ def test_a_replaced_convolution_is_called():
     expected = layer(x)
     layer.conv = layer.conv[0]
     torch.testing.assert_close(layer(x), expected)
+
+
+# Folding ---------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("act_layer", [nn.ReLU, nn.SiLU, None])
+@pytest.mark.parametrize(("kernel_size", "stride", "groups"), [(1, 1, 1), (3, 2, 4)])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_timm_reparameterizes_it_to_one_convolution(kernel_size, stride, groups, act_layer, frozen):
+    layer = nn.Sequential(pair(kernel_size, stride, groups, act_layer)[0].eval())
+    if frozen:
+        layer = timm.layers.freeze_batch_norm_2d(layer)
+    x = torch.randn(2, 5, 7, 8)
+    folded = timm.utils.reparameterize_model(layer)
+    torch.testing.assert_close(folded(x), layer(x), rtol=1e-4, atol=1e-5)
+    assert [key for key, _ in folded.named_parameters()] == ["0.conv.weight", "0.conv.bias"]
+    assert not list(folded.buffers())
+    torch.testing.assert_close(timm.utils.reparameterize_model(folded)(x), folded(x), rtol=0, atol=0)
+
+
+def test_a_batch_norm_in_training_is_not_folded():
+    with pytest.raises(RuntimeError, match=r"call eval\(\) first"):
+        ConvNormAct(8, 12).reparameterize()
+
+
+@torch.no_grad()
+def test_parts_that_do_more_than_their_weights_say_are_not_folded():
+    layers = [with_statistics(ConvNormAct(8, 12)).eval() for _ in range(4)]
+    x = torch.randn(1, 4, 4, 8)
+    layers[0].conv = nn.Sequential(layers[0].conv, nn.Tanh())
+    layers[1].conv.register_forward_hook(lambda module, args, output: output * 2)
+    nn.utils.parametrize.register_parametrization(layers[2].conv, "weight", nn.Tanh())
+    nn.utils.prune.l1_unstructured(layers[3].conv, "weight", amount=0.5)
+    for layer in layers:
+        expected = layer(x)
+        layer.reparameterize()
+        assert torch.equal(layer(x), expected)
+        assert isinstance(layer.bn, timm.layers.BatchNormAct2d)

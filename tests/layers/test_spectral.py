@@ -50,8 +50,8 @@ def resampled(weight, grid, mode):
     return torch.stack(parts, -1)
 
 
-def gate_of(dim=3, grid_size=(6, 5), method="auto", dtype=None):
-    gate = SpectralGating(dim, grid_size, method=method, dtype=dtype)
+def gate_of(dim=3, grid_size=(6, 5), method="auto", dtype=None, **kwargs):
+    gate = SpectralGating(dim, grid_size, method=method, dtype=dtype, **kwargs)
     torch.nn.init.normal_(gate.complex_weight)  # not Hermitian
     return gate
 
@@ -108,8 +108,15 @@ def test_images_of_a_batch_do_not_mix(method):
 
 
 @both_methods
-def test_an_empty_batch_gives_an_empty_batch(method):
-    assert gate_of(method=method)(torch.empty(0, 6, 5, 3)).shape == (0, 6, 5, 3)
+@pytest.mark.parametrize("grid", [(6, 5), (9, 8), (1, 1), (1, 2)])
+def test_an_empty_batch_gives_an_empty_batch(method, grid):
+    """With its gradient, which for the filter is zero: a process without images must not keep others waiting."""
+    gate = gate_of(method=method)
+    x = torch.empty(0, *grid, 3, requires_grad=True)
+    y = gate(x)
+    y.sum().backward()
+    assert y.shape == x.grad.shape == x.shape
+    assert not gate.complex_weight.grad.any()
 
 
 @both_methods
@@ -134,20 +141,31 @@ def test_starts_as_gfnet_does():
 
 @both_methods
 @pytest.mark.parametrize("grid", [(9, 8), (3, 4), (6, 9), (1, 1), (12, 5)])
-def test_another_grid_takes_the_bilinearly_resampled_filter(grid, method):
-    gate = gate_of(grid_size=(6, 5), method=method, dtype=torch.float64)
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_another_grid_takes_the_resampled_filter(grid, method, interpolation):
+    gate = gate_of(grid_size=(6, 5), method=method, dtype=torch.float64, interpolation=interpolation)
     x = torch.randn(2, *grid, 3, dtype=torch.float64)
-    expected = reference(x, resampled(gate.complex_weight, grid, "bilinear"))
+    expected = reference(x, resampled(gate.complex_weight, grid, interpolation))
     for train in (True, False):
         torch.testing.assert_close(gate.train(train)(x), expected)
+        with torch.no_grad():
+            torch.testing.assert_close(gate(x), expected)
+
+
+def test_a_filter_is_resampled_bicubically_unless_asked_otherwise():
+    assert SpectralGating(3).interpolation == "bicubic"
+    with pytest.raises(ValueError, match=r"'nearest'.*bicubic, bilinear"):
+        SpectralGating(3, interpolation="nearest")
 
 
 @pytest.mark.parametrize("grid", [(9, 8), (3, 4), (6, 9), 7])
-def test_set_grid_size_resamples_the_stored_filter_bicubically(grid):
-    gate = gate_of(grid_size=(6, 5), dtype=torch.float64)
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_set_grid_size_resamples_the_stored_filter_as_the_forward_pass_does(grid, interpolation):
+    gate = gate_of(grid_size=(6, 5), dtype=torch.float64, interpolation=interpolation)
     size = (grid, grid) if isinstance(grid, int) else grid
-    expected = resampled(gate.complex_weight, size, "bicubic")
+    expected = resampled(gate.complex_weight, size, interpolation)
     gate.set_grid_size(grid)
+    assert gate.complex_weight.is_contiguous()
     assert gate.grid_size == size
     torch.testing.assert_close(gate.complex_weight.detach(), expected)
     assert isinstance(gate.complex_weight, torch.nn.Parameter)
@@ -239,9 +257,9 @@ def count_preparations(gate, monkeypatch):
 
 @torch.no_grad()
 @both_methods
-def test_evaluation_prepares_the_filter_once_for_a_grid(method, monkeypatch):
+def test_evaluation_resamples_the_filter_once_for_a_grid(method, monkeypatch):
     gate = gate_of(method=method).eval()
-    grids = [(6, 5), (9, 5), (9, 9)]
+    grids = [(5, 6), (9, 5), (9, 9)]
     maps = [torch.randn(1, *grid, 3) for grid in grids * 2]
     expected = [fresh(gate, x) for x in maps]
     calls = count_preparations(gate, monkeypatch)
@@ -310,7 +328,27 @@ def _replace(gate):
     gate.complex_weight = torch.nn.Parameter(torch.randn_like(gate.complex_weight))
 
 
+def _by_data(gate):
+    gate.complex_weight.data.mul_(2)
+
+
+def _by_numpy(gate):
+    gate.complex_weight.detach().numpy()[0, 0, 0, 0] += 1
+
+
+def _by_swapping(gate):
+    torch.utils.swap_tensors(gate.complex_weight, torch.nn.Parameter(torch.randn_like(gate.complex_weight)))
+
+
+def _parametrise(gate):
+    torch.nn.utils.parametrize.register_parametrization(gate, "complex_weight", torch.nn.Tanh())
+
+
 CHANGES = {
+    "data in place": _by_data,
+    "one value through numpy": _by_numpy,
+    "swapped tensors": _by_swapping,
+    "parametrised": _parametrise,
     "optimizer step": _step(foreach=False),
     "foreach optimizer step": _step(foreach=True),
     "fused optimizer step": _step(fused=True),
@@ -473,7 +511,7 @@ def test_a_half_precision_gate_rounds_only_input_filter_and_result(dtype, method
         x = torch.randn(2, *grid, 8).to(dtype)
         y = gate(x)
         assert y.dtype == dtype
-        weight = resampled(gate.complex_weight.float(), grid, "bilinear")
+        weight = resampled(gate.complex_weight.float(), grid, "bicubic")
         torch.testing.assert_close(y, reference(x.float(), weight).to(dtype))
 
 
