@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT))  # a checkout need not be installed
 sys.path.insert(0, str(ROOT / "tools"))
 
 import torch  # noqa: E402
-from gpu_parts import PARTS, Place, write_rows  # noqa: E402
+from gpu_parts import PARTS, SMALL, Place, write_rows  # noqa: E402
 
 GRACE = 5.0  # seconds beyond its limit after which a part, which looks at the limit itself, is stopped
 
@@ -61,11 +61,32 @@ class Process:
         self.popen.wait()
 
 
+def part_and_seconds(text: str) -> tuple[str, float]:
+    """The name of a part and its limit."""
+    name, _, seconds = text.partition("=")
+    if name not in PARTS:
+        raise argparse.ArgumentTypeError(f"{name!r} is no part, expected one of {', '.join(PARTS)}")
+    return name, float(seconds or PARTS[name].seconds)
+
+
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the results")
-    parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help=f"of {', '.join(PARTS)}; default: all")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        type=part_and_seconds,
+        metavar="PART[=SECONDS]",
+        help=f"of {', '.join(PARTS)}, each with another limit where one is given; default: all",
+    )
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        default=[""],
+        metavar="NAME",
+        help="measure the speed of those that begin so; default: all",
+    )
     parser.add_argument("--device", choices=("cuda", "cpu"), help="default: cuda if there is one")
     parser.add_argument("--seconds", type=float, default=290.0, metavar="S", help="for all; default: %(default)s")
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)  # from here on what a part's process is given
@@ -86,6 +107,7 @@ def start(name: str, index: int, count: int, limit: float, args: argparse.Namesp
     rows.write_text("")
     command = [sys.executable, __file__, "--out", str(args.out), "--device", args.device, "--part", name]
     command += ["--rows", str(rows), "--limit", str(limit), "--index", str(index), "--count", str(count)]
+    command += ["--models", *args.models]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     with log.open("w") as file:
         popen = subprocess.Popen(command, stdout=file, stderr=file, env=environment, start_new_session=True)
@@ -118,7 +140,7 @@ def run_together(names: Sequence[str], end: float, args: argparse.Namespace, rep
             report[name] = {"rows": [], "seconds": 0, "ended": "not reached", "log": ""}
             continue
         count = PARTS[name].processes if args.device == "cuda" else 1
-        limit = min(PARTS[name].seconds, left)
+        limit = min(dict(args.only or ()).get(name, PARTS[name].seconds), left)
         running += [start(name, index, count, limit, args) for index in range(count)]
     while running:
         for process in list(running):
@@ -152,9 +174,11 @@ def failures(part: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def markdown(report: dict[str, Any], device: str) -> str:
-    """The report to be read: what failed first, then a table for each part."""
+    """The report to be read: what matters in a few lines, how each part ended, then a table for each."""
     lines = [
         f"# Check on {device}",
+        "",
+        *[f"- {line}" for line in summary(report)],
         "",
         "| part | ended | seconds | rows | not ok |",
         "| --- | --- | ---: | ---: | ---: |",
@@ -173,6 +197,72 @@ def markdown(report: dict[str, Any], device: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def summary(report: dict[str, Any]) -> list[str]:
+    """What the rows say, a line for each question; nothing of what was not measured."""
+    rows = {name: part["rows"] for name, part in report.items()}
+    lines = [f"{row['name']}, capability {row['capability']}" for row in rows.get("machine", []) if "capability" in row]
+    for name, found in rows.items():
+        failed = [row["what"] for row in found if row.get("ok") is False and row.get("error") != "not reached"]
+        if failed:
+            lines.append(f"**{name}: {len(failed)} of {len(found)} failed**: {', '.join(dict.fromkeys(failed))}")
+    checked = {name: [row for row in found if row.get("ok")] for name, found in rows.items()}
+    right = ", ".join(f"{name} {len(found)}" for name, found in checked.items() if found)
+    lines += [f"right: {right}"] if right else []
+    return lines + gate_summary(rows.get("gate_speed", [])) + model_summary(rows)
+
+
+def gate_summary(rows: list[dict[str, Any]]) -> list[str]:
+    """For each shape: the fused gate beside the others, and the fastest division of its work."""
+    times: dict[tuple[str, str], dict[str, float]] = {}
+    bounds: dict[tuple[str, str], float] = {}
+    for row in rows:
+        if "ms" in row:
+            times.setdefault((row["what"], row["mode"]), {})[row["method"]] = row["ms"]
+            bounds[row["what"], row["mode"]] = row["copy_ms"]
+    lines, faster = [], []
+    for (what, mode), methods in times.items():
+        best = min(methods, key=methods.get)
+        text = f"{methods[best]:.4f} ms, {bounds[what, mode] / methods[best]:.0%} of the copy rate"
+        if "fused" in methods:
+            others = {name: methods[name] / methods["fused"] for name in ("fft", "matmul") if name in methods}
+            ratios = ", ".join(f"{ratio:.2f} times as fast as {name}" for name, ratio in others.items())
+            share = bounds[what, mode] / methods["fused"]
+            lines.append(f"gate {what} {mode}: fused {methods['fused']:.4f} ms, {share:.0%} of the copy rate, {ratios}")
+        elif "kernel" in mode:
+            lines.append(f"gate {what} {mode}: the fastest is {best}: {text}")
+    for what in dict.fromkeys(what for what, _ in times):
+        found = [times.get((what, mode), {}) for mode in ("forward", "training")]
+        ahead = [
+            name
+            for name in sorted(found[1], key=found[1].get)
+            if all(name in methods and methods[name] < methods.get("fft", 0.0) for methods in found)
+        ]
+        faster += [f"{what}: {', '.join(ahead)}"] if ahead else []
+    return lines + ([f"faster than fft, forward and in training: {'; '.join(faster)}"] if faster else [])
+
+
+def model_summary(rows: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Images a second of each model, and how many times those of what it is compared with."""
+    rates = {
+        (row["what"], row["mode"], row["batch"], row["size"], part): row["images_per_s"]
+        for part in ("speed", "speed_compiled")
+        for row in rows.get(part, [])
+        if "images_per_s" in row
+    }
+    lines = []
+    for (what, *setting), rate in rates.items():
+        against = "spectformer_s plain" if what.startswith("spectformer_s ") else SMALL.get(what)
+        other = rates.get((against, *setting))
+        if other and what != against:
+            mode, batch, size, part = setting
+            compiled = " compiled" if part == "speed_compiled" else ""
+            lines.append(
+                f"{what}{compiled} {mode}, batch {batch} at {size}: {rate:.0f} images a second, "
+                f"{rate / other:.2f} times {against}"
+            )
+    return lines
+
+
 def _cell(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(_cell, value))
@@ -186,11 +276,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
     if args.part:
-        place = Place(torch.device(args.device), args.limit, args.index, args.count)
+        place = Place(torch.device(args.device), args.limit, args.index, args.count, tuple(args.models))
         write_rows(args.part, place, args.rows)
         return 0
     end = time.monotonic() + args.seconds
-    names = [name for name in PARTS if name in (args.only or PARTS)]
+    names = [name for name in PARTS if name in dict(args.only or [(name, 0) for name in PARTS])]
     report: dict[str, Any] = {}
     beside = [name for name in names if not PARTS[name].timed]
     if args.device == "cuda":

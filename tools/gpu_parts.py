@@ -54,6 +54,7 @@ SMALL = {
     "spectformer_h_s": None,
     "pyramidtnt_s": None,
 }
+SIZES = {"halonet_26t": 256, "halonet26t": 256}  # where it is not 224: timm's takes no other
 # On a CPU one model stands for all, shrunk.
 SHRUNK: dict[str, Any] = dict(
     depth=2, embed_dim=64, num_heads=2, mixers="spectral:1, attention", img_size=64, num_classes=5
@@ -74,12 +75,14 @@ class Place:
         seconds: The part's limit.
         index: Which of several processes of the part this is.
         count: How many there are.
+        models: How the names of the models begin whose speed is measured.
     """
 
     device: torch.device
     seconds: float
     index: int = 0
     count: int = 1
+    models: tuple[str, ...] = ("",)
 
     def __post_init__(self) -> None:
         self.end = time.monotonic() + self.seconds
@@ -121,6 +124,8 @@ def attempt(what: Row, measure: Callable[[], Row]) -> Row:
     try:
         return {**what, **measure()}
     except Exception as error:
+        if type(error).__name__ == "OutOfResources":  # Triton's: another division of the work is what such a card needs
+            return {**what, "does_not_fit": str(error).split(". ")[0]}
         return {**what, "ok": False, "error": f"{type(error).__name__}: {str(error).strip()[:300]}"}
 
 
@@ -335,48 +340,62 @@ TUNED = 4  # for so many of the maps every division of the work is tried
 
 
 def forward_configs(maps: Maps) -> list[Fused]:
-    """Divisions of the work to be tried, the likeliest first."""
-    if maps.height <= 16:
+    """Divisions of the work and precisions to be tried, the likeliest first."""
+    plain, fast = (None, "bf16") if maps.dtype != torch.float32 else (None, "bf16x6")
+    if maps.dtype == torch.float32:
+        size = 16 if maps.height <= 16 else 8
+        rows = [(size, 8, groups, True, True, 1, plain) for groups in (8, 4, 1)]
+        rows += [(8, 8, 4, True, True, 1, plain), (8, 8, 4, True, False, 1, plain), (8, 4, 4, True, True, 1, plain)]
+        rows += [(16, 8, 8, True, True, 1, fast), (8, 8, 8, True, True, 1, fast)] if size == 16 else []
+    elif maps.height <= 16:
         rows = [
-            (16, 16, 4, False, False, 2),
-            (16, 8, 4, False, False, 2),
-            (16, 8, 1, False, False, 1),
-            (16, 8, 4, True, True, 2),
-            (16, 4, 4, False, False, 2),
-            (8, 4, 4, False, False, 2),
-            (8, 4, 1, False, False, 1),
-            (32, 16, 2, False, False, 2),
-            (16, 8, 8, False, True, 2),
-            (16, 16, 1, False, False, 1),
-            (8, 8, 4, False, False, 2),
-            (16, 16, 4, False, False, 3),
+            *[(16, 8, groups, True, True, 1, precision) for precision in (plain, fast) for groups in (8, 4, 2, 1)],
+            *[(16, 8, groups, True, True, 2, precision) for precision in (plain, fast) for groups in (8, 4)],
+            *[(16, 16, groups, True, True, 1, precision) for precision in (plain, fast) for groups in (8, 4)],
+            *[(32, 16, groups, True, True, 1, precision) for precision in (plain, fast) for groups in (8, 4)],
+            *[(32, 8, 8, True, True, 1, precision) for precision in (plain, fast)],
+            *[(16, 4, 8, True, True, 1, precision) for precision in (plain, fast)],
+            (64, 16, 4, True, True, 1, fast),
+            (16, 8, 8, True, True, 1, "bf16x3"),
+            (16, 8, 4, False, False, 1, plain),
         ]
     else:
         rows = [
-            (16, 16, 4, False, False, 2),
-            (8, 8, 4, False, False, 2),
-            (16, 16, 1, False, False, 1),
-            (8, 8, 1, False, False, 1),
-            (16, 8, 4, False, False, 2),
-            (8, 4, 4, False, False, 2),
-            (8, 16, 4, False, False, 2),
+            *[(16, 16, groups, True, True, 1, precision) for precision in (plain, fast) for groups in (4, 2)],
+            *[(16, 16, 4, True, False, 1, precision) for precision in (plain, fast)],
+            *[(8, 8, groups, True, True, 1, precision) for precision in (plain, fast) for groups in (4, 2, 1)],
+            *[(8, 8, 4, True, False, 1, precision) for precision in (plain, fast)],
+            *[(8, 4, 4, True, True, 1, precision) for precision in (plain, fast)],
+            (16, 8, 4, False, True, 1, fast),
+            (16, 16, 4, True, True, 2, fast),
+            (8, 8, 4, False, False, 1, plain),
         ]
-    return [Fused(*row) for row in rows]
+    return [Fused(*row[:-1], precision=row[-1]) for row in rows]
 
 
 def backward_configs(maps: Maps) -> list[Fused]:
     """The same for the gradients, by one kernel and by two."""
+    precisions = (None, "bf16") if maps.dtype != torch.float32 else (None,)
     if maps.height <= 16:
         rows = [
-            (16, 16, 4, False, False, 2),
-            (16, 8, 4, False, False, 2),
-            (8, 8, 4, False, False, 2),
-            (8, 8, 8, False, False, 1),
-            (16, 16, 8, False, False, 1),
+            (16, 8, 8, True, True, 1),
+            (16, 8, 4, True, True, 1),
+            (16, 16, 8, True, True, 1),
+            (8, 8, 8, True, True, 1),
         ]
     else:
-        rows = [(8, 8, 4, False, False, 2), (16, 16, 4, False, False, 2), (8, 16, 4, False, False, 1)]
-    return [Fused(*row, split=split) for split in (False, True) for row in rows]
+        rows = [
+            (8, 8, 4, True, True, 1),
+            (8, 8, 4, True, False, 1),
+            (16, 16, 4, True, True, 1),
+            (8, 8, 4, False, False, 1),
+        ]
+    return [
+        Fused(*row, split=split, precision=precision)
+        for precision in precisions
+        for split in (False, True)
+        for row in rows
+    ]
 
 
 def _gate_jobs(place: Place) -> list[tuple[Maps, Fused | None, bool]]:
@@ -418,8 +437,9 @@ def _show(config: Fused | None) -> str:
     if config is None:
         return "default"
     kept = "".join(name for name, keeps in (("f", config.keep_filter), ("t", config.keep_tables)) if keeps)
-    split = " split" if config.split else ""
-    return f"C{config.block} w{config.warps} g{config.groups} s{config.stages}{' keep ' + kept if kept else ''}{split}"
+    text = f"C{config.block} w{config.warps} g{config.groups} s{config.stages}"
+    words = [text, f"keep {kept}" if kept else "", "split" if config.split else "", config.precision or ""]
+    return " ".join(word for word in words if word)
 
 
 def _gate_error(maps: Maps, config: Fused | None, backward: bool, place: Place) -> Row:
@@ -442,6 +462,8 @@ def _gate_error(maps: Maps, config: Fused | None, backward: bool, place: Place) 
     usual_errors = [relative_error(a, b) for a, b in zip(usual, expected)]
     # Four times torch.fft's own error; half precision rounds the map and, as TF32, what is between the transforms.
     limits = [4 * error + 1e-7 if maps.dtype == torch.float32 else max(4 * error, 2e-3) for error in usual_errors]
+    if config is not None and config.precision == "bf16":  # tried for its speed: each operand is rounded to bfloat16
+        limits = [max(limit, 8e-3) for limit in limits]
     return {
         "ok": all(error <= limit for error, limit in zip(errors, limits)),
         "errors": errors,
@@ -603,7 +625,7 @@ def contenders(place: Place) -> list[tuple[str, Callable[..., nn.Module]]]:
         models += [
             (name, partial(timm.create_model, name)) for name in (ours, timms) if name and name != "spectformer_s"
         ]
-    return models
+    return [model for model in models if model[0].startswith(place.models)]
 
 
 def settings(place: Place) -> list[tuple[int, int]]:
@@ -636,6 +658,8 @@ def _build(create: Callable[..., nn.Module], size: int, train: bool, place: Plac
         model = create()
     if hasattr(model, "set_input_size") and size != place.size:
         model.set_input_size(img_size=(size, size))
+    # A counter of FLOPs asks for the gradients of parameters that a module is given, which inference mode has not.
+    model.requires_grad_(train)
     return model.to(place.device, torch.float32 if train else torch.bfloat16).train(train)
 
 
@@ -673,6 +697,27 @@ def speed(place: Place) -> Iterator[Row]:
     yield from _speed(place, compiled=False)
 
 
+def compile_models(place: Place) -> Iterator[Row]:
+    """Compile what `speed_compiled` measures into torch's cache, in several processes."""
+    batch, size = settings(place)[0]
+    for name, create in contenders(place)[place.index :: place.count]:
+        for train in (True, False):
+            what = {"what": name, "mode": "training" if train else "inference"}
+            if place.left() < (15 if place.cuda else 3):
+                yield {**what, "ok": False, "error": "not reached"}
+                continue
+            yield attempt(what, partial(_compile, create, batch, SIZES.get(name, size), train, place))
+
+
+def _compile(create: Callable[..., nn.Module], batch: int, size: int, train: bool, place: Place) -> Row:
+    torch.compiler.reset()
+    place.free()
+    model = _build(create, size, train, place)
+    start = time.monotonic()
+    model_step(model, compile_for(place, model), batch, size, train, place)()
+    return {"ok": True, "seconds": time.monotonic() - start}
+
+
 def speed_compiled(place: Place) -> Iterator[Row]:
     """The same compiled, at batch 128."""
     yield from _speed(place, compiled=True)
@@ -684,14 +729,15 @@ def _speed(place: Place, compiled: bool) -> Iterator[Row]:
         for name, create in contenders(place)[place.index :: place.count]:
             if size == 1024 and (name.endswith(("matmul", "plain")) or name in SMALL.values()):  # fixed sizes
                 continue
+            side = SIZES.get(name, size) if size == 224 else size
             for train in (True, False):
-                what = {"what": name, "mode": "training" if train else "inference", "batch": batch, "size": size}
-                if place.left() < (20 if compiled and place.cuda else 3):
+                what = {"what": name, "mode": "training" if train else "inference", "batch": batch, "size": side}
+                if place.left() < (8 if compiled and place.cuda else 3):
                     yield {**what, "ok": False, "error": "not reached"}
                     continue
                 yield attempt(
                     what,
-                    partial(_measure_model, create, batch, size, train, compiled, peak, place),
+                    partial(_measure_model, create, batch, side, train, compiled, peak, place),
                 )
 
 
@@ -708,47 +754,47 @@ def training(place: Place) -> Iterator[Row]:
 
 
 def _train_and_resume(place: Place) -> Row:
+    epochs = 4
     with tempfile.TemporaryDirectory() as folder:
-        config = ROOT / "configs/classification/spectformer/spectformer_ti_digits.py"
-        command = [sys.executable, str(ROOT / "tools/train.py"), str(config), "--amp", "--work-dir", folder]
-        options = ["train_cfg.max_epochs=4"]
+        command = [sys.executable, str(ROOT / "tools/train.py")]
+        command += [str(ROOT / "configs/classification/spectformer/spectformer_ti_digits.py")]
+        command += ["--amp", "--work-dir", folder, "--resume", "--cfg-options", f"train_cfg.max_epochs={epochs}"]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
         if not place.cuda:
-            options += ["model.kwargs.depth=1", "model.kwargs.embed_dim=16"]
-            options += ["model.kwargs.num_heads=1", "model.kwargs.mixers=spectral"]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        if not place.cuda:
+            small = dict(depth=1, embed_dim=16, num_heads=1, mixers="spectral")
+            command += [f"model.kwargs.{name}={value}" for name, value in small.items()]
             environment["CUDA_VISIBLE_DEVICES"] = ""
-        first = subprocess.Popen(
-            [*command, "--cfg-options", *options],
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        while first.poll() is None and not list(Path(folder).rglob("epoch_*.pth")) and place.left() > 10:
-            time.sleep(0.2)
-        os.killpg(first.pid, signal.SIGKILL) if first.poll() is None else None
-        first.wait()
+        first, second = (Path(folder) / f"{name}.log" for name in ("first", "second"))
+        killed = _run(command, environment, first, lambda: bool(list(Path(folder).rglob("epoch_*.pth"))), place)
         kept = sorted(path.name for path in Path(folder).rglob("epoch_*.pth"))
-        if not kept:
-            return {"ok": False, "error": "no checkpoint was written in time"}
-        log = Path(folder) / "second.log"
-        with log.open("w") as file:
-            second = subprocess.Popen(
-                [*command, "--resume", "--cfg-options", *options],
-                env=environment,
-                stdout=file,
-                stderr=file,
-                start_new_session=True,
-            )
-            try:
-                code = second.wait(timeout=max(1, place.left() - 3))
-            except subprocess.TimeoutExpired:
-                os.killpg(second.pid, signal.SIGKILL)
-                code = None
-        text = log.read_text()
-        resumed = "resum" in text.lower()
-        return {"ok": resumed and code in (0, None), "checkpoints": " ".join(kept), "exit": code, "log": text[-300:]}
+        if not killed or not kept:
+            return {"ok": False, "error": f"ended before it was killed: {first.read_text()[-300:]}"}
+        _run(command, environment, second, lambda: False, place)
+        text = second.read_text()
+        done = [path.name for path in Path(folder).rglob(f"epoch_{epochs}.pth")]
+        resumed = "resumed epoch" in text.lower()
+        row: Row = {
+            "ok": resumed and bool(done),
+            "killed_with": " ".join(kept),
+            "resumed": resumed,
+            "ended": bool(done),
+        }
+        return row if row["ok"] else {**row, "error": text[-300:]}
+
+
+def _run(
+    command: list[str], environment: dict[str, str], log: Path, is_enough: Callable[[], bool], place: Place
+) -> bool:
+    """Run a command until it ends, until it is enough, or until no time is left; returns whether it was killed."""
+    with log.open("w") as file:
+        process = subprocess.Popen(command, env=environment, stdout=file, stderr=file, start_new_session=True)
+    while process.poll() is None:
+        if is_enough() or place.left() < 3:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def distributed(place: Place) -> Iterator[Row]:
@@ -856,9 +902,9 @@ def attention(place: Place) -> Iterator[Row]:
     cases = (
         # batch x windows, heads, tokens, head width, shape of the bias
         [
-            ("windows of 49 with bias", 128 * 64, 6, 49, 32),
-            ("global with bias", 64, 6, 197, 48),
             ("1024 px", 8, 6, 4096, 64),
+            ("global with bias", 64, 6, 197, 48),
+            ("windows of 49 with bias", 128 * 64, 6, 49, 32),
         ]
         if place.cuda
         else [("windows of 49 with bias", 4, 2, 9, 8)]
@@ -942,13 +988,14 @@ PARTS = {
     "gate_errors": Part(gate_errors, 70, processes=8),
     "gate_speed": Part(gate_speed, 50, timed=True),
     "operators": Part(operators, 60),
-    "speed": Part(speed, 80, timed=True),
-    "speed_compiled": Part(speed_compiled, 45, timed=True),
+    "speed": Part(speed, 60, timed=True),
+    "compile_models": Part(compile_models, 90, processes=8),
+    "speed_compiled": Part(speed_compiled, 60, timed=True),
     "training": Part(training, 60),
     "distributed": Part(distributed, 40),
     "families": Part(families, 70),
     "mixers": Part(mixers, 30),
-    "compile_modes": Part(compile_modes, 70),
+    "compile_modes": Part(compile_modes, 90),
     "attention": Part(attention, 30, timed=True),
 }
 

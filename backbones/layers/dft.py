@@ -17,6 +17,7 @@ from typing import List, Literal, Tuple
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
+from .measured import is_measured_faster
 from .tracing import is_eager, is_exporting
 
 SpectralMethod = Literal["auto", "fft", "matmul", "fused"]
@@ -36,8 +37,8 @@ def longest_for_matmul(x: torch.Tensor) -> int:
     The products cost 2 (W + 2 H) multiply-adds for each value; the FFT is bound by memory and costs about the same for
     any grid. The limits are where the two meet on x86 CPUs, measured with tools/benchmark_spectral.py: eager at 85 to
     93, a little above 28 x 28; compiled at 110 for inference, and in training beyond 56 x 56, because a compiler fuses
-    what stands around a product but not around an FFT. GPUs were not measured: there it is torch's FFT, which keeps
-    float32 precision where users let products run in TF32.
+    what stands around a product but not around an FFT. On GPUs `measured` says where products are faster; elsewhere it
+    is torch's FFT there, which keeps float32 precision where users let products run in TF32.
     """
     if x.device.type != "cpu":
         return 0
@@ -58,6 +59,8 @@ def uses_matmul(method: str, x: torch.Tensor) -> bool:
     if method != "auto":
         return method == "matmul"
     if not torch.jit.is_scripting() and is_exporting():
+        return True
+    if not torch.jit.is_scripting() and is_measured_faster("matmul", x):
         return True
     return x.shape[2] + 2 * x.shape[1] <= longest_for_matmul(x)
 

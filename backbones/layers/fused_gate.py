@@ -8,13 +8,14 @@ import functools
 import importlib.util
 import math
 import os
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, List, NamedTuple, Optional, Tuple
 
 import torch
 from torch.autograd import forward_ad
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils.flop_counter import register_flop_formula
 
+from .measured import is_measured_faster
 from .tracing import is_exporting
 
 LONGEST = 31  # tokens on a side: the spectrum of a larger map does not fit into a program's registers
@@ -31,7 +32,7 @@ class Shape(NamedTuple):
 
 
 class Config(NamedTuple):
-    """How the work is divided. It decides the speed alone."""
+    """How the work is divided, which decides the speed alone, and the precision where another one is tried."""
 
     block: int  # channels of a program
     warps: int
@@ -40,6 +41,7 @@ class Config(NamedTuple):
     keep_tables: bool
     stages: int
     split: bool = False  # whether the two gradients are computed by a kernel each
+    precision: Optional[str] = None  # of the products, see `gate_kernels`; None: as the dtype of the maps needs it
 
 
 def _power_of_two(n: int) -> int:
@@ -47,26 +49,27 @@ def _power_of_two(n: int) -> int:
 
 
 def shape_for(height: int, width: int) -> Shape:
-    """The blocks for a grid. No side of a matrix product is below 16, the least of the hardware."""
+    """The blocks for a grid. No product contracts less than 16, the least of the hardware."""
     half = _power_of_two(width // 2 + 1)
-    pack = max(1, 16 // half)
+    pack = max(1, 8 // half)
     return Shape(
         pack,
         max(16, _power_of_two(height)),
         max(16 // pack, _power_of_two(width)),
         half,
-        max(16, _power_of_two(height // 2 + 1)),
+        max(8, _power_of_two(height // 2 + 1)),
     )
 
 
 def config_for(batch: int, height: int, width: int, dim: int, backward: bool) -> Config:
     """How the work on maps of this size is divided."""
     shape = shape_for(height, width)
-    block = min(8 if max(shape.height, shape.width) > 16 else 16, max(4, _power_of_two(dim)))
+    small = max(shape.height, shape.width) <= 16
+    block = min(16 if small else 8, max(4, _power_of_two(dim)))
     packs = -(-batch // shape.pack)
-    # Enough programs for every multiprocessor, and then several packs for each.
-    groups = max(1, min(8 if backward else 4, packs * -(-dim // block) // 264))
-    return Config(block, 8, groups, keep_filter=False, keep_tables=False, stages=2, split=backward)
+    # Enough programs for every multiprocessor to hold several, and then several packs for each.
+    groups = max(1, min(8 if small else 4, packs * -(-dim // block) // 264))
+    return Config(block, min(8, block), groups, keep_filter=True, keep_tables=small, stages=1, split=backward)
 
 
 @functools.lru_cache(maxsize=64)
@@ -74,8 +77,9 @@ def tables_for(height: int, width: int, rounded: bool, device: torch.device) -> 
     """The matrices of the transform and its inverse, padded by zeros, and how often each place of a plane counts.
 
     Returns:
-        In one flat float32 tensor: cosines and sines along W (P F, P W), block by block for the P packed images; along
-        H (H, K); back along H (K, H); back along W (P W, P F). And the weights (F, K) in the gradient of the planes.
+        In one flat float32 tensor, cosines before sines in each: along W (2 P F, P W), block by block for the P packed
+        images; along H (H, 2 K); back along H (2 K, H); back along W (P W, 2 P F). And the weights (F, K) in the
+        gradient of the planes.
     """
     pack, height_block, width_block, half_block, pairs_block = shape_for(height, width)
     half, pairs = width // 2 + 1, height // 2 + 1
@@ -94,15 +98,20 @@ def tables_for(height: int, width: int, rounded: bool, device: torch.device) -> 
         count_w = torch.tensor([1.0 if 2 * f % width == 0 else 2.0 for f in range(half)], dtype=torch.float64)
         count_h = torch.tensor([0.5 if 2 * k % height == 0 else 1.0 for k in range(pairs)], dtype=torch.float64)
         scale = 1 / math.sqrt(height * width)
-        matrices: List[torch.Tensor] = []
-        for part in (along_w.cos(), -along_w.sin()):
-            block = pad(part * scale, half_block, width_block)
-            matrices.append(torch.kron(torch.eye(pack, dtype=torch.float64), block))
-        matrices += [pad(part.t(), height_block, pairs_block) for part in (along_h.cos(), along_h.sin())]
-        matrices += [pad(part * count_h[:, None], pairs_block, height_block) for part in (along_h.cos(), along_h.sin())]
-        for part in (along_w.cos(), -along_w.sin()):
-            block = pad((part * (count_w * scale)[:, None]).t(), width_block, half_block)
-            matrices.append(torch.kron(torch.eye(pack, dtype=torch.float64), block))
+        images = torch.eye(pack, dtype=torch.float64)
+        waves_w, waves_h = (along_w.cos(), -along_w.sin()), (along_h.cos(), along_h.sin())
+        matrices = [
+            torch.cat([torch.kron(images, pad(wave * scale, half_block, width_block)) for wave in waves_w]),
+            torch.cat([pad(wave.t(), height_block, pairs_block) for wave in waves_h], 1),
+            torch.cat([pad(wave * count_h[:, None], pairs_block, height_block) for wave in waves_h]),
+            torch.cat(
+                [
+                    torch.kron(images, pad((wave * (count_w * scale)[:, None]).t(), width_block, half_block))
+                    for wave in waves_w
+                ],
+                1,
+            ),
+        ]
         flat = torch.cat([matrix.flatten() for matrix in matrices]).float()
         if rounded:  # to TF32, as the kernel rounds the maps
             flat = ((flat.view(torch.int32) + 0x1000) & -0x2000).view(torch.float32)
@@ -132,20 +141,6 @@ def to_planes(weight: torch.Tensor, height: int, width: int) -> torch.Tensor:
     return torch.nn.functional.pad(planes.float(), (0, shape.pairs - pairs, 0, shape.half - half)).contiguous()
 
 
-# Where the operator was measured to be faster than torch's FFT, forward and backward: compute capability of the card,
-# grid, dtype of the map -> the least B C. tools/check_gpu.py measures it.
-FASTER: Dict[Tuple[int, int], Dict[Tuple[int, int, torch.dtype], int]] = {}
-
-
-def is_measured_faster(x: torch.Tensor) -> bool:
-    """Whether maps like `x` (B, H, W, C), on a card like theirs, were measured to be faster by this operator."""
-    if not FASTER or x.device.type != "cuda":
-        return False
-    grids = FASTER.get(torch.cuda.get_device_capability(x.device), {})
-    least = grids.get((x.shape[1], x.shape[2], x.dtype))
-    return least is not None and x.shape[0] * x.shape[3] >= least
-
-
 def why_unavailable(device: torch.device) -> Optional[str]:
     """What is missing for the operator on `device`, None if nothing is."""
     if importlib.util.find_spec("triton") is None:
@@ -169,7 +164,7 @@ def uses_fused(method: str, x: torch.Tensor, weight: torch.Tensor) -> bool:
     if method not in ("auto", "fused") or not can_transform(x) or _is_transformed(x) or _is_transformed(weight):
         return False
     if method == "auto":
-        return not is_exporting() and is_measured_faster(x) and why_unavailable(x.device) is None
+        return not is_exporting() and is_measured_faster("fused", x) and why_unavailable(x.device) is None
     if torch.onnx.is_in_onnx_export():
         raise ValueError("spectral method 'fused' has no form in ONNX, export with 'matmul' or 'auto'")
     reason = why_unavailable(x.device)
@@ -185,12 +180,15 @@ def _is_transformed(x: torch.Tensor) -> bool:
     return torch._C._functorch.is_functorch_wrapped_tensor(x) or forward_ad.unpack_dual(x).tangent is not None
 
 
+def _precision(x: torch.Tensor, config: Config) -> str:
+    return config.precision or ("tf32x3" if x.dtype == torch.float32 else "tf32")
+
+
 def _launch(
     kernel: Any, pointers: List[torch.Tensor], x: torch.Tensor, conjugate: bool, config: Config, **options: bool
 ) -> None:
     batch, height, width, dim = x.shape
     shape = shape_for(height, width)
-    rounded = x.dtype != torch.float32
     grid = (-(-dim // config.block), -(-batch // (shape.pack * config.groups)))
     kernel[grid](
         *pointers,
@@ -206,9 +204,9 @@ def _launch(
         F=shape.half,
         K=shape.pairs,
         BLOCK=config.block,
+        EACH=max(1, config.block // config.warps),
         CONJUGATE=conjugate,
-        PRECISION="tf32" if rounded else "tf32x3",
-        ROUND=rounded,
+        PRECISION=_precision(x, config),
         KEEP_FILTER=config.keep_filter,
         KEEP_TABLES=config.keep_tables,
         STAGES=config.stages,
@@ -225,14 +223,9 @@ def run_gate(x: torch.Tensor, planes: torch.Tensor, conjugate: bool, config: Opt
     x = x.contiguous()
     y = torch.empty_like(x)
     if x.numel():
-        tables, _ = tables_for(height, width, x.dtype != torch.float32, x.device)
-        _launch(
-            gate_kernel,
-            [x, planes, tables, y],
-            x,
-            conjugate,
-            config or config_for(batch, height, width, dim, backward=False),
-        )
+        config = config or config_for(batch, height, width, dim, backward=False)
+        tables, _ = tables_for(height, width, _precision(x, config) == "tf32", x.device)
+        _launch(gate_kernel, [x, planes, tables, y], x, conjugate, config)
     return y
 
 
@@ -252,7 +245,7 @@ def run_gate_backward(
         grad_x = run_gate(grad, planes, not conjugate)
     pack = shape_for(height, width).pack
     num_parts = -(-batch // (pack * config.groups)) * pack
-    tables, counts = tables_for(height, width, x.dtype != torch.float32, x.device)
+    tables, counts = tables_for(height, width, _precision(x, config) == "tf32", x.device)
     parts = planes.new_empty(num_parts, *planes.shape)
     pointers = [x, grad, planes, tables, counts, grad_x, parts]
     _launch(gate_backward_kernel, pointers, x, conjugate, config, GRAD_X=not config.split)
