@@ -27,6 +27,15 @@ def test_a_part_has_rows_and_finds_nothing_wrong_on_the_cpu(name):
     assert [row for row in rows if row.get("ok") is False] == []
 
 
+@pytest.mark.slow
+def test_a_training_is_killed_and_resumed():
+    pytest.importorskip("mmengine")
+    pytest.importorskip("sklearn")
+    (row,) = gpu_parts.training(gpu_parts.Place(CPU, 240))
+    assert row["ok"], row
+    assert "epoch_1.pth" in row["killed_with"] and row["resumed"] and row["ended"]
+
+
 def test_parts_run_in_processes_of_their_own_and_are_reported(tmp_path, capsys):
     assert check_gpu.main(["--out", str(tmp_path), "--device", "cpu", "--only", "machine"]) == 0
     found = json.loads((tmp_path / "check_gpu.json").read_text())["parts"]["machine"]
@@ -69,6 +78,55 @@ def test_what_no_time_is_left_for_is_reported(tmp_path):
     report = {}
     check_gpu.run_together(["parity"], time.monotonic(), args, report)
     assert report["parity"]["ended"] == "not reached"
+
+
+def test_the_summary_gives_failures_ratios_and_the_fastest_division():
+    times = {"fft": 4.0, "matmul": 2.0, "fused": 1.0}
+    gate = [
+        {"what": "maps", "mode": mode, "method": method, "ms": ms, "copy_ms": 0.5}
+        for mode in ("forward", "training")
+        for method, ms in times.items()
+    ]
+    gate += [
+        {"what": "maps", "mode": "forward kernel", "method": f"C{ms}", "ms": ms, "copy_ms": 0.5} for ms in (0.8, 0.9)
+    ]
+    models = [
+        {"what": f"spectformer_s {name}", "mode": "training", "batch": 2, "size": 224, "images_per_s": rate}
+        for name, rate in (("fused", 30.0), ("plain", 20.0))
+    ]
+    broken = [{"what": "roi_align", "ok": False, "error": "x"}, {"what": "late", "ok": False, "error": "not reached"}]
+    rows = {"operators": broken, "gate_speed": gate, "speed": models}
+    lines = check_gpu.summary({name: {"rows": found} for name, found in rows.items()})
+    assert lines == [
+        "**operators: 1 of 2 failed**: roi_align",
+        "gate maps forward: fused 1.0000 ms, 50% of the copy rate, 4.00 times as fast as fft, 2.00 times as fast as "
+        "matmul",
+        "gate maps training: fused 1.0000 ms, 50% of the copy rate, 4.00 times as fast as fft, 2.00 times as fast as "
+        "matmul",
+        "gate maps forward kernel: the fastest is C0.8: 0.8000 ms, 62% of the copy rate",
+        "faster than fft, forward and in training: maps: fused, matmul",
+        "spectformer_s fused training, batch 2 at 224: 30 images a second, 1.50 times spectformer_s plain",
+    ]
+
+
+def test_a_part_is_named_with_a_limit_of_its_own(tmp_path, capsys):
+    args = check_gpu.parse_args(["--out", str(tmp_path), "--only", "parity=7", "machine", "--device", "cpu"])
+    assert args.only == [("parity", 7.0), ("machine", gpu_parts.PARTS["machine"].seconds)]
+    with pytest.raises(SystemExit):
+        check_gpu.parse_args(["--out", str(tmp_path), "--only", "paritty"])
+    assert "'paritty' is no part, expected one of machine, " in capsys.readouterr().err
+
+
+def test_a_kernel_that_a_card_cannot_hold_is_no_failure():
+    class OutOfResources(Exception):
+        pass
+
+    def fail():
+        raise OutOfResources("out of resource: shared memory, Required: 9, Hardware limit: 8. Reduce it.")
+
+    row = gpu_parts.attempt({"what": "x"}, fail)
+    assert row == {"what": "x", "does_not_fit": "out of resource: shared memory, Required: 9, Hardware limit: 8"}
+    assert check_gpu.failures({"rows": [row]}) == []
 
 
 def test_a_failure_is_a_row_with_its_message():

@@ -2,6 +2,7 @@
 
     python tools/check_gpu.py --out results
     python tools/check_gpu.py --out results --only parity gate_errors gate_speed
+    python tools/check_gpu.py --out results --only speed=40 --models spectformer_s convit
     python tools/check_gpu.py --out results --device cpu     # the same code on small numbers
 
 It runs from a checkout as it is, with torch 2.11 or later, torchvision, timm and numpy. Each part runs in a process of

@@ -85,7 +85,7 @@ def test_results_and_gradients_have_float32s_precision(shape):
 @computes
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_loses_little_beyond_its_own_rounding(dtype):
-    gate, x, grad = draw((2, 14, 14, 20), dtype)
+    gate, x, grad = draw((2, 14, 14, 8), dtype)
     expected = gradients(gate, x, grad)
     actual = gradients(fused_copy(gate), x.to(dtype), grad.to(dtype))
     # The interpreter cuts bfloat16 off where the hardware rounds it.
@@ -97,12 +97,11 @@ def test_half_precision_loses_little_beyond_its_own_rounding(dtype):
 
 
 @computes
-@pytest.mark.parametrize("config", CONFIGS)
-@pytest.mark.parametrize("conjugate", [False, True])
+@pytest.mark.parametrize(("config", "conjugate"), list(zip(CONFIGS, [False, True, True])))
 def test_the_division_of_the_work_changes_nothing(config, conjugate):
-    gate, x, grad = draw((5, 6, 7, 10))
+    gate, x, grad = draw((3, 4, 5, 10))
     x, grad = x.float(), grad.float()
-    planes = to_planes(gate.complex_weight.float().detach(), 6, 7)
+    planes = to_planes(gate.complex_weight.float().detach(), 4, 5)
     torch.testing.assert_close(run_gate(x, planes, conjugate, config), run_gate(x, planes, conjugate))
     torch.testing.assert_close(
         run_gate_backward(grad, x, planes, conjugate, config), run_gate_backward(grad, x, planes, conjugate)
@@ -111,7 +110,7 @@ def test_the_division_of_the_work_changes_nothing(config, conjugate):
 
 @computes
 def test_gradients_are_the_same_in_every_run():
-    gate, x, grad = draw((5, 6, 7, 10))
+    gate, x, grad = draw((3, 4, 5, 4))
     gate = fused_copy(gate)
     first, second = (gradients(gate, x.float(), grad.float()) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, second))
