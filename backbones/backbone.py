@@ -426,7 +426,8 @@ class ClassTokenTrunk(Isotropic):
         Args:
             x: Images (B, in_chans, H, W).
             indices: The last n if an int, all if None, else their indices.
-            return_prefix_tokens: Return pairs of a map and its class tokens (B, P, C), P = 0 where there is none yet.
+            return_prefix_tokens: Return pairs of a map and its class tokens (B, P, C), P = `num_prefix_tokens`; before
+                the class token joins, as it will join.
             norm: Apply the final norm to maps and class tokens.
             stop_early: Compute no further than the last map asked for.
             output_fmt: Layout of the maps, "NCHW", "NHWC" or "NLC".

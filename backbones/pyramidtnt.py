@@ -80,12 +80,13 @@ class Stem(nn.Module):
         dd = {"device": device, "dtype": dtype}
         self.side = SIDE
         self.conv = nn.Conv2d(in_chans, inner_dim * 2, 3, stride=2, padding=1, **dd)
-        self.bn = BatchNormAct2d(inner_dim * 2, **dd)
-        self.words = ConvNormAct(inner_dim * 2, inner_dim, 3, bias=True, **dd)
+        self.bn = BatchNormAct2d(inner_dim * 2, inplace=False, **dd)  # backward hooks refuse activations in place
+        conv_args = dict(bias=True, act_kwargs=dict(inplace=False), **dd)
+        self.words = ConvNormAct(inner_dim * 2, inner_dim, 3, **conv_args)
         self.patches = nn.Sequential(
-            ConvNormAct(inner_dim * 2, inner_dim * 4, 3, stride=2, bias=True, **dd),
-            ConvNormAct(inner_dim * 4, inner_dim * 8, 3, stride=2, bias=True, **dd),
-            ConvNormAct(inner_dim * 8, dim, 3, bias=True, **dd),
+            ConvNormAct(inner_dim * 2, inner_dim * 4, 3, stride=2, **conv_args),
+            ConvNormAct(inner_dim * 4, inner_dim * 8, 3, stride=2, **conv_args),
+            ConvNormAct(inner_dim * 8, dim, 3, **conv_args),
         )
         self.word_pos = nn.Parameter(torch.empty(1, SIDE**2, inner_dim, **dd))
         self.reset_parameters()

@@ -11,13 +11,6 @@ from .cache import EvalCache
 from .tracing import is_eager
 
 
-def acts_in_place(act_layer: Optional[Type[nn.Module]]) -> bool:
-    """Whether an activation should overwrite its input: ReLU, whose gradient needs its output alone. Others would copy
-    their input first.
-    """
-    return act_layer is not None and issubclass(act_layer, nn.ReLU)
-
-
 class ConvNormAct(nn.Module):
     """A convolution without bias, batch norm and an activation, (B, H, W, in_chans) -> (B, H / s, W / s, out_chans).
 
@@ -54,7 +47,7 @@ class ConvNormAct(nn.Module):
             out_chans,
             apply_act=act_layer is not None,
             act_layer=act_layer,
-            inplace=acts_in_place(act_layer),
+            inplace=False,  # saves nothing that is kept for a gradient, and backward hooks refuse it
             **dd,
         )
         self._cache = EvalCache(max_entries=1)
