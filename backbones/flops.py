@@ -7,8 +7,8 @@ One multiply-add is 1 MAC and 2 FLOPs here; "GFLOPs" in papers and the flops of 
 fvcore traces the model and attributes every operator to a module, `flop_handles` says what an operator costs.
 
 Tools that count by hooks on torch's own layers (torchinfo, ptflops, timm's profile scripts) see neither the Fourier
-transform and the filter of a spectral layer nor attention: for spectformer_s they give 3.98 G multiply-adds in place of
-4.09. `count` and `python tools/flops.py NAME` see them.
+transform and the filter of a spectral layer nor fused attention: of the 4.09 G multiply-adds of spectformer_h_s they
+find the 3.91 of linear layers and convolutions. `count` and `python tools/flops.py NAME` see all.
 """
 
 from __future__ import annotations
