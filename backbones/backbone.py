@@ -21,6 +21,8 @@ from timm.models._input import update_model_input_size
 from .layers import PositionEmbedding, SpectralGating, check_image_size, resample_grid, resample_spectrum, token_grid
 from .weights import unwrap
 
+torch.fx.wrap("check_image_size")  # a tracer has no sizes to compare
+
 _logger = logging.getLogger(__name__)
 
 POOLS = ("avg", "max", "avgmax", "")
@@ -119,7 +121,7 @@ class Backbone(nn.Module):
 
     def forward_stem(self, x: torch.Tensor):  # its type is that of _embed, which TorchScript finds out by itself
         """Images (B, in_chans, H, W) to what the first unit takes, mostly a map (B, H', W', C')."""
-        # Checked here, whatever a family embeds: torch.fx wraps functions only where the root's forward was defined.
+        # Checked here, whatever a family embeds: torch.fx wraps the function in this module alone.
         return self._embed(check_image_size(x, self.least_size))
 
     def _embed(self, x: torch.Tensor) -> torch.Tensor:
@@ -429,7 +431,8 @@ class ClassTokenTrunk(Isotropic):
         Args:
             x: Images (B, in_chans, H, W).
             indices: The last n if an int, all if None, else their indices.
-            return_prefix_tokens: Return pairs of a map and its class tokens (B, P, C), P = 0 where there is none yet.
+            return_prefix_tokens: Return pairs of a map and its class tokens (B, P, C), P = `num_prefix_tokens`; before
+                the class token joins, as it will join.
             norm: Apply the final norm to maps and class tokens.
             stop_early: Compute no further than the last map asked for.
             output_fmt: Layout of the maps, "NCHW", "NHWC" or "NLC".

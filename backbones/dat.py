@@ -45,6 +45,8 @@ from .layers import (
 from .layers.deformable import SampledAttention, resample_table
 from .registry import register_variants
 
+torch.fx.wrap("pad_to_multiple")  # a tracer has no sizes to compare
+
 __all__ = ["DAT", "BlockAttention"]
 
 MIXERS = {"L": "window", "S": "shifted window", "N": "neighbourhood", "D": "deformable"}

@@ -38,7 +38,7 @@ from .layers import (
     by_images,
 )
 from .layers.chunk import hidden_width
-from .layers.depthwise import ResidualDepthwiseMlp
+from .layers.depthwise import ResidualDepthwiseConv, ResidualDepthwiseMlp
 from .registry import register_variants
 
 __all__ = ["SGFormer"]
@@ -85,6 +85,7 @@ class Stem(nn.Module):
         self.conv3 = ConvNorm(dim, dim, 3, stride=2, **dd)
         self.act = act_layer()
         self.norm = nn.LayerNorm(dim, **dd)
+        self.hidden_width = dim // 4  # a pixel of the image, at stride 2
 
     def _embed(self, x: torch.Tensor) -> torch.Tensor:
         x = self.act(self.conv1(x.permute(0, 3, 1, 2)))
@@ -93,7 +94,7 @@ class Stem(nn.Module):
 
     @torch.jit.unused
     def _by_images(self, x: torch.Tensor) -> torch.Tensor:
-        return by_images(self, self._embed, x, self.conv1.conv.out_channels // 4)  # a pixel, at stride 2
+        return by_images(self, self._embed, x, self.hidden_width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = x.permute(0, 2, 3, 1).contiguous()  # B H W in_chans
@@ -334,6 +335,9 @@ class SGFormer(Pyramid):
             nn.init.normal_(module.weight, std=math.sqrt(2.0 / fan_out))
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+        elif isinstance(module, ResidualDepthwiseConv):
+            nn.init.normal_(module.weight, std=math.sqrt(2.0 / module.weight[0].numel()))
+            nn.init.zeros_(module.bias)
 
     @torch.jit.ignore
     @torch.no_grad()

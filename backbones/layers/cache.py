@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch.autograd import forward_ad
 
-from .tracing import is_eager, is_transformed
+from .tracing import is_eager, is_watched
 
 Value = TypeVar("Value")  # a tensor, or several
 
@@ -82,7 +82,7 @@ class EvalCache:
         return value
 
     def _may_keep(self, source: torch.Tensor) -> bool:
-        if torch.jit.is_tracing() or not is_eager(source) or is_transformed():
+        if torch.jit.is_tracing() or not is_eager(source) or is_watched():
             return False
         if torch.is_grad_enabled() and source.requires_grad:
             self.clear()  # a step of an optimiser is likely to follow
