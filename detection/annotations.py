@@ -19,7 +19,7 @@ import numpy as np
 from mmengine.fileio import get, list_from_file
 
 from engine.errors import UserError
-from engine.leaves import tell_once
+from engine.leaves import is_new, tell_once
 
 from .coco_file import mend
 from .toolbox import mmdet
@@ -53,9 +53,14 @@ class CheckedCOCO(COCO):
 
     def createIndex(self) -> None:  # pycocotools' name
         """Mends what was read, then indexes it."""
-        lines = mend(self.dataset, self.path, self.folder, self.masks)
-        if lines:
-            tell_once(f"{self.path}, as it was read:\n  " + "\n  ".join(lines))
+        # A validation set is read by its data set and by its metric.
+        faults = [
+            str(fault)
+            for fault in mend(self.dataset, self.path, self.folder, self.masks)
+            if is_new(self.path, fault.what)
+        ]
+        if faults:
+            tell_once(f"{self.path}, as it was read:\n  " + "\n  ".join(faults))
         super().createIndex()
         self.img_ann_map, self.cat_img_map = self.imgToAnns, self.catToImgs
 

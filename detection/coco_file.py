@@ -6,7 +6,7 @@ id 0 counts as not found, a missing `iscrowd` fails in the first validation.
 
 import math
 import os.path
-from typing import Any, Dict, Hashable, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Hashable, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 from PIL import Image
@@ -17,7 +17,30 @@ SAMPLE = 200  # pictures whose size is looked at; of a set that is not larger, a
 _TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 
 
-def mend(content: Dict[str, Any], path: str, folder: Optional[str] = None, masks: bool = False) -> List[str]:
+class Fault(NamedTuple):
+    """A kind of fault in a file.
+
+    Attributes:
+        count: How many there are.
+        thing: What has it.
+        what: The kind.
+        first: The first of them.
+        done: What was done.
+    """
+
+    count: int
+    thing: str
+    what: str
+    first: str
+    done: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.count} {self.thing}{'s' if self.count > 1 else ''} {self.what} (first: {self.first}): {self.done}"
+        )
+
+
+def mend(content: Dict[str, Any], path: str, folder: Optional[str] = None, masks: bool = False) -> List[Fault]:
     """Checks what an annotation file holds, and mends it in place.
 
     Args:
@@ -27,7 +50,7 @@ def mend(content: Dict[str, Any], path: str, folder: Optional[str] = None, masks
         masks: Whether a mask is needed of each annotation.
 
     Returns:
-        A line for each kind of fault: how many there are, the first of them, and what was done.
+        The kinds of faults that were found.
 
     Raises:
         UserError: Something has no right value, or no annotation is left.
@@ -42,15 +65,15 @@ def mend(content: Dict[str, Any], path: str, folder: Optional[str] = None, masks
             "needed are 'images', 'annotations' and 'categories'"
         )
     content.setdefault("categories", [])
-    lines: List[str] = []
-    _mend_categories(content, path, lines)
-    _mend_images(content, path, folder, lines)
+    faults: List[Fault] = []
+    _mend_categories(content, path, faults)
+    _mend_images(content, path, folder, faults)
     if content.get("annotations"):
-        _Annotations(content, path, lines).mend(masks)
-    return lines
+        _Annotations(content, path, faults).mend(masks)
+    return faults
 
 
-def _mend_categories(content: Dict[str, Any], path: str, lines: List[str]) -> None:
+def _mend_categories(content: Dict[str, Any], path: str, faults: List[Fault]) -> None:
     """Two entries of one name are one category: mmdet would give each a label."""
     ids: Dict[Hashable, str] = {}
     names: Dict[str, Hashable] = {}
@@ -66,16 +89,19 @@ def _mend_categories(content: Dict[str, Any], path: str, lines: List[str]) -> No
             others[key] = names[name]
         elif category not in kept:
             kept.append(category)
-    if len(kept) < len(content.get("categories", [])):
+    listed = [category["name"] for category in content["categories"]]
+    if len(kept) < len(listed):
         content["categories"] = kept
-        lines.append(f"categories listed twice: {len(ids) - len(names) or 'the same entry'}; taken as one")
+        doubled = next(name for place, name in enumerate(listed) if name in listed[:place])
+        count = len(listed) - len(kept)
+        faults.append(Fault(count, "category entry", "with a name that another has", repr(doubled), "taken as one"))
     if others:
         for annotation in content.get("annotations", []):
             if annotation.get("category_id") in others:
                 annotation["category_id"] = others[annotation["category_id"]]
 
 
-def _mend_images(content: Dict[str, Any], path: str, folder: Optional[str], lines: List[str]) -> None:
+def _mend_images(content: Dict[str, Any], path: str, folder: Optional[str], faults: List[Fault]) -> None:
     seen: Dict[Hashable, Dict[str, Any]] = {}
     repeats = []
     for number, image in enumerate(content["images"]):
@@ -93,15 +119,15 @@ def _mend_images(content: Dict[str, Any], path: str, folder: Optional[str], line
             repeats.append(image)
     if repeats:
         content["images"] = list(seen.values())
-        lines.append(_line(len(repeats), "image", "listed more than once", _name(repeats[0]), "dropped"))
+        faults.append(Fault(len(repeats), "image", "listed more than once", _name(repeats[0]), "dropped"))
     names = [image.get("file_name") for image in content["images"]]
     if folder is not None and len(set(names)) < len(names):
         first = next(name for place, name in enumerate(names) if name in names[:place])
-        lines.append(_line(len(names) - len(set(names)), "image", "of a file that another has", first, "kept"))
-    _mend_sizes(content["images"], path, folder, lines)
+        faults.append(Fault(len(names) - len(set(names)), "image", "of a file that another has", first, "kept"))
+    _mend_sizes(content["images"], path, folder, faults)
 
 
-def _mend_sizes(images: List[Dict[str, Any]], path: str, folder: Optional[str], lines: List[str]) -> None:
+def _mend_sizes(images: List[Dict[str, Any]], path: str, folder: Optional[str], faults: List[Fault]) -> None:
     """Width and height are those of the picture as it is read, that is upright."""
     if folder is None:
         return
@@ -122,14 +148,14 @@ def _mend_sizes(images: List[Dict[str, Any]], path: str, folder: Optional[str], 
     for place, (width, height) in wrong.items():
         images[place].update(width=width, height=height)
     if missing.any():
-        lines.append(
-            _line(missing.sum(), "image", "without width or height", _name(images[missing.argmax()]), "filled in")
+        faults.append(
+            Fault(missing.sum(), "image", "without width or height", _name(images[missing.argmax()]), "filled in")
         )
     others = [place for place in wrong if not missing[place]]
     if others:
         said, (width, height) = sizes[others[0]].astype(int), wrong[others[0]]
         first = f"{_name(images[others[0]])} is {width}x{height}, not {said[0]}x{said[1]}"
-        lines.append(_line(len(others), "image", "whose width and height are not the picture's", first, "set right"))
+        faults.append(Fault(len(others), "image", "whose width and height are not the picture's", first, "set right"))
 
 
 def _other_sizes(
@@ -151,8 +177,8 @@ def _other_sizes(
 class _Annotations:
     """The annotations of a file, column by column."""
 
-    def __init__(self, content: Dict[str, Any], path: str, lines: List[str]) -> None:
-        self.content, self.path, self.lines = content, path, lines
+    def __init__(self, content: Dict[str, Any], path: str, faults: List[Fault]) -> None:
+        self.content, self.path, self.faults = content, path, faults
         self.items: List[Dict[str, Any]] = content["annotations"]
         self.images: List[Dict[str, Any]] = content["images"]
         self.kept = np.ones(len(self.items), dtype=bool)
@@ -165,7 +191,9 @@ class _Annotations:
         if masks:
             self._mend_masks(image_places)
         if not self.kept.any():
-            raise UserError(f"{self.path}: none of its {count} annotations can be used\n  " + "\n  ".join(self.lines))
+            raise UserError(
+                f"{self.path}: none of its {count} annotations can be used\n  " + "\n  ".join(map(str, self.faults))
+            )
         if not self.kept.all():
             self.items = [item for item, kept in zip(self.items, self.kept) if kept]
             self.content["annotations"] = self.items
@@ -284,14 +312,10 @@ class _Annotations:
         if flags.any():
             item = self.items[flags.argmax()]
             first = f"id {item.get('id')} of image {item.get('image_id')}"
-            self.lines.append(_line(int(flags.sum()), "annotation", what, first, done))
+            self.faults.append(Fault(int(flags.sum()), "annotation", what, first, done))
 
 
 _BOX = "[x, y, width, height]"
-
-
-def _line(count: int, thing: str, what: str, first: str, done: str) -> str:
-    return f"{count} {thing}{'s' if count > 1 else ''} {what} (first: {first}): {done}"
 
 
 def _name(image: Dict[str, Any]) -> str:

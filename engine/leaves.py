@@ -1,6 +1,6 @@
 """What is inside of data sets that wrap others, and saying once what a check found there."""
 
-from typing import Any, Iterator
+from typing import Any, Hashable, Iterator
 from weakref import WeakKeyDictionary
 
 from mmengine.logging import MMLogger
@@ -17,10 +17,15 @@ def leaves(dataset: Any) -> Iterator[Any]:
         yield from leaves(item)
 
 
+def is_new(*key: Hashable) -> bool:
+    """Says whether something comes up for the first time in this run, which is told by its logger."""
+    told = _TOLD.setdefault(MMLogger.get_current_instance(), set())
+    before = key in told
+    told.add(key)
+    return not before
+
+
 def tell_once(text: str) -> None:
-    """Warns, once a run: a validation set is read by its data set and by its metric."""
-    logger = MMLogger.get_current_instance()
-    told = _TOLD.setdefault(logger, set())
-    if text not in told:
-        told.add(text)
-        logger.warning(text)
+    """Warns, once a run: each worker and each epoch may find the same."""
+    if is_new(text):
+        MMLogger.get_current_instance().warning(text)

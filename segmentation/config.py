@@ -17,13 +17,12 @@ def complete(cfg: Config) -> Config:
     config.complete(cfg, "segmentation", "CheckSegmenterHook")
     head = cfg.model.get("decode_head") or {}
     head = head[-1] if isinstance(head, (list, tuple)) else head
+    ignored = head.get("ignore_index", IGNORED)
     for dataset in config.datasets(cfg):
         classes = config.metainfo(dataset, "mmseg")["classes"]
         for step in config.nodes(dataset.get("pipeline")):
             if step.get("type") == "LoadAnnotations":
-                step.update(
-                    type="LoadCheckedAnnotations",
-                    num_classes=len(classes),
-                    ignored=head.get("ignore_index", IGNORED),
-                )
+                step.update(type="LoadCheckedAnnotations", num_classes=len(classes))
+                if ignored != IGNORED:
+                    step.ignored = ignored
     return cfg

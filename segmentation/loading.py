@@ -140,7 +140,7 @@ class LoadCheckedAnnotations(LoadAnnotations):
     def _complaint(self, path: str, unknown: List[int], reduces: bool, label_map: Optional[Dict[int, int]]) -> str:
         greatest = max(unknown)
         if greatest > _GREATEST:
-            return f"annotation {path} holds label {greatest}; labels go up to {_GREATEST}, of eight bits"
+            return f"annotation {path} holds label {greatest}; labels go up to {_GREATEST}, which is ignored"
         offset = 1 if reduces else 0
         count = len(label_map) if label_map else self.num_classes
         return (

@@ -127,7 +127,7 @@ def _tell_missing(maps: Maps, learned: Set[int], name: str, trains: bool) -> Non
         )
     elif trains and maps.looked == maps.count and _reduces_ground(maps, missing):
         raise UserError(f"{what}{named} never occurs; {_cure(maps, ignored)}")
-    elif maps.looked == maps.count or len(missing) == 1 or _reduces_ground(maps, missing):
+    elif _reduces_ground(maps, missing) or (ignored != [0] and (len(missing) == 1 or len(learned) <= 2)):
         tell_once(f"{what}{named} never occurs; {_cure(maps, ignored)}")
 
 

@@ -58,7 +58,7 @@ MENDED = [
     (dict(iscrowd=None), "whose iscrowd is missing or not 0 or 1 (first: id 6 of image 1): filled in, 0"),
     (
         dict(bbox=[]),
-        "whose bbox is missing or not four finite numbers (first: id 6 of image 1): filled in from the seg",
+        "whose bbox is missing or not four finite numbers (first: id 6 of image 1): filled in from",
     ),
     (dict(bbox=None), "filled in from the segmentation"),
     (dict(bbox=[1, 2, "3", 4]), "filled in from the segmentation"),
@@ -70,7 +70,7 @@ MENDED = [
 @pytest.mark.parametrize(("changes", "says"), MENDED, ids=[f"{changes}" for changes, _ in MENDED])
 def test_what_has_one_right_value_is_filled_in(changes, says):
     file = content(**changes)
-    (line,) = mend(file, "x.json", masks=True)
+    (line,) = map(str, mend(file, "x.json", masks=True))
     assert says in line
     assert len(file["annotations"]) == 3 and mend(file, "x.json", masks=True) == []
     numbers = [item["id"] for item in file["annotations"]]
@@ -100,7 +100,7 @@ DROPPED = [
 @pytest.mark.parametrize(("changes", "says"), DROPPED, ids=[f"{changes}" for changes, _ in DROPPED])
 def test_what_has_no_right_value_is_dropped(changes, says):
     file = content(**changes)
-    (line,) = mend(file, "x.json", masks=True)
+    (line,) = map(str, mend(file, "x.json", masks=True))
     assert line.startswith("1 annotation ") and says in line and line.endswith(": dropped")
     assert [item["id"] for item in file["annotations"]] == [5, 7]
     if "segmentation" in changes and "bbox" not in changes:  # which a detector of boxes does not need
@@ -110,14 +110,14 @@ def test_what_has_no_right_value_is_dropped(changes, says):
 def test_an_annotation_that_is_there_twice_is_dropped_once():
     file = content()
     file["annotations"].append(dict(file["annotations"][0]))
-    assert "that are there twice, under one id" in mend(file, "x.json")[0]
+    assert "that are there twice, under one id" in str(mend(file, "x.json")[0])
     assert [item["id"] for item in file["annotations"]] == [5, 6, 7]
 
 
 def test_a_sound_file_is_left_as_it_is():
     file = content()
     file["annotations"][0]["segmentation"] = dict(counts=[310, 890], size=[30, 40])
-    file["annotations"][1].update(bbox=[-3, -2, 50, 40], iscrowd=1)
+    file["annotations"][1].update(bbox=[-1, -2, 42.5, 33], iscrowd=1)
     before = json.dumps(file)
     assert mend(file, "x.json", masks=True) == [] and json.dumps(file) == before
 
@@ -159,14 +159,14 @@ def test_what_nobody_can_know_is_refused(file, says):
 
 def test_boxes_of_corners_are_told():
     file = spoil("annotations", lambda items: [dict(item, bbox=[30, 20, 38, 28]) for item in items])
-    assert "3 annotations whose bbox reaches beyond its picture" in mend(file, "x.json")[0]
+    assert "3 annotations whose bbox reaches beyond its picture" in str(mend(file, "x.json")[0])
 
 
 def test_a_category_under_two_ids_is_one():
     file = content()
     file["categories"].append(dict(id=9, name="red"))
     file["annotations"][1]["category_id"] = 9
-    assert mend(file, "x.json") == ["categories listed twice: 1; taken as one"]
+    assert "1 category entry with a name that another has (first: 'red')" in str(mend(file, "x.json")[0])
     assert file["annotations"][1]["category_id"] == 1 and len(file["categories"]) == 3
 
 
@@ -190,14 +190,14 @@ def test_sizes_are_the_pictures(folder):
 
     rewrite(path, change)
     file = json.loads(path.read_text())
-    lines = mend(file, str(path), str(folder / "train"))
-    assert "1 image without width or height (first: 2, 000002.jpg): filled in" in lines[0]
-    assert "not the picture's (first: 1, 000001.jpg is 64x64, not 32x32): set right" in lines[1]
+    lines = [str(fault) for fault in mend(file, str(path), str(folder / "train"))]
+    assert "1 image without width or height (first: 1, 000001.jpg): filled in" in lines[0]
+    assert "not the picture's (first: 0, 000000.jpg is 64x64, not 32x32): set right" in lines[1]
     assert all((image["width"], image["height"]) == (64, 64) for image in file["images"])
 
 
-def dataset(path, classes, **settings):
-    return mmdet.datasets.CocoDataset(ann_file=str(path), metainfo=dict(classes=classes), **settings)
+def dataset(path, classes):
+    return mmdet.datasets.CocoDataset(ann_file=str(path), metainfo=dict(classes=classes), data_prefix=dict(img=""))
 
 
 def write(folder, **changes):
@@ -219,7 +219,7 @@ def test_labels_are_places_in_the_list_of_classes(tmp_path, classes):
     [
         (
             ("red", "gren", "blue"),
-            "no category 'gren' of metainfo.classes, but 'green' beside them; near 'gren': 'green'",
+            "no category 'gren' of metainfo.classes, but 'green' beside them; near 'gren'",
         ),
         (("Red", "green", "blue"), "near 'Red': 'red'"),
         (("red", "green", "zebra"), "no category 'zebra' of metainfo.classes, but 'blue' beside them"),
@@ -245,7 +245,7 @@ def test_a_file_that_lacks_a_category_keeps_the_labels_of_the_others(tmp_path):
 def test_lists_that_mmdet_publishes_are_read_as_mmdet_reads_them(tmp_path):
     """Its iSAID begins with a background that no file has: published weights are of labels without it."""
     categories = [dict(id=n, name=name) for n, name in enumerate(("ship", "Bridge", "storage_tank"), start=1)]
-    data = mmdet.datasets.iSAIDDataset(ann_file=str(write(tmp_path, categories=categories)))
+    data = mmdet.datasets.iSAIDDataset(ann_file=str(write(tmp_path, categories=categories)), data_prefix=dict(img=""))
     assert [item["bbox_label"] for info in data for item in info["instances"]] == [0, 1]
 
 
@@ -277,13 +277,11 @@ def test_a_set_and_its_metric_agree_in_any_order(tmp_path):
     assert np.isnan(found["coco/blue_precision"])
 
 
-def train(config, folder, *options):
-    return run_here(
-        "train.py", config, "--work-dir", folder / "run", "--cfg-options", "train_cfg.max_epochs=2", *options
-    )
+def train(config, folder):
+    return run_here("train.py", config, "--work-dir", folder / "run")
 
 
-def test_a_run_on_annotations_with_faults_trains_and_says_what_was_done(folder, tmp_path, caplog):
+def test_a_run_on_annotations_with_faults_trains_and_says_what_was_done(folder, tmp_path):
     for split in ("train", "val"):
 
         def change(file):
@@ -299,20 +297,20 @@ def test_a_run_on_annotations_with_faults_trains_and_says_what_was_done(folder, 
     (log,) = (tmp_path / "run").glob("*/*.log")
     text = log.read_text()
     for split in ("train", "val"):
-        assert text.count(f"instances_{split}.json, as it was read:\n") == (1 if split == "train" else 1)
+        assert text.count(f"instances_{split}.json, as it was read:\n") == 1
     assert "without a usable segmentation, where masks are asked for (first: id 1" in text
     assert (tmp_path / "run" / "epoch_2.pth").is_file()
 
 
 @pytest.mark.parametrize(
-    ("option", "says"),
+    ("lines", "says"),
     [
-        ("val_dataloader.dataset.metainfo.classes=(1,0,2,3,4,5,6,7,8,9)", "in two orders"),
-        ("val_evaluator.ann_file={root}/annotations/other.json", "has no image"),
+        ("val_dataloader['dataset']['metainfo'] = dict(classes=tuple('1023456789'))", "in two orders"),
+        ("val_evaluator['ann_file'] = '{root}/annotations/other.json'", "has no image"),
     ],
     ids=["order", "file"],
 )
-def test_sets_and_metrics_that_do_not_fit_are_refused_before_the_first_step(folder, tmp_path, option, says):
+def test_sets_and_metrics_that_do_not_fit_are_refused_before_the_first_step(folder, tmp_path, lines, says):
     annotations = folder / "annotations"
     shutil.copy(annotations / "instances_val.json", annotations / "other.json")
 
@@ -322,14 +320,9 @@ def test_sets_and_metrics_that_do_not_fit_are_refused_before_the_first_step(fold
 
     rewrite(annotations / "other.json", change)
     config = small_detector(tmp_path, folder)
-    config.write_text(
-        config.read_text() + "\nval_dataloader['dataset']['metainfo'] = dict(classes=tuple('0123456789'))\n"
-    )
-    if "classes" in option:
-        config.write_text(config.read_text().replace("tuple('0123456789')", "tuple('1023456789')"))
-        option = "val_cfg.type=ValLoop"
+    config.write_text(config.read_text() + lines.format(root=folder))
     with pytest.raises(UserError, match=says):
-        train(config, tmp_path, option.format(root=folder))
+        train(config, tmp_path)
     assert not list((tmp_path / "run").glob("*.pth"))
 
 
