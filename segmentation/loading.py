@@ -86,8 +86,8 @@ class LoadCheckedAnnotations(LoadAnnotations):
         except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, ...
             raise UserError(f"cannot read annotation {path}: {error or type(error).__name__}") from error
         if values.ndim != 2:
-            colours = np.unique(values.reshape(-1, values.shape[-1]), axis=0)
-            grey = (colours[:, :1] == colours[:, :3]).all()
+            colours = np.unique(values.reshape(-1, values.shape[-1])[:, 2::-1], axis=0)  # mmcv reads BGR
+            grey = (colours[:, :1] == colours).all()
             raise UserError(
                 f"annotation {path} has {values.shape[-1]} channels: it has to be a picture of one, whose values are "
                 "the numbers of classes and no colours; "
