@@ -1,4 +1,4 @@
-"""mmseg's own tools on a segmenter of ours, as far as they need no window and no download; docs/toolboxes.md lists them."""
+"""mmseg's own tools on a segmenter of ours, those that need no window and no download; see docs/toolboxes.md."""
 
 import runpy
 import sys
@@ -50,7 +50,7 @@ def test_print_config(trained, monkeypatch, capsys):
 
 
 def test_browse_dataset(trained, monkeypatch, tmp_path):
-    run(monkeypatch, "misc/browse_dataset.py", trained[0], "--output-dir", tmp_path, "--not-show")
+    run(monkeypatch, "analysis_tools/browse_dataset.py", trained[0], "--output-dir", tmp_path, "--not-show")
     assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 6
 
 
