@@ -29,7 +29,7 @@ env_cfg = dict(
 load_from = None
 loader = dict(
     batch_size=2,
-    dataset=dict(data_root="/tmp/pytest-of-root/pytest-43/tools0/data", recipe=dict(size=64, train=6, val=4)),
+    dataset=dict(data_root="/tmp/pytest-of-root/pytest-51/tools0/data", recipe=dict(size=64, train=6, val=4)),
 )
 log_level = "INFO"
 log_processor = dict(by_epoch=False, type="LogProcessor", window_size=50)
@@ -149,7 +149,7 @@ test_dataloader = dict(
     batch_size=2,
     dataset=dict(
         data_prefix=dict(img_path="images/validation", seg_map_path="annotations/validation"),
-        data_root="/tmp/pytest-of-root/pytest-43/tools0/data",
+        data_root="/tmp/pytest-of-root/pytest-51/tools0/data",
         pipeline=[
             dict(type="LoadImageFromFile"),
             dict(
@@ -193,7 +193,7 @@ train_dataloader = dict(
     batch_size=2,
     dataset=dict(
         data_prefix=dict(img_path="images/training", seg_map_path="annotations/training"),
-        data_root="/tmp/pytest-of-root/pytest-43/tools0/data",
+        data_root="/tmp/pytest-of-root/pytest-51/tools0/data",
         pipeline=[
             dict(type="LoadImageFromFile"),
             dict(type="LoadAnnotations"),
@@ -282,7 +282,7 @@ val_dataloader = dict(
     batch_size=2,
     dataset=dict(
         data_prefix=dict(img_path="images/validation", seg_map_path="annotations/validation"),
-        data_root="/tmp/pytest-of-root/pytest-43/tools0/data",
+        data_root="/tmp/pytest-of-root/pytest-51/tools0/data",
         pipeline=[
             dict(type="LoadImageFromFile"),
             dict(

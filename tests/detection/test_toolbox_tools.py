@@ -96,6 +96,7 @@ def test_test_time_augmentation(trained, monkeypatch, tmp_path):
             transforms=[
                 [dict(type="Resize", scale=(64, 64), keep_ratio=True)],
                 [dict(type="RandomFlip", prob=1.0), dict(type="RandomFlip", prob=0.0)],
+                [dict(type="LoadAnnotations", with_bbox=True)],
                 [dict(type="PackDetInputs", meta_keys=meta)],
             ],
         ),

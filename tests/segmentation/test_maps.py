@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from mmengine.dataset import InfiniteSampler
+from mmengine.hub import get_config
 from mmengine.registry import init_default_scope
 from PIL import Image
 from torch import nn
@@ -10,6 +12,7 @@ from torch import nn
 pytest.importorskip("mmseg", reason="mmseg is not installed")
 
 from detection.digits import Recipe, make_digits
+from engine.config import nodes
 from engine.errors import UserError
 from segmentation.hooks.check import check_alike, check_batches, check_losses, check_metric
 from segmentation.maps import check_maps
@@ -51,7 +54,7 @@ def grid(*values):
 @pytest.mark.parametrize("trains", [True, False])
 def test_masks_of_black_and_white_are_refused(tmp_path, trains):
     with pytest.raises(UserError) as error:
-        check_maps(data(tmp_path, [grid(0, 255), grid(0)]), "training", trains)
+        check_maps(data(tmp_path, [grid(0, 255), grid(0, 0)]), "training", trains)
     said = str(error.value)
     assert "hold the values 0 (75 %), 255 (25 %) (first " in said and "maps/000.png)" in said
     assert "only 'ground' is left, so that 'thing' never occurs" in said and "np.asarray(mask) > 127" in said
@@ -232,3 +235,27 @@ def test_a_validation_set_in_colours_stops_the_run_before_its_first_step(tmp_pat
     with pytest.raises(UserError, match="has 3 channels"):
         run_here("train.py", config, "--work-dir", tmp_path / "run")
     assert not list((tmp_path / "run").glob("*.pth"))
+
+
+ZOO = (
+    "bisenetv1/bisenetv1_r18-d32_4xb4-160k_cityscapes-1024x1024",
+    "cgnet/cgnet_fcn_4xb4-60k_cityscapes-680x680",  # with weights of classes
+    "encnet/encnet_r50-d8_4xb2-40k_cityscapes-512x1024",
+    "mask2former/mask2former_r50_8xb2-160k_ade20k-512x512",
+    "ocrnet/ocrnet_hr18_4xb2-40k_cityscapes-512x1024",
+    "pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-512x1024",
+    "stdc/stdc1_4xb12-80k_cityscapes-512x1024",
+    "upernet/upernet_r50_4xb2-40k_cityscapes-512x1024",
+)
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_segmenters_of_mmsegs_zoo_pass_as_they_are_trained(name):
+    cfg = get_config(f"mmseg::{name}.py")
+    cfg.model.pretrained = None
+    for node in nodes(cfg.model):
+        node.pop("init_cfg", None)
+    with torch.device("meta"):
+        segmenter = mmseg.registry.MODELS.build(cfg.model)
+    check_losses(segmenter)
+    check_batches(segmenter, loader(2975, cfg.train_dataloader.batch_size, sampler=InfiniteSampler(range(2975))))
