@@ -156,7 +156,7 @@ def test_damaged_annotations_are_told(tmp_path):
     path.write_text(content.replace('"name": "', '"name": "digit '))
     with pytest.raises(
         UserError,
-        match=r"a data set has no picture: of one of detection, none has an annotation of a known class, give",
+        match=r"instances_train\.json has no category '0', '1', .* of metainfo.classes, but 'digit 0', 'digit 1', ",
     ):
         run_here(*arguments)
     path.write_text(content[: len(content) // 2])
