@@ -38,19 +38,6 @@ class KeepCheckpointsHook(Hook):
         self.interval = interval
         self.metric = metric
 
-    def before_train(self, runner: Any) -> None:
-        """Refuses to mix two runs in one work directory.
-
-        Raises:
-            UserError: There are checkpoints of an earlier run, and this one does not resume it.
-        """
-        kept = files.latest_whole(runner.work_dir, warn=runner.logger.debug)
-        if kept and runner.iter == 0:
-            raise UserError(
-                f"{runner.work_dir} holds checkpoints of an earlier run (last {kept.name}): go on with --resume, or "
-                "choose another --work-dir"
-            )
-
     def after_train_epoch(self, runner: Any) -> None:
         """Saves at once where no validation follows."""
         progress = Progress.of(runner)
