@@ -47,6 +47,13 @@ def agree(known: Sequence[str], given: Sequence[str]) -> bool:
     return len(known) == len(given) and len(set(known)) == len(known) and set(known) == set(given)
 
 
+def in_order(palette: Any, given: Sequence[str], known: Sequence[str]) -> Any:
+    """Sorts the colours of classes as the classes are; what is no list of colours, such as a palette's name, stays."""
+    if isinstance(palette, str) or palette is None or len(palette) != len(given):
+        return palette
+    return [palette[given.index(name)] for name in known]
+
+
 def differences(known: Sequence[str], given: Sequence[str]) -> str:
     """Says which classes a checkpoint and a data set do not share."""
     gone, new = ([name for name in one if name not in set(other)] for one, other in ((known, given), (given, known)))

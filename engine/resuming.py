@@ -75,15 +75,16 @@ def _can_be_resumed(path: Path) -> bool:
 
 
 def _told(work_dir: str, left: List[Path], resume: bool) -> str:
-    if resume:
+    if resume or not _can_be_resumed(left[0]):
         return (
-            f"{work_dir} holds {left[0].name} of an earlier run, but no checkpoint to go on from: begin a new run from "
-            "its weights in another --work-dir by --cfg-options load_from=FILE, or replace it with --overwrite"
+            f"{work_dir} holds {left[0].name} of an earlier run, but no checkpoint that --resume could go on from: "
+            "begin a new run in another --work-dir, from weights by --cfg-options load_from=FILE, or replace what is "
+            "there with --overwrite"
         )
-    what = f"checkpoints of an earlier run (last {left[0].name})"
-    if not _can_be_resumed(left[0]):
-        what = f"{left[0].name} of an earlier run"
-    return f"{work_dir} holds {what}: go on with --resume, replace it with --overwrite, or choose another --work-dir"
+    return (
+        f"{work_dir} holds checkpoints of an earlier run (last {left[0].name}): go on with --resume, replace them with "
+        "--overwrite, or choose another --work-dir"
+    )
 
 
 def none_to_resume(work_dir: str, load_from: Optional[str], overwrite: bool) -> str:

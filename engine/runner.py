@@ -175,9 +175,9 @@ class CarefulRunner(Runner):
                 f"checkpoint {filename} has weights but no state of training: a run begins from it without --resume, "
                 f"by --cfg-options load_from={filename}"
             )
+        renamed = self._match_classes(class_names(checkpoint), filename)
         if self._resume:
             self._resumption = resuming.Resumption(self, checkpoint, filename)
-        renamed = self._match_classes(class_names(checkpoint), filename)
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         model = self.model.module if is_model_wrapper(self.model) else self.model
         weights = checkpoint["state_dict"] if self._resume else files.unwrap(checkpoint)

@@ -4,6 +4,8 @@ from typing import Any, Dict, List
 
 from mmengine.hooks import Hook
 
+from ..names import in_order
+
 
 class ClassOrderHook(Hook):
     """Writes the classes in the order of the model where the data have them in another, and their colours likewise.
@@ -25,7 +27,6 @@ class ClassOrderHook(Hook):
     def _ordered(self, described: Dict[str, Any]) -> Dict[str, Any]:
         given = [str(name) for name in described["classes"]]
         described = {**described, "classes": type(described["classes"])(self.classes)}
-        palette = described.get("palette")
-        if palette is not None and len(palette) == len(given):
-            described["palette"] = [palette[given.index(name)] for name in self.classes]
+        if "palette" in described:
+            described["palette"] = in_order(described["palette"], given, self.classes)
         return described

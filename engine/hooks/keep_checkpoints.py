@@ -61,7 +61,10 @@ class KeepCheckpointsHook(Hook):
         progress = Progress.of(runner)
         hub = runner.message_hub
         score = float(metrics.get(self.metric, math.nan))
-        if not math.isnan(score) and score > hub.runtime_info.get("best_score", -math.inf):
+        info = hub.runtime_info
+        # A resumed run may be judged by another figure than it was.
+        best = info.get("best_score", -math.inf) if info.get("best_metric") == self.metric else -math.inf
+        if not math.isnan(score) and score > best:
             hub.update_info_dict({"best_metric": self.metric, "best_score": score, "best_at": progress.done})
             self._save(runner, "best.pth", progress, save_optimizer=False, save_param_scheduler=False)
         self._save_last(runner, progress)
