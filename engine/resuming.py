@@ -238,7 +238,10 @@ class Resumption:
                 )
             return
         parts = [*states, *(scheduler.state_dict() for scheduler in own)]
-        forms = [{key for key in part if not key.startswith("_")} for part in parts]
+        forms = [
+            {key for key, value in part.items() if isinstance(value, _PLAIN) and not key.startswith("_")}
+            for part in parts
+        ]
         if own and forms[: len(states)] != forms[len(states) :]:
             raise UserError(
                 f"the config has other schedulers ({', '.join(type(one).__name__ for one in own)}) than {self.path}, "
@@ -284,7 +287,7 @@ class Resumption:
         ):
             self._tell("seed", self.meta["seed"], self.runner.seed, "checkpoint")
         before, now = (flatten({key: part.get(key) for key in _COMPARED}) for part in (self.before, self.now))
-        if not self.before:
+        if not self.before or not self.now:  # of a runner that was built without a config
             return
         for key in {**before, **now}:
             if before.get(key) == now.get(key) or key.rpartition(".")[2] in _INDIFFERENT or key.startswith(_TOLD):
@@ -344,7 +347,7 @@ class Resumption:
                 group.update(own)
         else:
             for scheduler, state in zip(schedulers(runner), flat(self.checkpoint.get("param_schedulers"))):
-                # What is no plain value, as the function that OneCycle anneals by, was not read from the file.
+                # What is no plain value, as the function that OneCycle anneals by, is not kept or not read.
                 scheduler.load_state_dict({key: value for key, value in state.items() if isinstance(value, _PLAIN)})
         loader = runner.train_dataloader
         for sampler in (loader.sampler, getattr(loader.batch_sampler, "sampler", None)):

@@ -145,9 +145,9 @@ class CarefulRunner(Runner):
 
     def _forget(self) -> None:
         """Removes what a run that could not be resumed has written so far, its log."""
-        for handler in self.logger.handlers:
-            if isinstance(handler, logging.FileHandler):
-                handler.close()
+        for handler in [handler for handler in self.logger.handlers if isinstance(handler, logging.FileHandler)]:
+            handler.close()
+            self.logger.removeHandler(handler)
         if self.rank == 0:
             shutil.rmtree(self.log_dir, ignore_errors=True)
 
@@ -209,11 +209,18 @@ class CarefulRunner(Runner):
             ("test", "test_dataloader", self._test_loop),
         )
         orders = {}
+        if known is None or any(hasattr(part, "language_model") for part in self.model.modules()):
+            return None  # where classes are words, a model finds any
         for step, place, loop in loops:
             given = classes_of(loop.dataloader.dataset) if hasattr(loop, "dataloader") else None
-            if known is None or given is None or given == known:
+            if given in (None, known):
                 continue
             if agree(known, given):
+                if "thing_classes" in loop.dataloader.dataset.metainfo:
+                    raise UserError(
+                        f"{filename} has the classes of {place} in another order, which is not translated for panoptic "
+                        f"data: give its data set the checkpoint's, {', '.join(known)}"
+                    )
                 orders[step] = ClassOrder(known, given)
             elif step == "train" and not self._resume:
                 return given
@@ -341,7 +348,8 @@ class CarefulRunner(Runner):
         Raises:
             UserError: Something stands in the way that a user can mend.
         """
-        resuming.check_work_dir(self.work_dir, self.cfg)
+        if not isinstance(self._train_loop, BaseLoop):  # and not called once more
+            resuming.check_work_dir(self.work_dir, self.cfg)
         with told_plainly():
             return super().train()
 

@@ -8,10 +8,12 @@ import torch
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 from mmengine.registry import PARAM_SCHEDULERS
+from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from torch import nn
 
 from engine import UserError
 from engine.config import flatten, parse
+from engine.names import ClassOrder, class_names
 from engine.resuming import Length, follow, stretch
 
 from .classification_fixtures import make_folder, picture, run_here, small_config
@@ -355,6 +357,48 @@ def test_the_config_in_a_checkpoint_is_read_as_data(tmp_path):
 
 
 # Classes
+
+
+def test_labels_and_predictions_are_translated_there_and_back():
+    order = ClassOrder(known=["c", "a", "b"], given=["a", "b", "c"])
+    mask = PixelData(data=torch.tensor([[[0, 1, 2, 255]]]))
+    boxes = InstanceData(labels=torch.tensor([0, 1, 2]))
+    samples = [BaseDataElement(gt_sem_seg=mask), BaseDataElement(gt_instances=boxes, gt_sem_seg=mask)]
+    batch = dict(inputs=[1], labels=torch.tensor([2, 0]), data_samples=dict(labelled=samples))
+    translated = order.batch(batch)
+    segmented, detected = translated["data_samples"]["labelled"]
+    assert translated["labels"].tolist() == [0, 1] and translated["inputs"] == [1]
+    assert segmented.gt_sem_seg.data.tolist() == [[[1, 2, 0, 255]]]
+    assert detected.gt_instances.labels.tolist() == [1, 2, 0]
+    assert torch.equal(detected.gt_sem_seg.data, mask.data)  # its classes are not the detector's
+    assert boxes.labels.tolist() == [0, 1, 2]  # a data set may hold its samples
+
+    logits = torch.tensor([0.1, 0.7, 0.2])  # of c, a and b
+    outputs = [
+        dict(logits=logits, label=0),
+        BaseDataElement(pred_sem_seg=segmented.gt_sem_seg, seg_logits=PixelData(data=logits[:, None, None])),
+        BaseDataElement(pred_instances=detected.gt_instances),
+    ]
+    order.predictions(outputs)
+    assert (
+        outputs[0]["logits"].tolist() == outputs[1].seg_logits.data.flatten().tolist() == pytest.approx([0.7, 0.2, 0.1])
+    )
+    assert torch.equal(outputs[1].pred_sem_seg.data, mask.data)
+    assert outputs[2].pred_instances.labels.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "names"),
+    [
+        (dict(predictor=dict(classes=["a", "b"]), meta=dict(dataset_meta=dict(classes=("b", "a")))), ["a", "b"]),
+        (dict(meta=dict(dataset_meta=dict(CLASSES=("a", "b")))), ["a", "b"]),
+        (dict(meta=dict(CLASSES=("a", "b"))), ["a", "b"]),
+        (dict(state_dict={}, meta=None), None),
+    ],
+    ids=["this library", "mmengine", "mmdet 2", "none"],
+)
+def test_class_names_are_read_as_each_program_writes_them(checkpoint, names):
+    assert class_names(checkpoint) == names
 
 
 def reorder(path, classes):

@@ -120,8 +120,9 @@ def test_a_detector_is_scored_by_the_names_of_its_classes(tmp_path, finished):
     config, whole, _ = finished
     reorder(whole / "epoch_3.pth", tmp_path / "other.pth", [str(digit) for digit in range(9, -1, -1)])
     figures = []
+    everything = ["model.test_cfg.rcnn.score_thr=0.0", "default_hooks.visualization.threshold=0.0"]
     for path in (whole / "epoch_3.pth", tmp_path / "other.pth"):
-        said = run_here("test.py", config, path, "--work-dir", tmp_path / path.stem)
+        said = run_here("test.py", config, path, "--work-dir", tmp_path / path.stem, "--cfg-options", *everything)
         figures.append([line for line in said.splitlines() if line.startswith("coco/")])
     assert figures[0] == figures[1] and len(figures[0]) > 10
     pictures = [(tmp_path / name / "detections.png").read_bytes() for name in ("epoch_3", "other")]
@@ -133,7 +134,7 @@ def test_a_detector_of_other_classes_is_refused_or_begins_with_the_rows_it_share
     checkpoint = load(whole, "epoch_3.pth")
     checkpoint["predictor"]["classes"] = [*"01234", "five", "six", "seven", "eight", "nine"]
     torch.save(checkpoint, tmp_path / "other.pth")
-    with pytest.raises(UserError, match="'five', .* are the checkpoint's alone; '5', .* are the data's alone"):
+    with pytest.raises(UserError, match=r"'five', .* are the checkpoint's alone; '5', .* are the data's alone"):
         run_here("test.py", config, tmp_path / "other.pth", "--work-dir", tmp_path / "test")
     options = [f"load_from={tmp_path / 'other.pth'}", "train_cfg.max_epochs=2", "optim_wrapper.optimizer.lr=0.0"]
     said = run_here("train.py", config, "--work-dir", tmp_path / "run", "--cfg-options", *options)

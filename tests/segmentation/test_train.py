@@ -130,7 +130,7 @@ def test_a_segmenter_of_other_classes_is_refused_or_begins_with_the_rows_it_shar
     names = ["floor", *CLASSES[:5], *(f"{name} o'clock" for name in CLASSES[5:])]
     checkpoint["predictor"]["classes"] = names
     torch.save(checkpoint, tmp_path / "other.pth")
-    with pytest.raises(UserError, match="'floor', .* are the checkpoint's alone; 'ground', .* are the data's alone"):
+    with pytest.raises(UserError, match=r"'floor', .* are the checkpoint's alone; 'ground', .* are the data's alone"):
         run_here("test.py", config, tmp_path / "other.pth", "--work-dir", tmp_path / "test")
     options = [f"load_from={tmp_path / 'other.pth'}", "train_cfg.max_iters=1", "optim_wrapper.optimizer.lr=0.0"]
     said = run_here("train.py", config, "--work-dir", tmp_path / "run", "--cfg-options", *options)
