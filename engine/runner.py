@@ -255,14 +255,29 @@ class CarefulRunner(Runner):
     def _carry_over(
         self, model: nn.Module, weights: Dict[str, torch.Tensor], known: List[str], given: List[str], filename: str
     ) -> Dict[str, torch.Tensor]:
-        """Fits the head of a checkpoint to other classes, see `engine.names.rows_by_name`, and says so."""
+        """Fits the head of a checkpoint to other classes, see `engine.names.rows_by_name`, and says so.
+
+        Raises:
+            UserError: The model does not show which of its weights belong to classes, such as one whose two classes
+                share one channel.
+        """
         cfg = without_weights(self.cfg.model)
         for node in nodes(cfg):
             if node.get("num_classes") == len(given):
-                node["num_classes"] += 1
-        with torch.random.fork_rng(devices=[]):
-            wider = self.build_model(cfg).state_dict()
-        weights, kept, renewed = rows_by_name(weights, model.state_dict(), wider, known, given)
+                keys = [key for key in ("num_classes", "out_channels") if node.get(key) == len(given)]
+                node.update({key: len(given) + 1 for key in keys})
+        try:
+            with torch.random.fork_rng(devices=[]):
+                wider = self.build_model(cfg).state_dict()
+        except UserError:
+            wider = {}
+        own = model.state_dict()
+        if all(key not in wider or wider[key].shape == value.shape for key, value in own.items()):
+            raise UserError(
+                f"{filename} was trained for other classes: {differences(known, given)}. Which of its weights know "
+                "them does not show in this model: give the data its names, or begin from its backbone alone"
+            )
+        weights, kept, renewed = rows_by_name(weights, own, wider, known, given)
         self.logger.warning(
             f"{filename} was trained for other classes: {differences(known, given)}. Of the {len(given)} classes "
             f"{len(kept)} keep their weights in the head, the others are new"
@@ -279,12 +294,10 @@ class CarefulRunner(Runner):
         super().resume(filename, *args, **{**kwargs, "resume_param_scheduler": False})
         sharding.split_optimizer(self.optim_wrapper.optimizer)
         self._resumption.finish()
-        if self._resumption.lines:
-            self.logger.warning(
-                "\n    ".join(
-                    [f"resuming {filename} with another config than it was written by:", *self._resumption.lines]
-                )
-            )
+        if lines := self._resumption.lines:
+            more = [f"and {len(lines) - 30} more, see the two configs"] if len(lines) > 30 else []
+            title = f"resuming {filename} with another config than it was written by:"
+            self.logger.warning("\n    ".join([title, *lines[:30], *more]))
 
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
         """Writes beside the old file, then takes its place in one step."""

@@ -1,5 +1,8 @@
 """The embedded set of digits and the training of a segmenter on it, in one process and in two."""
 
+from functools import partial
+from types import SimpleNamespace
+
 import mmcv
 import numpy as np
 import pytest
@@ -139,6 +142,27 @@ def test_a_segmenter_of_other_classes_is_refused_or_begins_with_the_rows_it_shar
     head = "decode_head.conv_seg.weight"
     assert torch.equal(old[head][1:6], new[head][1:6]) and not (old[head][6:] == new[head][6:]).any()
     assert torch.equal(old["neck.lateral_convs.0.conv.weight"], new["neck.lateral_convs.0.conv.weight"])
+
+
+def test_classes_that_share_a_channel_are_not_given_other_names(run, tmp_path):
+    """Of two classes in one channel no weight belongs to one of them: nothing of the head may stay for other names."""
+    config, whole, _ = run
+    two = config.parent / "two.py"
+    two.write_text(
+        f"_base_ = {str(config)!r}\n"
+        "model = dict(decode_head=dict(num_classes=2, out_channels=1, threshold=0.5, "
+        "loss_decode=dict(use_sigmoid=True)))\n"
+    )
+    cfg = load(str(two))
+    checkpoint = files.read(whole / "best.pth")
+    model = engine.predictor.MODELS.build(cfg.model)
+    runner = SimpleNamespace(cfg=cfg, build_model=partial(engine.CarefulRunner.build_model, SimpleNamespace()))
+    with pytest.raises(
+        UserError, match=r"'ground' is the checkpoint's alone; 'floor' is the data's alone\. Which of its"
+    ):
+        engine.CarefulRunner._carry_over(
+            runner, model, checkpoint["state_dict"], ["ground", "digit"], ["floor", "digit"], "best.pth"
+        )
 
 
 def by_epochs(config):
