@@ -55,7 +55,9 @@ def data_config(name: str, in_chans: int = 3, img_size: Optional[int] = None) ->
 
 
 def _check_schedule(cfg: Config) -> None:
-    epochs = cfg.train_cfg.max_epochs
+    epochs = cfg.train_cfg.get("max_epochs")
+    if epochs is None:  # a run by iterations
+        return
     for number, scheduler in enumerate(cfg.param_scheduler):
         begin, end = scheduler.get("begin", 0), scheduler.get("end", epochs)
         if not begin < end <= epochs:

@@ -47,7 +47,7 @@ def list_kept(folder: PathLike) -> List[Path]:
     return [found[number] for number in sorted(found, reverse=True)]
 
 
-_KEPT = re.compile(r"(?:epoch|iteration)_(\d+)\.pth$")
+_KEPT = re.compile(r"(?:epoch|iteration|iter)_(\d+)\.pth$")  # the last as mmengine's own hook calls them
 
 
 def latest_whole(folder: PathLike, warn: Callable[[str], None]) -> Optional[Path]:
@@ -69,6 +69,11 @@ def read(path: PathLike, map_location: Any = "cpu") -> Dict[str, Any]:
         return read_checkpoint(path, map_location)
     except (FileNotFoundError, ValueError) as error:
         raise UserError(str(error)) from error
+
+
+def has_state(checkpoint: Dict[str, Any]) -> bool:
+    """Says whether a checkpoint holds the state of a training on mmengine's runner, beside weights."""
+    return {"optimizer", "message_hub"} <= checkpoint.keys() and {"epoch", "iter"} <= checkpoint.get("meta", {}).keys()
 
 
 def read_weights(path: PathLike) -> Dict[str, Tensor]:

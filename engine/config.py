@@ -3,6 +3,7 @@
 Importing this lets configs inherit `mmseg::` bases where mmseg is installed under another name than upstream's.
 """
 
+import ast
 import copy
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -175,6 +176,56 @@ def plain(value: Any) -> Any:
         return {str(key): plain(item) for key, item in value.items()}
     # Some transforms take a size as a tuple only.
     return type(value)(plain(item) for item in value) if isinstance(value, (list, tuple)) else value
+
+
+def parse(text: str) -> Dict[str, Any]:
+    """Reads the text of a config as mmengine prints it into checkpoints, as data: nothing in it is run.
+
+    Args:
+        text: `Config.pretty_text`.
+
+    Returns:
+        Its settings; values that are no literals, such as types, stay text. A text that is no config has none.
+    """
+
+    def value(node: ast.expr) -> Any:
+        if isinstance(node, (ast.List, ast.Tuple)):
+            items = [value(item) for item in node.elts]
+            return items if isinstance(node, ast.List) else tuple(items)
+        if isinstance(node, ast.Dict):
+            return {value(key): value(item) for key, item in zip(node.keys, node.values, strict=True)}
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "dict":
+            inside = [value(argument) for argument in node.args]
+            return {**(inside[0] if inside else {}), **{item.arg: value(item.value) for item in node.keywords}}
+        try:
+            return ast.literal_eval(node)
+        except ValueError:
+            return ast.unparse(node)
+
+    try:
+        lines = ast.parse(text).body
+    except (SyntaxError, ValueError):
+        return {}
+    return {
+        line.targets[0].id: value(line.value)
+        for line in lines
+        if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name)
+    }
+
+
+def flatten(value: Any, prefix: str = "") -> Dict[str, Any]:
+    """Lists the settings of a part of a config by their dotted keys; a list without dicts is one setting."""
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, (list, tuple)) and any(isinstance(item, dict) for item in value):
+        items = enumerate(value)
+    else:
+        return {prefix: list(value) if isinstance(value, tuple) else value}
+    return {
+        name: setting
+        for key, item in items
+        for name, setting in flatten(item, f"{prefix}.{key}" if prefix else str(key)).items()
+    }
 
 
 def without_weights(model: ConfigDict) -> ConfigDict:

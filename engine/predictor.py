@@ -15,6 +15,7 @@ from . import checkpoint as files
 from .config import metainfo, plain, unwrapped, without_weights
 from .errors import UserError, told_plainly
 from .images import read_upright
+from .names import agree, class_names, in_order
 
 Palette = Sequence[Tuple[int, int, int]]
 
@@ -74,7 +75,7 @@ class Predictor:
         known = checkpoint.get("predictor")
         if cfg is not None:
             meta = checkpoint.get("meta", {}).get("dataset_meta") or metainfo(_test_dataset(cfg), cls.scope)
-            known = describe(cls.task, cfg, meta)
+            known = describe(cls.task, cfg, _named_by(checkpoint, meta))
         if known is None:
             raise UserError(f"{source} does not say which model it belongs to: add --config, the one it was trained by")
         init_default_scope(cls.scope)
@@ -98,6 +99,16 @@ class Predictor:
         data = self.pipeline({"img": bgr, "img_id": 0, "img_path": str(path)})
         (sample,) = self.model.test_step({"inputs": [data["inputs"]], "data_samples": [data["data_samples"]]})
         return image, sample
+
+
+def _named_by(checkpoint: Dict[str, Any], meta: Dict[str, Any]) -> Dict[str, Any]:
+    """The classes as the checkpoint's head has them, where it says them: a config may have others, or another order."""
+    meta = {key.lower(): value for key, value in meta.items()}
+    names, given = class_names(checkpoint), [str(name) for name in meta["classes"]]
+    if names is None or names == given:
+        return meta
+    palette = in_order(meta.get("palette"), given, names) if agree(names, given) else None
+    return {**meta, "classes": names, "palette": palette}
 
 
 def _test_dataset(cfg: Config) -> ConfigDict:

@@ -1,5 +1,6 @@
 """What happens around the training loop, each idea a hook of its own."""
 
+from .class_order import ClassOrderHook
 from .console import ConsoleHook
 from .curve import CurveHook
 from .describe import DescribeHook
@@ -11,6 +12,7 @@ from .plain_state import PlainStateHook
 from .scenes import ScenesHook
 
 __all__ = [
+    "ClassOrderHook",
     "ConsoleHook",
     "CurveHook",
     "DescribeHook",

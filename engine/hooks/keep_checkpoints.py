@@ -38,19 +38,6 @@ class KeepCheckpointsHook(Hook):
         self.interval = interval
         self.metric = metric
 
-    def before_train(self, runner: Any) -> None:
-        """Refuses to mix two runs in one work directory.
-
-        Raises:
-            UserError: There are checkpoints of an earlier run, and this one does not resume it.
-        """
-        kept = files.latest_whole(runner.work_dir, warn=runner.logger.debug)
-        if kept and runner.iter == 0:
-            raise UserError(
-                f"{runner.work_dir} holds checkpoints of an earlier run (last {kept.name}): go on with --resume, or "
-                "choose another --work-dir"
-            )
-
     def after_train_epoch(self, runner: Any) -> None:
         """Saves at once where no validation follows."""
         progress = Progress.of(runner)
@@ -74,7 +61,10 @@ class KeepCheckpointsHook(Hook):
         progress = Progress.of(runner)
         hub = runner.message_hub
         score = float(metrics.get(self.metric, math.nan))
-        if not math.isnan(score) and score > hub.runtime_info.get("best_score", -math.inf):
+        info = hub.runtime_info
+        # A resumed run may be judged by another figure than it was.
+        best = info.get("best_score", -math.inf) if info.get("best_metric") == self.metric else -math.inf
+        if not math.isnan(score) and score > best:
             hub.update_info_dict({"best_metric": self.metric, "best_score": score, "best_at": progress.done})
             self._save(runner, "best.pth", progress, save_optimizer=False, save_param_scheduler=False)
         self._save_last(runner, progress)
