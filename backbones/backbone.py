@@ -663,7 +663,7 @@ def source_grid(state_dict: Dict[str, torch.Tensor], num_tokens: int, grid_size:
 
 
 def check_fits(state_dict: Dict[str, torch.Tensor], model: Backbone) -> Dict[str, torch.Tensor]:
-    """Return `state_dict`, or raise ValueError if most of it belongs to another model or a part of the trunk is missing.
+    """Return `state_dict`, or raise ValueError if most of it belongs to another model or parts of it are missing.
 
     A few shapes may differ: another number of classes or input channels is adapted by timm. A detector's backbone has
     no classifier, and may lack the norm before it: the model keeps those it was created with, and a warning says so.
@@ -682,8 +682,8 @@ def check_fits(state_dict: Dict[str, torch.Tensor], model: Backbone) -> Dict[str
         ]
         if missing:
             raise ValueError(
-                f"the checkpoint has only a part of {architecture(model)}: {len(missing)} of its {len(own)} tensors are "
-                f"missing, {some_names(missing)}"
+                f"the checkpoint has only a part of {architecture(model)}: {len(missing)} of its {len(own)} tensors "
+                f"are missing, {some_names(missing)}"
             )
         if not has_head:
             _keep_new(state_dict, model)

@@ -27,14 +27,16 @@ _logger = logging.getLogger(__name__)
 OUT_NORMS = (None, "final", "new")
 
 
-class Unused(NamedTuple):
-    """What a file held beside what a backbone took of it.
+class Loaded(NamedTuple):
+    """What a backbone took of the weights it was given.
 
     Attributes:
-        unneeded: Names of parts that the whole model has and its maps do not need, and of norms of other maps.
-        unknown: Other names.
+        taken: Names of its own tensors that have been loaded.
+        unneeded: Of the weights, those of parts that the whole model has and no map needs, and norms of other maps.
+        unknown: Others that were left over.
     """
 
+    taken: List[str]
     unneeded: List[str]
     unknown: List[str]
 
@@ -224,7 +226,7 @@ class DenseBackbone(nn.Module):
             norms = "; out_norm='new' takes its output norms" if unknown[0].startswith("out_norms.") else ""
             _logger.warning("%s holds what %s does not have: %s%s", source, self.name, some_names(unknown), norms)
 
-    def load_weights(self, weights: Dict[str, torch.Tensor], source: Union[str, Path]) -> Unused:
+    def load_weights(self, weights: Dict[str, torch.Tensor], source: Union[str, Path]) -> Loaded:
         """Load weights of the trunk, and of `out_norms` where they hold such.
 
         Args:
@@ -232,7 +234,7 @@ class DenseBackbone(nn.Module):
             source: Where they come from, for messages.
 
         Returns:
-            Names of what was left over.
+            The names of what was loaded, which is the whole trunk, and of what was left over.
 
         Raises:
             ValueError: They are another model's or lack some.
@@ -252,6 +254,7 @@ class DenseBackbone(nn.Module):
             else:
                 unneeded.append(name)
         left = load_trunk(self.model, trunk, self.in_chans, source)
+        taken = [f"model.{name}" for name in self.model.state_dict()]
         if self.out_norms is None:
             left += norms
         elif norms:
@@ -261,11 +264,12 @@ class DenseBackbone(nn.Module):
                 raise ValueError(
                     f"the output norms of {source} are not those of {self.out_indices}: {error}"
                 ) from error
+            taken += norms
         if left:
             with torch.device("meta"):
                 whole = timm.create_model(self.name, in_chans=self.in_chans, **self._kwargs).state_dict()
             unneeded += [name for name in left if name in whole]
-        return Unused(unneeded, [name for name in left if name not in unneeded])
+        return Loaded(taken, unneeded, [name for name in left if name not in unneeded])
 
 
 def check_name(name: str) -> None:

@@ -148,7 +148,8 @@ def load_trunk(model: nn.Module, weights: Dict[str, torch.Tensor], in_chans: int
     if missing:
         raise ValueError(
             f"the weights of {source} do not fit {cfg['architecture']}: {len(missing)} of its "
-            f"{len(model.state_dict())} tensors are missing, {some_names(missing)}; the file holds {some_names(weights)}"
+            f"{len(model.state_dict())} tensors are missing, {some_names(missing)}; "
+            f"the file holds {some_names(weights)}"
         )
     return unexpected
 

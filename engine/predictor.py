@@ -73,7 +73,7 @@ class Predictor:
         checkpoint = files.read(source)
         known = checkpoint.get("predictor")
         if cfg is not None:
-            meta = checkpoint.get("meta", {}).get("dataset_meta") or metainfo(_test_dataset(cfg), cls.scope)
+            meta = files.dataset_meta(checkpoint) or metainfo(_test_dataset(cfg), cls.scope)
             known = describe(cls.task, cfg, meta)
         if known is None:
             raise UserError(f"{source} does not say which model it belongs to: add --config, the one it was trained by")

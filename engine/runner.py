@@ -19,10 +19,12 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader
 
+from backbones.weights import some_names
+
 from . import checkpoint as files
 from . import sharding
 from .errors import UserError, told_plainly
-from .hooks import PlainStateHook
+from .hooks import PlainStateHook, TimmStateHook
 from .sampler import SeededDataset
 from .workers import end_with_parent
 
@@ -68,9 +70,10 @@ class CarefulRunner(Runner):
         return logger
 
     def register_hooks(self, *args: Any, **kwargs: Any) -> None:
-        """Registers the config's hooks, and last the one that keeps checkpoints plain."""
+        """Registers the config's hooks, and last those that keep checkpoints plain and let timm read them."""
         super().register_hooks(*args, **kwargs)
         self.register_hook(PlainStateHook(), priority="LOWEST")
+        self.register_hook(TimmStateHook(), priority="LOWEST")
 
     def wrap_model(self, model_wrapper_cfg: Optional[Dict], model: nn.Module) -> nn.Module:
         """Wraps for distribution, on GPUs as mmengine does, on CPUs without the device that it insists on."""
@@ -134,9 +137,11 @@ class CarefulRunner(Runner):
         model = self.model.module if is_model_wrapper(self.model) else self.model
         weights = checkpoint["state_dict"] if self._resume else files.unwrap(checkpoint)
         if self._resume or self.evaluates_only or getattr(model, "loads_strictly", False):
-            files.load_strictly(model, weights, filename)
+            files.load_strictly(model, weights, filename, self.logger.warning)
         else:  # detectors and segmenters are fine-tuned from weights with another head
-            files.load_fitting(model, weights, filename, self.logger.warning)
+            unknown = files.load_fitting(model, weights, filename, self.logger.warning)
+            if unknown:
+                self.logger.warning(f"{filename} holds what the model does not have: {some_names(unknown)}")
         self._has_loaded = True
         self.logger.info(f"loaded {filename}")
         return checkpoint

@@ -9,6 +9,7 @@ from .keep_checkpoints import KeepCheckpointsHook
 from .loss_guard import LossGuardHook
 from .plain_state import PlainStateHook
 from .scenes import ScenesHook
+from .timm_state import TimmStateHook
 
 __all__ = [
     "ConsoleHook",
@@ -20,4 +21,5 @@ __all__ = [
     "ModelEmaHook",
     "PlainStateHook",
     "ScenesHook",
+    "TimmStateHook",
 ]
