@@ -188,16 +188,18 @@ def _load(model: torch.nn.Module, weights: Dict[str, Tensor], path: PathLike, wa
     own = model.state_dict()
     taken: List[str] = []
     unknown: List[str] = []
-    for name, module in model.named_modules():
+    backbones = {name: module for name, module in model.named_modules() if isinstance(module, DenseBackbone)}
+    for name, backbone in backbones.items():
         prefix = f"{name}." if name else ""
         part = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
-        if isinstance(module, DenseBackbone) and part and not part.keys() & module.state_dict().keys():
-            loaded = _load_backbone(module, part, path)
-            if loaded.unneeded:
-                warn(f"{path} holds what no map of the {name} needs: {some_names(loaded.unneeded)}")
-            taken += [prefix + key for key in loaded.taken]
-            unknown += [prefix + key for key in loaded.unknown]
-            weights = {key: value for key, value in weights.items() if not key.startswith(prefix)}
+        if not part or part.keys() & backbone.state_dict().keys():
+            continue  # there is none, or it has the names that this library gives it
+        loaded = _load_backbone(backbone, part, path)
+        if loaded.unneeded:
+            warn(f"{path} holds what no map of the {name} needs: {some_names(loaded.unneeded)}")
+        taken += [prefix + key for key in loaded.taken]
+        unknown += [prefix + key for key in loaded.unknown]
+        weights = {key: value for key, value in weights.items() if not key.startswith(prefix)}
 
     other_shape = [
         (key, tuple(weights[key].shape), tuple(own[key].shape))

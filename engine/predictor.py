@@ -73,7 +73,11 @@ class Predictor:
         checkpoint = files.read(source)
         known = checkpoint.get("predictor")
         if cfg is not None:
-            meta = files.dataset_meta(checkpoint) or metainfo(_test_dataset(cfg), cls.scope)
+            meta = files.dataset_meta(checkpoint)
+            if meta is None or not meta["palette"]:
+                own = metainfo(_test_dataset(cfg), cls.scope)
+                same = meta is None or len(own["classes"]) == len(meta["classes"])
+                meta = {**(meta or own), "palette": own.get("palette") if same else None}
             known = describe(cls.task, cfg, meta)
         if known is None:
             raise UserError(f"{source} does not say which model it belongs to: add --config, the one it was trained by")
