@@ -61,7 +61,8 @@ def create_model(
     elif pretrained:
         # timm's own door: it renames official keys and adapts the head, the stem and the position tables.
         overlay: Dict[str, Any] = {"state_dict": read_weights(pretrained)}
-        if keep_head and timm.is_model(name):
+        cfg = timm.get_pretrained_cfg(name) if timm.is_model(name.split(".")[0]) else None
+        if keep_head and cfg is not None and cfg.classifier:
             # timm drops a classifier in silence where the two numbers differ.
             arguments["num_classes"] = overlay["num_classes"] = count_classes(name, overlay["state_dict"], pretrained)
         arguments |= {"pretrained": True, "pretrained_cfg_overlay": overlay}
@@ -89,7 +90,7 @@ def count_classes(name: str, weights: Dict[str, Tensor], source: Union[str, Path
     """Counts the classes that the weights of a timm model tell apart.
 
     Args:
-        name: The model.
+        name: The model, of whose classifier timm knows the name.
         weights: By its names, or by the official ones of its family.
         source: Where they come from, for messages.
 
@@ -105,7 +106,7 @@ def count_classes(name: str, weights: Dict[str, Tensor], source: Union[str, Path
             weights = convert(dict(weights), model) if convert else weights
         except (KeyError, RuntimeError, ValueError) as error:
             raise UserError(f"the weights of {source} do not fit {name}: {error}") from error
-        own = model.get_parameter(key)
+        own = model.state_dict()[key]
         # Where a checkpoint has no classifier, a family's conversion may leave the model its own.
         if key not in weights or weights[key].data_ptr() == own.data_ptr():
             raise UserError(f"{source} has no classifier, {key} of {name} is missing: it tells no classes")

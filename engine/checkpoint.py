@@ -76,12 +76,11 @@ def read(path: PathLike, map_location: Any = "cpu") -> Dict[str, Any]:
 
 
 def read_weights(path: PathLike) -> Dict[str, Tensor]:
-    """Reads the weights of a bare timm model, from one of our checkpoints or from an official one."""
+    """Reads the weights of a bare timm model, from one of our checkpoints of any task or from an official one."""
     checkpoint = read(path)
-    weights = unwrap(checkpoint)
-    if "predictor" in checkpoint:
-        return {key.removeprefix("model."): value for key, value in weights.items()}
-    return weights
+    if "predictor" not in checkpoint:
+        return unwrap(checkpoint)
+    return {key: value for key, value in trunk_weights(checkpoint).items() if not key.startswith("out_norms.")}
 
 
 def for_timm(model: torch.nn.Module, weights: Dict[str, Tensor]) -> Dict[str, Tensor]:
@@ -157,7 +156,8 @@ def load_fitting(
     found = _load(model, weights, path, warn)
     own = list(model.state_dict())
     new = {*found.missing, *(key for key, _, _ in found.other_shape)}
-    if len(new) == len(own):
+    # Of a count that a file lacks torch says nothing, and nothing reads it.
+    if all(key in new or key.endswith("num_batches_tracked") for key in own):
         raise UserError(
             f"checkpoint {path} has no weights of this model: it holds {next(iter(weights), 'nothing')}, ..., the "
             f"model {own[0]}, ...; those of a backbone alone are given as model.backbone.init_cfg"
