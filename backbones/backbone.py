@@ -8,7 +8,7 @@ sequence (B, 1 + N, C). A family gives a stem, blocks and a head; all else is he
 import logging
 import math
 import re
-from typing import Any, Dict, List, Optional, Sequence, Set, Tuple, Union
+from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple, Union
 
 import torch
 import torch.nn as nn
@@ -662,15 +662,26 @@ def source_grid(state_dict: Dict[str, torch.Tensor], num_tokens: int, grid_size:
     return side, side
 
 
-def check_fits(state_dict: Dict[str, torch.Tensor], model: Backbone) -> Dict[str, torch.Tensor]:
+def check_fits(
+    state_dict: Dict[str, torch.Tensor],
+    model: Backbone,
+    explain: Optional[Callable[[Dict[str, torch.Tensor], Any], None]] = None,
+) -> Dict[str, torch.Tensor]:
     """Return `state_dict`, or raise ValueError if most of it belongs to another model or parts of it are missing.
 
     A few shapes may differ: another number of classes or input channels is adapted by timm. A detector's backbone has
     no classifier, and may lack the norm before it: the model keeps those it was created with, and a warning says so.
+
+    Args:
+        state_dict: Tensors by the names of `model`.
+        model: The model that will load them.
+        explain: Is called with both if most fits; it may raise a ValueError that says more than what is missing.
     """
     own = model.state_dict()
     wrong = [name for name, value in own.items() if name not in state_dict or state_dict[name].shape != value.shape]
     if len(wrong) <= len(own) // 2:
+        if explain is not None:
+            explain(state_dict, model)
         has_head = any(name.split(".")[0] in _HEADS for name in state_dict)
         allowed = _HEADS if has_head else (*_HEADS, *_BEFORE_HEAD)
         missing = [
