@@ -392,9 +392,7 @@ def checkpoint_filter_fn(state_dict: Dict[str, Any], model: nn.Module) -> Dict[s
         state_dict = rename(state_dict, renames)
         for name in [name for name in state_dict if name.endswith(("attn.q.weight", "attn.kv.weight"))]:
             state_dict[name] = state_dict[name].flatten(1)  # there a 1x1 convolution
-    state_dict = check_fits(state_dict, model)
-    _check_arguments(state_dict, model)
-    return state_dict
+    return check_fits(state_dict, model, explain=_check_arguments)
 
 
 def _check_arguments(state_dict: Dict[str, torch.Tensor], model: HaloNet) -> None:

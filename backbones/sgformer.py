@@ -23,7 +23,6 @@ from .backbone import (
     check_fits,
     check_per_stage,
     join_projections,
-    keep_new,
     rename,
     resample_grid_tensors,
     unwrap_state_dict,
@@ -389,7 +388,7 @@ def checkpoint_filter_fn(state_dict: Dict[str, Any], model: nn.Module) -> Dict[s
     """
     state_dict = unwrap_state_dict(state_dict)
     if "patch_embed1.norm.weight" in state_dict:
-        state_dict = keep_new(_convert(state_dict), model, "head")
+        state_dict = _convert(state_dict)
     return check_fits(resample_grid_tensors(state_dict, model), model)
 
 

@@ -47,12 +47,15 @@ class Predictor:
         """
         if not (Path(source).suffix in (".pth", ".pt", ".bin", ".safetensors") or Path(source).is_file()):
             return cls._from_timm(source, pretrained=True)
-        if name is not None:
-            return cls._from_timm(name, pretrained=source)
         checkpoint = files.read(source)
         if "predictor" not in checkpoint:
-            raise UserError(f"{source} does not say which model it belongs to: add --name, the name of a timm model")
+            if name is None:
+                raise UserError(f"{source} does not say which model it belongs to: add --name, that of a timm model")
+            return cls._from_timm(name, pretrained=source)
         predictor = checkpoint["predictor"]
+        own = predictor["model"]["name"]
+        if name not in (None, own):
+            raise UserError(f"{source} is a checkpoint of {own}, not of {name}: leave out --name")
         model = create_model(**predictor["model"])
         weights = {key.removeprefix("model."): value for key, value in files.unwrap(checkpoint).items()}
         files.load_strictly(model, weights, source)
@@ -60,7 +63,7 @@ class Predictor:
 
     @classmethod
     def _from_timm(cls, name: str, pretrained: Union[bool, str]) -> "Predictor":
-        model = create_model(name, pretrained=pretrained)
+        model = create_model(name, pretrained=pretrained, keep_head=True)
         return cls(model, TimmTransform(**data_config(name)), _class_names(model))
 
     @torch.inference_mode()

@@ -1,5 +1,6 @@
 """Picture files that a user names."""
 
+import os
 from pathlib import Path
 from typing import List, Sequence
 
@@ -11,7 +12,7 @@ from .errors import UserError
 
 
 def find_images(paths: Sequence[str]) -> List[Path]:
-    """Lists picture files, those inside folders too.
+    """Lists picture files, those inside folders and their sub-folders too.
 
     Raises:
         UserError: A path does not exist, or a folder has no pictures.
@@ -23,7 +24,12 @@ def find_images(paths: Sequence[str]) -> List[Path]:
             continue
         if not path.is_dir():
             raise UserError(f"image {path} does not exist")
-        inside = sorted(file for file in path.iterdir() if file.suffix.lower() in IMG_EXTENSIONS)
+        inside = sorted(
+            Path(folder, file)
+            for folder, _, files in os.walk(path, followlinks=True)
+            for file in files
+            if file.lower().endswith(IMG_EXTENSIONS)
+        )
         if not inside:
             raise UserError(f"folder {path} has no images ({', '.join(IMG_EXTENSIONS)})")
         found += inside

@@ -74,8 +74,10 @@ class Predictor:
         checkpoint = files.read(source)
         known = checkpoint.get("predictor")
         if cfg is not None:
-            meta = checkpoint.get("meta", {}).get("dataset_meta") or metainfo(_test_dataset(cfg), cls.scope)
-            known = describe(cls.task, cfg, _named_by(checkpoint, meta))
+            meta = files.dataset_meta(checkpoint)
+            if meta is None or not meta["palette"]:
+                meta = _named_by(checkpoint, metainfo(_test_dataset(cfg), cls.scope))
+            known = describe(cls.task, cfg, meta)
         if known is None:
             raise UserError(f"{source} does not say which model it belongs to: add --config, the one it was trained by")
         init_default_scope(cls.scope)
@@ -107,8 +109,8 @@ def _named_by(checkpoint: Dict[str, Any], meta: Dict[str, Any]) -> Dict[str, Any
     names, given = class_names(checkpoint), [str(name) for name in meta["classes"]]
     if names is None or names == given:
         return meta
-    palette = in_order(meta.get("palette"), given, names) if agree(names, given) else None
-    return {**meta, "classes": names, "palette": palette}
+    palette = meta.get("palette") if len(names) == len(given) else None
+    return {**meta, "classes": names, "palette": in_order(palette, given, names) if agree(names, given) else palette}
 
 
 def _test_dataset(cfg: Config) -> ConfigDict:

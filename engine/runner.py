@@ -20,11 +20,13 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader
 
+from backbones.weights import some_names
+
 from . import checkpoint as files
 from . import resuming, sharding
 from .config import nodes, without_weights
 from .errors import UserError, told_plainly
-from .hooks import ClassOrderHook, PlainStateHook
+from .hooks import ClassOrderHook, PlainStateHook, TimmStateHook
 from .names import ClassOrder, agree, class_names, classes_of, differences, rows_by_name
 from .sampler import SeededDataset
 from .workers import end_with_parent
@@ -71,9 +73,10 @@ class CarefulRunner(Runner):
         return logger
 
     def register_hooks(self, *args: Any, **kwargs: Any) -> None:
-        """Registers the config's hooks, and last the one that keeps checkpoints plain."""
+        """Registers the config's hooks, and last those that keep checkpoints plain and let timm read them."""
         super().register_hooks(*args, **kwargs)
         self.register_hook(PlainStateHook(), priority="LOWEST")
+        self.register_hook(TimmStateHook(), priority="LOWEST")
 
     def wrap_model(self, model_wrapper_cfg: Optional[Dict], model: nn.Module) -> nn.Module:
         """Wraps for distribution, on GPUs as mmengine does, on CPUs without the device that it insists on."""
@@ -184,9 +187,11 @@ class CarefulRunner(Runner):
         if renamed:
             weights = self._carry_over(model, weights, class_names(checkpoint), renamed, filename)
         if self._resume or self.evaluates_only or getattr(model, "loads_strictly", False):
-            files.load_strictly(model, weights, filename)
+            files.load_strictly(model, weights, filename, self.logger.warning)
         else:  # detectors and segmenters are fine-tuned from weights with another head
-            files.load_fitting(model, weights, filename, self.logger.warning)
+            unknown = files.load_fitting(model, weights, filename, self.logger.warning)
+            if unknown:
+                self.logger.warning(f"{filename} holds what the model does not have: {some_names(unknown)}")
         if self._resume:
             self._resumption.plan_schedule()
         self._has_loaded = True

@@ -1,12 +1,15 @@
 """Segmenting single pictures."""
 
 from pathlib import Path
-from typing import Tuple
+from typing import Optional, Sequence, Tuple
 
 import numpy as np
 import torch
+from mmengine.dataset import Compose
+from torch import nn
 
 from engine import predictor
+from engine.predictor import Palette
 
 from . import toolbox  # noqa: F401  quietly, before anything else brings it in
 
@@ -16,6 +19,11 @@ class Predictor(predictor.Predictor):
 
     task = "segmentation"
     scope = "mmseg"
+
+    def __init__(self, model: nn.Module, pipeline: Compose, classes: Sequence[str], palette: Optional[Palette]) -> None:
+        # Drawn as mmseg draws the colours of a data set that has none.
+        drawn = np.random.RandomState(42).randint(0, 255, (len(classes), 3)).tolist()
+        super().__init__(model, pipeline, classes, palette or drawn)
 
     @torch.inference_mode()
     def __call__(self, path: Path) -> Tuple[np.ndarray, np.ndarray]:

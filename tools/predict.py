@@ -20,9 +20,14 @@ from engine.images import find_images
 def main(arguments: Optional[List[str]] = None) -> List[Any]:
     """Predicts; prints and returns what it found in each picture.
 
+    A picture that cannot be read, prepared or drawn is named, and the others are predicted all the same.
+
     Returns:
         Of a classifier (class, probability) for each picture, the most probable first; of a detector its `Detections`;
         of a segmenter the class of each pixel (H, W).
+
+    Raises:
+        UserError: There is nothing to predict with or of, or, at the end, some pictures have failed.
     """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", help="a checkpoint, or the name of a timm model that has weights")
@@ -40,11 +45,29 @@ def main(arguments: Optional[List[str]] = None) -> List[Any]:
     out_dir = Path(args.out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     results = []
-    for number, path in enumerate(find_images(args.images)):
-        # The number keeps apart files of one name from several folders.
-        results.append(predict(path, out_dir / f"{number:03d}_{path.stem}.png"))
+    failures = []
+    for number, path in enumerate(_pictures(args.images, out_dir)):
+        try:
+            # The number keeps apart files of one name from several folders.
+            results.append(predict(path, out_dir / f"{number:03d}_{path.stem}.png"))
+        except Exception as error:  # decoders and resizers raise OSError, ValueError, cv2.error, ...
+            reason = " ".join(str(error).split()) or type(error).__name__
+            failures.append(reason if str(path) in reason else f"{path}: {reason}")
+            print(f"failed: {failures[-1]}", file=sys.stderr)
     print(f"{len(results)} annotated pictures: {out_dir}")
+    if failures:
+        raise UserError(f"{len(failures)} of {len(results) + len(failures)} pictures failed, first {failures[0]}")
     return results
+
+
+def _pictures(paths: List[str], out_dir: Path) -> List[Path]:
+    """Lists the pictures to predict, without those that an earlier call has drawn somewhere below a named folder."""
+    found = []
+    for path in paths:
+        holds_drawn = Path(path).resolve() in out_dir.resolve().parents
+        inside = find_images([path])
+        found += [file for file in inside if not holds_drawn or out_dir.resolve() not in file.resolve().parents]
+    return found
 
 
 def trained_for(model: str) -> str:

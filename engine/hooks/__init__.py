@@ -10,6 +10,7 @@ from .keep_checkpoints import KeepCheckpointsHook
 from .loss_guard import LossGuardHook
 from .plain_state import PlainStateHook
 from .scenes import ScenesHook
+from .timm_state import TimmStateHook
 
 __all__ = [
     "ClassOrderHook",
@@ -22,4 +23,5 @@ __all__ = [
     "ModelEmaHook",
     "PlainStateHook",
     "ScenesHook",
+    "TimmStateHook",
 ]
