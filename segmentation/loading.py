@@ -19,12 +19,14 @@ class LoadCheckedAnnotations(LoadAnnotations):
 
     Args:
         num_classes: Of the data set, without what is ignored; None does not check labels.
+        ignore_index: The label that heads or metrics leave out; None where they leave out none.
         **kwargs: Arguments of LoadAnnotations.
     """
 
-    def __init__(self, num_classes: Optional[int] = None, **kwargs: Any) -> None:
+    def __init__(self, num_classes: Optional[int] = None, ignore_index: Optional[int] = IGNORED, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.num_classes = num_classes
+        self.ignore_index = ignore_index
 
     def transform(self, results: Dict[str, Any]) -> Dict[str, Any]:
         """Reads one annotation.
@@ -49,15 +51,28 @@ class LoadCheckedAnnotations(LoadAnnotations):
             )
         if labels.shape != size:
             raise UserError(f"annotation {path} has {_size(labels.shape)} pixels, its image {_size(size)}")
-        kept = labels[labels != IGNORED]
+        kept = labels if self.ignore_index is None else labels[labels != self.ignore_index]
         if self.num_classes and kept.size and kept.max() >= self.num_classes:
-            offset = 1 if self.reduce_zero_label else 0
-            raise UserError(
-                f"annotation {path} holds label {kept.max() + offset}; with {self.num_classes} classes and "
-                f"reduce_zero_label={bool(self.reduce_zero_label)} labels go from {offset} to "
-                f"{self.num_classes - 1 + offset}, {'0 and ' if offset else ''}255 being ignored"
-            )
+            raise UserError(f"annotation {path} {self._says(int(kept.max()))}")
         return results
+
+    def _says(self, label: int) -> str:
+        """Tells of a label that no class has."""
+        offset = 1 if self.reduce_zero_label else 0
+        allowed = (
+            f"with {self.num_classes} classes and reduce_zero_label={bool(self.reduce_zero_label)} labels go from "
+            f"{offset} to {self.num_classes - 1 + offset}"
+        )
+        if offset and label == IGNORED:  # to which mmseg turns what was 0
+            return (
+                f"holds label 0, which reduce_zero_label makes 255; {allowed}, and {self._ignored()} alone is ignored"
+            )
+        if offset and self.ignore_index == IGNORED:
+            return f"holds label {label + offset}; {allowed}, 0 and 255 being ignored"
+        return f"holds label {label + offset}; {allowed}, {self._ignored()} being ignored"
+
+    def _ignored(self) -> str:
+        return "no common one of heads or metrics" if self.ignore_index is None else str(self.ignore_index)
 
     def _load_seg_map(self, results: Dict[str, Any]) -> None:
         """mmseg keeps eight bits of each label, without a word."""

@@ -9,6 +9,7 @@ import torch
 from engine import predictor
 
 from . import toolbox  # noqa: F401  quietly, before anything else brings it in
+from .pictures import class_map
 
 
 class Predictor(predictor.Predictor):
@@ -31,4 +32,4 @@ class Predictor(predictor.Predictor):
             UserError: The file cannot be read as a picture.
         """
         image, sample = self.predict(path)
-        return image, sample.pred_sem_seg.data[0].cpu().numpy()
+        return image, class_map(sample.pred_sem_seg.data)

@@ -1,9 +1,11 @@
 """What happens around the training loop, each idea a hook of its own."""
 
+from .catch_up import CatchUpHook
 from .console import ConsoleHook
 from .curve import CurveHook
 from .describe import DescribeHook
 from .ema import ModelEmaHook
+from .fresh_workers import FreshWorkersHook
 from .iter_seed import IterSeedHook
 from .keep_checkpoints import KeepCheckpointsHook
 from .loss_guard import LossGuardHook
@@ -11,9 +13,11 @@ from .plain_state import PlainStateHook
 from .scenes import ScenesHook
 
 __all__ = [
+    "CatchUpHook",
     "ConsoleHook",
     "CurveHook",
     "DescribeHook",
+    "FreshWorkersHook",
     "IterSeedHook",
     "KeepCheckpointsHook",
     "LossGuardHook",

@@ -3,12 +3,12 @@
 from typing import Any, Iterator, List, Tuple
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from torch import nn
 
 from backbones.dense import DenseBackbone
 from engine.errors import UserError
+from engine.models import bare
 
 
 @HOOKS.register_module()
@@ -23,7 +23,7 @@ class CheckSegmenterHook(Hook):
         Raises:
             UserError: They don't fit; the message says which value of the config to change.
         """
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = bare(runner.model)
         check_channels(model)
         for loop in (runner._train_loop, runner._val_loop, runner._test_loop):
             if hasattr(loop, "dataloader"):  # what this run does not use is not built
