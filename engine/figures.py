@@ -69,7 +69,7 @@ _TELLING = (
     *("top1", "bbox_mAP", "bbox_AP", "mAP", "segm_mAP", "segm_AP", "PQ", "mIoU", "mDice", "mFscore"),
     *("averageScoreCategories", "cIoU", "AP50", "AP@50", "AR@1000", "AR@300", "AR@100", "aAcc"),
 )
-_OF_OBJECTS = re.compile(r"AP|AR|PQ|precision|recall", re.IGNORECASE)
+_OF_OBJECTS = re.compile(r"AP|AR|PQ|precision|recall")
 _OF_PIXELS = re.compile(r"[ma](IoU|Acc|Dice|Fscore|Precision|Recall)$")
 
 
