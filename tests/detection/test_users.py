@@ -100,7 +100,7 @@ def test_mmengines_own_checkpoint_hook_is_understood(voc, tmp_path):
     [
         (["default_hooks.checkpoint.save_best=odd/[bold]rate"], "best odd/[bold]rate 0.25 (epoch 1): "),
         (
-            ["val_evaluator=dict(type='OddMetric')"],
+            ["val_evaluator=[dict(type='OddMetric')]"],
             "none is known to be the best, by no figure of the validation; the ",
         ),
         (["val_dataloader=None", "val_cfg=None", "val_evaluator=None"], "none is known to be the best, without a vali"),
