@@ -8,11 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from engine.pictures import BLUE, GREEN, GREY, RED
+from engine.pictures import BLUE, GREEN, GREY, RED, as_written
 
 from .metrics import Evaluation
 
 
+@as_written
 def draw_confusion_matrix(evaluation: Evaluation, path: Path) -> None:
     """Draws how often each true class was taken for each other; with many classes, names only the worst pairs."""
     matrix = evaluation.confusion_matrix().numpy()
@@ -53,6 +54,7 @@ def _worst_pairs(matrix: np.ndarray, names: Sequence[str], count: int = 20) -> L
     ]
 
 
+@as_written
 def draw_mistakes(evaluation: Evaluation, dataset: Any, path: Path, count: int = 24) -> None:
     """Draws the mistakes the model was surest of, each with the true label and the one it gave.
 
@@ -83,6 +85,7 @@ def draw_mistakes(evaluation: Evaluation, dataset: Any, path: Path, count: int =
     figure.savefig(path, dpi=110)
 
 
+@as_written
 def draw_prediction(image: Image.Image, scores: Sequence[Tuple[str, float]], path: Path) -> None:
     """Draws a picture and, beside it, its most probable classes.
 

@@ -11,7 +11,8 @@ from typing import Any, Dict, Iterator, Optional, Union
 
 from mmengine.config import Config, ConfigDict
 from mmengine.config.utils import MODULE2PACKAGE
-from mmengine.registry import DATASETS
+from mmengine.registry import DATASETS, LOOPS
+from mmengine.runner import IterBasedTrainLoop
 
 from .errors import UserError, told_plainly
 
@@ -42,7 +43,8 @@ def load(path: str, options: Optional[Dict[str, Any]] = None, data_root: Optiona
         data_root: Replaces the root of all its data sets, also in the paths of its evaluators.
 
     Raises:
-        UserError: There is no such file, a package that it needs is missing, or its data have no root.
+        UserError: There is no such file, a package that it needs is missing, an option does not fit it, or its data
+            have no root.
     """
     if not Path(path).is_file():
         raise UserError(f"config {path} does not exist; the library's own are under configs/")
@@ -51,7 +53,10 @@ def load(path: str, options: Optional[Dict[str, Any]] = None, data_root: Optiona
     except ImportError as error:
         raise UserError(f"config {path} needs a package that cannot be imported: {error}") from error
     if options:
-        cfg.merge_from_dict(options)
+        try:
+            cfg.merge_from_dict(options)
+        except (AttributeError, IndexError, KeyError, TypeError) as error:  # a way through what has no such part
+            raise UserError(f"the options {', '.join(options)} do not fit config {path}: {error}") from error
     if data_root is not None:
         _set_root(cfg, data_root)
     for key in LOADERS:
@@ -63,7 +68,7 @@ def load(path: str, options: Optional[Dict[str, Any]] = None, data_root: Optiona
 def datasets(cfg: Config) -> Iterator[ConfigDict]:
     """Lists the data sets of training, validation and test; of a wrapper, what it wraps."""
     for key in LOADERS:
-        if cfg.get(key):
+        if cfg.get(key) and cfg[key].get("dataset"):
             yield from unwrapped(cfg[key].dataset)
 
 
@@ -112,7 +117,8 @@ def complete(cfg: Config, package: str, check: str) -> Config:
         check: The hook that compares the model with the data.
 
     Raises:
-        UserError: It does not import the package, or a scheduler begins after the training has ended.
+        UserError: It does not import the package, a scheduler begins after the training has ended, or the classes of
+            its data are no list.
     """
     imports = (cfg.get("custom_imports") or {}).get("imports") or []
     imports = [imports] if isinstance(imports, str) else imports
@@ -122,6 +128,8 @@ def complete(cfg: Config, package: str, check: str) -> Config:
             f'custom_imports = dict(imports=["{package}"], allow_failed_imports=False)'
         )
     _check_schedule(cfg)
+    for dataset in datasets(cfg):
+        _check_names(dataset)
     _seed_samples(cfg)
     cfg.custom_hooks = [*(cfg.get("custom_hooks") or []), dict(type=check)]
     return cfg
@@ -141,13 +149,36 @@ def _check_schedule(cfg: Config) -> None:
             )
 
 
+def _check_names(dataset: ConfigDict) -> None:
+    classes = (dataset.get("metainfo") or {}).get("classes")
+    if isinstance(classes, str) and not Path(classes).is_file():  # mmengine reads a file of names, a line each
+        raise UserError(
+            f"metainfo.classes of data set {dataset.get('type')} is the text {classes!r}, whose letters would be taken "
+            f"for classes: a tuple of one name needs a comma, as in classes=({classes!r},)"
+        )
+
+
 def _seed_samples(cfg: Config) -> None:
-    """The same shuffling, but augmentation is seeded sample by sample and not worker by worker."""
+    """The same order, but augmentation is seeded sample by sample and not worker by worker; and samples end with the
+    epoch where the loop goes by epochs, and never where it goes by iterations.
+    """
     loader = cfg.get("train_dataloader") or {}
     sampler = loader.get("sampler") or {}
-    if sampler.get("type") in ("DefaultSampler", "InfiniteSampler") and sampler.get("shuffle", True):
-        is_endless = "max_iters" in (cfg.get("train_cfg") or {})
-        loader.sampler = dict(type="EndlessSampler" if is_endless else "EpochSampler")
+    if sampler.get("type") not in ("DefaultSampler", "InfiniteSampler", "EpochSampler", "EndlessSampler"):
+        return
+    goes_by_iterations = _goes_by_iterations(cfg.get("train_cfg") or {})
+    if sampler.get("shuffle", True):
+        loader.sampler = dict(type="EndlessSampler" if goes_by_iterations else "EpochSampler")
+    elif sampler.type == "InfiniteSampler" and not goes_by_iterations:
+        loader.sampler = dict(type="DefaultSampler", shuffle=False)
+
+
+def _goes_by_iterations(loop: ConfigDict) -> bool:
+    kind = loop.get("type")
+    kind = LOOPS.get(kind) if isinstance(kind, str) else kind
+    if kind is None:
+        return "max_iters" in loop
+    return issubclass(kind, IterBasedTrainLoop)
 
 
 def metainfo(dataset: ConfigDict, scope: str) -> Dict[str, Any]:
@@ -158,8 +189,9 @@ def metainfo(dataset: ConfigDict, scope: str) -> Dict[str, Any]:
         scope: "mmdet" or "mmseg", whose data sets are registered by now.
 
     Raises:
-        UserError: There is no such data set, or it names no classes.
+        UserError: There is no such data set, or it names no classes, or they are no list.
     """
+    _check_names(dataset)
     with DATASETS.switch_scope_and_registry(scope) as registry, told_plainly():
         if registry.get(dataset["type"]) is None:
             known = ", ".join(sorted(registry.module_dict))

@@ -2,19 +2,22 @@
 
 import io
 import logging
+import random
 import shutil
 from contextlib import contextmanager, redirect_stdout
+from itertools import islice
 from pathlib import Path
 from typing import Any, Callable, ClassVar, Dict, Iterator, List, Optional, Set, Union
 
+import numpy as np
 import torch
 from mmengine.device import get_device
 from mmengine.dist import broadcast_object_list, get_world_size
 from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger
-from mmengine.model import is_model_wrapper, revert_sync_batchnorm
+from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DATASETS, RUNNERS
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from timm.layers import convert_sync_batchnorm
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
@@ -26,12 +29,14 @@ from . import checkpoint as files
 from . import resuming, sharding
 from .config import nodes, without_weights
 from .errors import UserError, told_plainly
-from .hooks import ClassOrderHook, PlainStateHook, TimmStateHook
+from .hooks import CatchUpHook, ClassOrderHook, FreshWorkersHook, PlainStateHook, TimmStateHook
+from .models import bare
 from .names import ClassOrder, agree, class_names, classes_of, differences, rows_by_name
 from .sampler import SeededDataset
 from .workers import end_with_parent
 
 _TOOLBOXES = {"mmengine", "mmcv", "mmdet", "mmseg"}
+_MMENGINES_HOOKS = {"runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint"}  # by default
 
 
 @RUNNERS.register_module()
@@ -64,7 +69,7 @@ class CarefulRunner(Runner):
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """Builds mmengine's logger with a console that shows this library's warnings and nobody's chatter."""
         logger = super().build_logger(*args, **kwargs)
-        if "console" not in self.cfg.get("default_hooks", {}):  # nothing else would speak
+        if not (self.cfg.get("default_hooks") or {}).get("console"):  # nothing else would speak
             return logger
         for handler in logger.handlers:
             if not isinstance(handler, logging.FileHandler):
@@ -73,10 +78,19 @@ class CarefulRunner(Runner):
         return logger
 
     def register_hooks(self, *args: Any, **kwargs: Any) -> None:
-        """Registers the config's hooks, and last those that keep checkpoints plain and let timm read them."""
+        """Registers the config's hooks, and last those that every run has."""
         super().register_hooks(*args, **kwargs)
-        self.register_hook(PlainStateHook(), priority="LOWEST")
-        self.register_hook(TimmStateHook(), priority="LOWEST")
+        for hook in (PlainStateHook(), TimmStateHook(), FreshWorkersHook(), CatchUpHook()):
+            self.register_hook(hook, priority="LOWEST")
+
+    def register_default_hooks(self, hooks: Optional[Dict[str, Any]] = None) -> None:
+        """Registers mmengine's hooks and the config's; one that is None is left out, also where it is none of
+        mmengine's own.
+        """
+        hooks = hooks or {}
+        super().register_default_hooks(
+            {name: hook for name, hook in hooks.items() if hook is not None or name in _MMENGINES_HOOKS}
+        )
 
     def wrap_model(self, model_wrapper_cfg: Optional[Dict], model: nn.Module) -> nn.Module:
         """Wraps for distribution, on GPUs as mmengine does, on CPUs without the device that it insists on."""
@@ -182,7 +196,7 @@ class CarefulRunner(Runner):
         if self._resume:
             self._resumption = resuming.Resumption(self, checkpoint, filename)
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
-        model = self.model.module if is_model_wrapper(self.model) else self.model
+        model = bare(self.model)
         weights = checkpoint["state_dict"] if self._resume else files.unwrap(checkpoint)
         if renamed:
             weights = self._carry_over(model, weights, class_names(checkpoint), renamed, filename)
@@ -385,7 +399,7 @@ class CarefulRunner(Runner):
         """Builds the loop and checks that model and data fit each other.
 
         Raises:
-            UserError: An epoch would have no batch, or the head has another number of classes than the data.
+            UserError: An epoch would have no batch or no end, or the head has another number of classes than the data.
         """
         loop = super().build_train_loop(loop)
         loader = loop.dataloader
@@ -393,6 +407,12 @@ class CarefulRunner(Runner):
             raise UserError(
                 f"{len(loader.dataset)} training images make no batch of {loader.batch_size} in each of "
                 f"{get_world_size()} processes: lower train_dataloader.batch_size"
+            )
+        if isinstance(loop, EpochBasedTrainLoop) and _is_endless(loader.sampler):
+            raise UserError(
+                f"the sampler {type(loader.sampler).__name__} never ends, and {type(loop).__name__} waits for the end "
+                "of its epoch: set train_dataloader.sampler.type=EpochSampler, or train by iterations with "
+                "train_cfg=dict(type='IterBasedTrainLoop', max_iters=..., val_interval=...)"
             )
         self._check_data(loader.dataset)
         return loop
@@ -410,9 +430,19 @@ class CarefulRunner(Runner):
         return loop
 
     def _check_data(self, dataset: Any) -> None:
-        model = self.model.module if is_model_wrapper(self.model) else self.model
+        model = bare(self.model)
         if hasattr(model, "check_data"):
             model.check_data(dataset)
+
+
+def _is_endless(sampler: Any) -> bool:
+    """Says whether a sampler has more to give than its length, and leaves what is random as it was."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        return sum(1 for _ in islice(iter(sampler), len(sampler) + 1)) > len(sampler)
+    finally:
+        for restore, state in zip((random.setstate, np.random.set_state, torch.set_rng_state), states, strict=True):
+            restore(state)
 
 
 @contextmanager

@@ -28,14 +28,14 @@ class LoadCheckedAnnotations(LoadAnnotations):
 
     Args:
         num_classes: Of the data set, without what is ignored; None does not check labels.
-        ignored: The label that losses and figures leave out.
+        ignore_index: The label that losses or figures leave out; None where they leave out no common one.
         **kwargs: Arguments of LoadAnnotations.
     """
 
-    def __init__(self, num_classes: Optional[int] = None, ignored: int = IGNORED, **kwargs: Any) -> None:
+    def __init__(self, num_classes: Optional[int] = None, ignore_index: Optional[int] = IGNORED, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.num_classes = num_classes
-        self.ignored = ignored
+        self.ignore_index = ignore_index
         self.told = 0
 
     def transform(self, results: Dict[str, Any]) -> Dict[str, Any]:
@@ -43,7 +43,8 @@ class LoadCheckedAnnotations(LoadAnnotations):
 
         Raises:
             FileNotFoundError: It is missing.
-            UserError: It is no picture of one channel, or has another size than its image.
+            UserError: It is no picture of one channel, has another size than its image, or holds what is no class where
+                nothing is ignored.
         """
         path = results["seg_map_path"]
         raw = self.read(path)
@@ -56,10 +57,13 @@ class LoadCheckedAnnotations(LoadAnnotations):
         labels = np.array([self.label_of(value, reduces, label_map) for value in values.tolist()])
         unknown = values[self._unknown(labels)]
         if unknown.size:
-            labels[self._unknown(labels)] = self.ignored
+            complaint = self._complaint(path, unknown.tolist(), reduces, label_map)
+            if self.ignore_index is None:
+                raise UserError(complaint)
+            labels[self._unknown(labels)] = self.ignore_index
             if self.told < _TOLD:
                 self.told += 1
-                tell_once(f"{self._complaint(path, unknown.tolist(), reduces, label_map)}: ignored there")
+                tell_once(f"{complaint}: ignored there")
         results["gt_seg_map"] = labels[np.searchsorted(values, raw)].astype(np.uint8)
         results["seg_fields"].append("gt_seg_map")
         return results
@@ -127,7 +131,8 @@ class LoadCheckedAnnotations(LoadAnnotations):
     def _unknown(self, labels: np.ndarray) -> np.ndarray:
         if self.num_classes is None:
             return labels > _GREATEST
-        return (labels != self.ignored) & (labels >= self.num_classes)
+        foreign = labels >= self.num_classes
+        return foreign if self.ignore_index is None else foreign & (labels != self.ignore_index)
 
     def _reduces(self, asked: bool) -> bool:
         if self.reduce_zero_label not in (None, asked):
@@ -143,10 +148,17 @@ class LoadCheckedAnnotations(LoadAnnotations):
             return f"annotation {path} holds label {greatest}; labels go up to {_GREATEST}, which is ignored"
         offset = 1 if reduces else 0
         count = len(label_map) if label_map else self.num_classes
-        return (
-            f"annotation {path} holds label {greatest}; with {count} classes and reduce_zero_label={reduces} labels go "
-            f"from {offset} to {count - 1 + offset}, {'0 and ' if offset else ''}{self.ignored} being ignored"
+        ignored = "no common one of heads or metrics" if self.ignore_index is None else str(self.ignore_index)
+        allowed = (
+            f"with {count} classes and reduce_zero_label={reduces} labels go from {offset} to {count - 1 + offset}"
         )
+        if reduces and greatest == 0:  # mmseg turns it to 255
+            return (
+                f"annotation {path} holds label 0, which reduce_zero_label makes 255; {allowed}, and {ignored} alone is "
+                "ignored"
+            )
+        also = "0 and " if reduces and self.ignore_index == IGNORED else ""
+        return f"annotation {path} holds label {greatest}; {allowed}, {also}{ignored} being ignored"
 
     def _cure(self, path: str, values: Sequence[int], reduces: bool, label_map: Optional[Dict[int, int]]) -> str:
         """What is usually meant by values that are no classes."""
@@ -157,7 +169,7 @@ class LoadCheckedAnnotations(LoadAnnotations):
         with Image.open(io.BytesIO(fileio.get(path, backend_args=self.backend_args))) as picture:
             if picture.mode == "P":
                 hints.append("it is stored with a palette, whose indices are read and not its colours")
-        named = [value for value in values if value != self.ignored]
+        named = [value for value in values if value != self.ignore_index]
         if not reduces and max(named) == count:
             hints.append(
                 f"if 0 is no class, set reduce_zero_label=True; if it is one, there are {count + 1}: add it to the "

@@ -46,7 +46,7 @@ class Maps:
     @property
     def learned(self) -> Set[int]:
         """Classes that occur."""
-        return {self.label_of(value) for value in self.pixels} - {self.reader.ignored}
+        return {self.label_of(value) for value in self.pixels} - {self.reader.ignore_index}
 
     @property
     def where(self) -> str:
@@ -107,7 +107,7 @@ def check_maps(dataset: Any, name: str, trains: bool) -> None:
 def _tell_missing(maps: Maps, learned: Set[int], name: str, trains: bool) -> None:
     count = len(maps.classes)
     missing = [label for label in range(count) if label not in learned]
-    ignored = sorted(value for value in maps.pixels if maps.label_of(value) == maps.reader.ignored)
+    ignored = sorted(value for value in maps.pixels if maps.label_of(value) == maps.reader.ignore_index)
     if not missing or not ignored or count < 2:
         return
     values = _values(maps.pixels)

@@ -12,6 +12,7 @@ from engine import predictor
 from engine.predictor import Palette
 
 from . import toolbox  # noqa: F401  quietly, before anything else brings it in
+from .pictures import class_map
 
 
 class Predictor(predictor.Predictor):
@@ -39,4 +40,4 @@ class Predictor(predictor.Predictor):
             UserError: The file cannot be read as a picture.
         """
         image, sample = self.predict(path)
-        return image, sample.pred_sem_seg.data[0].cpu().numpy()
+        return image, class_map(sample.pred_sem_seg.data)

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import List, Optional
 
 import torch
-from mmengine.config import Config, DictAction
+from arguments import ConfigOptions
+from mmengine.config import Config
 from tasks import complete
 
 import backbones  # noqa: F401  registers the models
@@ -44,7 +45,7 @@ def parse(arguments: Optional[List[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         "--amp", action="store_true", help="bfloat16 autocast (float16 with loss scaling on older GPUs)"
     )
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction, help="values of the config, as key.key=value")
+    parser.add_argument("--cfg-options", nargs="+", action=ConfigOptions, help="values of the config, as key.key=value")
     return parser.parse_args(arguments)
 
 

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 
 from engine.errors import UserError
 from engine.hooks import DescribeHook
+from engine.models import bare
 
 
 @HOOKS.register_module()
@@ -21,7 +21,7 @@ class DescribeClassifierHook(DescribeHook):
         Raises:
             UserError: The config does not say how pictures are prepared.
         """
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = bare(runner.model)
         loader = runner.cfg.get("val_dataloader") or runner.cfg.get("test_dataloader")
         if loader is None:
             raise UserError(

@@ -4,12 +4,12 @@ from typing import Any, Dict, List, Union
 
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from torch import nn
 
 from engine.errors import UserError
 from engine.leaves import leaves, tell_once
+from engine.models import bare
 
 from ..annotations import CheckedCOCO
 
@@ -26,7 +26,7 @@ class CheckDetectorHook(Hook):
         Raises:
             UserError: They don't fit; the message says which value of the config to change.
         """
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = bare(runner.model)
         check_channels(model, runner.cfg.model.get("neck"))
         loops = [
             loop for loop in (runner._train_loop, runner._val_loop, runner._test_loop) if hasattr(loop, "dataloader")
@@ -79,13 +79,14 @@ def check_classes(model: nn.Module, dataset: Any) -> None:
     """
     metainfo = getattr(dataset, "metainfo", {})
     classes = metainfo.get("classes")
-    if classes is None or hasattr(model, "language_model"):  # where classes are words, heads count those of a text
+    # Where classes are words, heads count those of a text.
+    if classes is None or any(hasattr(part, "language_model") for part in model.modules()):
         return
     for name, head in model.named_modules():
         if type(getattr(head, "num_classes", None)) is not int or not _tells_classes(name, head):
             continue
         # Of panoptic data the heads on regions find the things alone.
-        expected = metainfo.get("thing_classes", classes) if name.startswith("roi_head.") else classes
+        expected = metainfo.get("thing_classes", classes) if "roi_head" in name.split(".") else classes
         if head.num_classes != len(expected):
             raise UserError(
                 f"model.{name} has {head.num_classes} classes, the data {len(expected)}, such as {expected[0]}: set "
@@ -144,12 +145,12 @@ def check_order(datasets: List[Any]) -> None:
 
 
 def _tells_classes(name: str, head: nn.Module) -> bool:
-    """Whether the classes of a detector's head are those of the data's objects.
+    """Whether a part of a detector, wrapped by another or not, is a head whose classes are those of the data's objects.
 
     A region proposal network tells objects from no objects, and a semantic head beside those on regions, as in HTC and
-    Panoptic FPN, knows the classes of a map of its own. The detector itself repeats what a head of it says.
+    Panoptic FPN, knows the classes of a map of its own. Backbones, losses and whole detectors are not asked.
     """
-    parts = name.split(".")
-    if not name or parts[0] == "backbone" or "RPN" in type(head).__name__:
+    parts = [part for part in name.split(".") if not part.isdecimal()]  # heads may stand in lists
+    if not parts or not parts[-1].endswith("head") or "backbone" in parts or "RPN" in type(head).__name__:
         return False
     return "rpn_head" not in parts and "semantic_head" not in parts

@@ -5,13 +5,13 @@ from typing import Any, Dict, Iterator, List, Tuple
 from mmengine.dataset import InfiniteSampler
 from mmengine.dist import broadcast_object_list, get_world_size, is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from torch import nn
 
 from backbones.dense import DenseBackbone
 from engine.errors import UserError, told_plainly
 from engine.leaves import leaves, tell_once
+from engine.models import bare
 from engine.sampler import EndlessSampler
 
 from ..maps import check_maps
@@ -30,7 +30,7 @@ class CheckSegmenterHook(Hook):
         Raises:
             UserError: They don't fit; the message says which value of the config to change.
         """
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = bare(runner.model)
         check_channels(model)
         loops = dict(training=runner._train_loop, validation=runner._val_loop, test=runner._test_loop)
         # What this run does not use is not built.
