@@ -154,8 +154,8 @@ class LoadCheckedAnnotations(LoadAnnotations):
         )
         if reduces and greatest == 0:  # mmseg turns it to 255
             return (
-                f"annotation {path} holds label 0, which reduce_zero_label makes 255; {allowed}, and {ignored} alone is "
-                "ignored"
+                f"annotation {path} holds label 0, which reduce_zero_label makes 255; {allowed}, and {ignored} alone "
+                "is ignored"
             )
         also = "0 and " if reduces and self.ignore_index == IGNORED else ""
         return f"annotation {path} holds label {greatest}; {allowed}, {also}{ignored} being ignored"
