@@ -190,6 +190,9 @@ class HaloNet(Pyramid):
     A stage has blocks of inner width dim: a 1x1 convolution to dim channels, attention with queries and keys of dim and
     values of value_ratio dim channels or a 3x3 convolution, and a 1x1 convolution to out_ratio dim channels.
 
+    For inference alone `timm.utils.reparameterize_model(model.eval())` gives a model whose convolutions compute the
+    batch norms behind them, which is about a tenth faster on a CPU.
+
     Args:
         img_size: Height and width of the images in pixels, for `default_cfg`. Nothing depends on it.
         in_chans: Channels of the image.
