@@ -6,7 +6,6 @@ from typing import Any, Dict
 from mmengine.registry import HOOKS
 
 from engine.hooks import ScenesHook
-from engine.images import read_upright
 
 from ..pictures import Detections, Scene, draw_scenes
 
@@ -28,7 +27,7 @@ class DetectionsHook(ScenesHook):
         """Takes the picture at its own size, which is that of the boxes, with what was found and what is there."""
         found = Detections.of(sample.pred_instances, self.threshold)
         there = Detections.of(sample.gt_instances) if "gt_instances" in sample else None
-        return Scene(read_upright(Path(sample.img_path)), found, there)
+        return Scene(self.picture(sample.img_path), found, there)
 
     def draw(self, meta: Dict[str, Any], folder: Path) -> None:
         """Draws `detections.png`."""

@@ -3,9 +3,12 @@
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
 
+import numpy as np
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
 
+from ..config import LOADER
+from ..images import displayed, read_upright
 from ..progress import Progress
 
 
@@ -22,6 +25,11 @@ class ScenesHook(Hook):
     def __init__(self, count: int) -> None:
         self.count = count
         self.scenes: List[Any] = []
+        self.load: Any = None
+
+    def picture(self, path: str) -> np.ndarray:
+        """Reads a picture (H, W, 3), red first, at its own size, as the data set reads it."""
+        return read_upright(path) if self.load is None else displayed(self.load({"img_path": path})["img"])
 
     def scene(self, sample: Any) -> Any:
         """Takes what is drawn out of a sample with its prediction."""
@@ -38,11 +46,11 @@ class ScenesHook(Hook):
 
     def before_val_epoch(self, runner: Any) -> None:
         """Forgets the last evaluation."""
-        self.scenes = []
+        self.scenes, self.load = [], _loader_of(runner.val_dataloader.dataset)
 
     def before_test_epoch(self, runner: Any) -> None:
         """Forgets the last evaluation."""
-        self.scenes = []
+        self.scenes, self.load = [], _loader_of(runner.test_dataloader.dataset)
 
     @master_only
     def after_val_iter(
@@ -71,3 +79,14 @@ class ScenesHook(Hook):
     def _draw(self, runner: Any, loader: Any) -> None:
         if self.scenes:
             self.draw(loader.dataset.metainfo, Path(runner.work_dir))
+
+
+def _loader_of(dataset: Any) -> Any:
+    """The transform by which a data set reads pictures, None where it is not this library's."""
+    while not hasattr(dataset, "pipeline"):  # inside RepeatDataset, ConcatDataset and the like
+        inside = getattr(dataset, "dataset", None) or next(iter(getattr(dataset, "datasets", ())), None)
+        if inside is None:
+            return None
+        dataset = inside
+    steps = getattr(dataset.pipeline, "transforms", ())
+    return next((step for step in steps if type(step).__name__ == LOADER), None)

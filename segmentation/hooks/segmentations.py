@@ -6,7 +6,6 @@ from typing import Any, Dict
 from mmengine.registry import HOOKS
 
 from engine.hooks import ScenesHook
-from engine.images import read_upright
 
 from ..pictures import Scene, draw_scenes
 
@@ -26,7 +25,7 @@ class SegmentationsHook(ScenesHook):
     def scene(self, sample: Any) -> Scene:
         """Takes the picture at its own size, which is that of the maps, with what was predicted and what is there."""
         there = sample.gt_sem_seg.data[0].cpu().numpy() if "gt_sem_seg" in sample else None
-        return Scene(read_upright(Path(sample.img_path)), sample.pred_sem_seg.data[0].cpu().numpy(), there)
+        return Scene(self.picture(sample.img_path), sample.pred_sem_seg.data[0].cpu().numpy(), there)
 
     def draw(self, meta: Dict[str, Any], folder: Path) -> None:
         """Draws `segmentations.png`."""
