@@ -14,7 +14,7 @@ from engine.images import has_own_scale
 
 from .datasets import ImageDataset
 from .datasets.files import FileDataset
-from .transforms import BandTransform
+from .transforms import NUMBERS, BandTransform
 from .zoo import check_name
 
 
@@ -31,12 +31,14 @@ def complete(cfg: Config) -> Config:
     model = cfg.model
     check_name(model.name)
     _check_schedule(cfg)
-    if model.get("num_classes") is None:
-        model.num_classes = len(DATASETS.build(next(_datasets(cfg))).classes)
     channels = model.get("in_chans", 3)
-    resolved = data_config(model.name, channels, model.get("img_size"))
     if _takes_numbers(cfg, channels):
         _take_numbers(cfg, channels)
+    if model.get("num_classes") is None:
+        first = next(_datasets(cfg))
+        takes_numbers = first.transform.type == "BandTransform"
+        model.num_classes = len(_build(first, NUMBERS if takes_numbers else None).classes)
+    resolved = data_config(model.name, channels, model.get("img_size"))
     for dataset in _datasets(cfg):
         transform = dataset.transform
         for key, value in resolved.items():
@@ -82,7 +84,7 @@ def _take_numbers(cfg: Config, channels: int) -> None:
     given = next(_datasets(cfg)).transform
     missing = [key for key in ("mean", "std") if not given.get(key)]
     if missing:
-        data = _build(next(_datasets(cfg)))
+        data = _build(next(_datasets(cfg)), NUMBERS)
         data.bands(0, channels)  # it does not take bands that are not there
         raise UserError(
             f"in_chans={channels} takes the numbers of the files as they are, and {' and '.join(missing)} of each "
@@ -94,8 +96,8 @@ def _take_numbers(cfg: Config, channels: int) -> None:
         dataset.transform = ConfigDict({"mean": given.mean, "std": given.std, **kept, "type": "BandTransform"})
 
 
-def _build(dataset: ConfigDict) -> ImageDataset:
-    return DATASETS.build({**dataset, "transform": None})
+def _build(dataset: ConfigDict, transform: Optional[BandTransform] = None) -> ImageDataset:
+    return DATASETS.build({**dataset, "transform": transform})
 
 
 def _check_schedule(cfg: Config) -> None:

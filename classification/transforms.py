@@ -120,6 +120,10 @@ class BandTransform:
         return f"BandTransform({self.channels}, {self.transform})"
 
 
+# What stands for any of them, for a data set that is only to list files of numbers too.
+NUMBERS = BandTransform((1, 1, 1), [0.0], [1.0])
+
+
 class _BlackAtZeroBits:
     """Posterising as Pillow did it before 13: to keep no bit at all gives black, where it now raises ValueError.
 

@@ -164,10 +164,14 @@ def decode_image(
     if image is None or numbers.has_numbers(content, image):
         return _shades(_numbers(content, path, None, upright), path, background)
     try:
-        if not upright and image.format == "TIFF":  # Pillow turns these as it loads them
-            image.tag_v2.pop(274, None)
+        held = numbers.orientation(image)
         image.load()
-        return _on_background(ImageOps.exif_transpose(image) if upright else image, background)
+        if upright:
+            return _on_background(ImageOps.exif_transpose(image), background)
+        picture = _on_background(image, background)
+        if image.format == "TIFF":  # Pillow has turned it
+            picture = Image.fromarray(numbers.turn(np.asarray(picture), {6: 8, 8: 6}.get(held, held)))
+        return picture
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, ...
         raise UserError(f"cannot read image {path}: {error or type(error).__name__}") from error
 
@@ -195,7 +199,7 @@ def is_plain(image: Optional[Image.Image], content: bytes) -> bool:
     if image is None or numbers.has_numbers(content, image) or "transparency" in image.info:
         return False
     if image.format in ("JPEG", "MPO"):
-        return content.rstrip(b"\0")[-2:] == b"\xff\xd9"
+        return content[-2:] == b"\xff\xd9" or _is_whole(image)  # cameras add to the end
     return image.format == "PNG" and image.mode in ("1", "L", "P", "RGB") and content[-8:-4] == b"IEND"
 
 
@@ -205,6 +209,14 @@ def displayed(pixels: np.ndarray) -> np.ndarray:
     if pixels.max(initial=0) > 255 or pixels.min(initial=0) < 0:  # read unchanged, of more than eight bits
         pixels = np.asarray(preview(pixels)).reshape(*pixels.shape[:2], -1)
     return np.ascontiguousarray(pixels[..., ::-1].astype(np.uint8).repeat(3 if pixels.shape[-1] == 1 else 1, axis=-1))
+
+
+def _is_whole(image: Image.Image) -> bool:
+    try:
+        image.load()
+    except (OSError, SyntaxError, ValueError):
+        return False
+    return True
 
 
 def preview(values: np.ndarray) -> Image.Image:

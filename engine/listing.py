@@ -38,6 +38,12 @@ def say_endings(endings: Collection[str] = ()) -> str:
     return f"{', '.join(shown)} and {len(known - set(shown))} more"
 
 
+def count(number: int, noun: str) -> str:
+    """Writes a number of things."""
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{number} {noun if number == 1 else plural}"
+
+
 def is_hidden(name: str) -> bool:
     """Whether a file or folder is none of the user's pictures: hidden, or left behind by a program."""
     return name.startswith((".", "~$")) or name.lower() in _LITTER
@@ -108,7 +114,7 @@ class Listing:
             return ""
         kinds = ", ".join(f"{count} {ending}" for ending, count in self.skipped.most_common(5))
         more = f" and {len(self.skipped) - 5} other kinds" if len(self.skipped) > 5 else ""
-        return f"{sum(self.skipped.values())} files passed over: {kinds}{more}"
+        return f"{count(sum(self.skipped.values()), 'file')} passed over: {kinds}{more}"
 
 
 def list_images(folder: Path, also: Collection[str] = ()) -> Listing:

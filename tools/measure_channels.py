@@ -11,7 +11,7 @@ from typing import List, Optional, Tuple
 import numpy as np
 
 from classification.datasets import ImageFolder
-from classification.transforms import BandTransform
+from classification.transforms import NUMBERS
 from engine import UserError
 from engine.images import wrong_bands
 
@@ -24,9 +24,7 @@ def main(arguments: Optional[List[str]] = None) -> Tuple[np.ndarray, np.ndarray]
     args = parser.parse_args(arguments)
 
     channels = args.in_chans
-    # The transform is not used: one that takes numbers lets files of numbers be listed.
-    placeholder = BandTransform((1, 1, 1), [0.0], [1.0])
-    data = ImageFolder(args.folder, "train", placeholder)
+    data = ImageFolder(args.folder, "train", NUMBERS)
     count, mean, squares = 0, 0.0, 0.0
     for index in range(len(data)):
         values = data.bands(index, channels).astype(np.float64)

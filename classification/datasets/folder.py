@@ -1,5 +1,6 @@
 """Any folder of images, a sub-folder a class."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
@@ -8,7 +9,7 @@ from mmengine.registry import DATASETS, TRANSFORMS
 
 from engine.errors import UserError
 from engine.images import WHITE
-from engine.listing import Identity, Listing, folders_in, list_images, own_images, say_endings
+from engine.listing import Identity, Listing, count, folders_in, list_images, own_images, say_endings
 from engine.numbers import READERS
 
 from .files import FileDataset
@@ -65,7 +66,10 @@ class ImageFolder(FileDataset):
         labels = np.repeat(np.arange(len(classes)), [len(listing.images) for listing in listings])
         check_inside(self.folder, paths)
         if not paths:
-            raise UserError(f"the class folders of {self.folder.absolute()} have no images ({say_endings()})")
+            raise UserError(
+                f"the class folders of {self.folder.absolute()} have no images ({say_endings(self.also)}); "
+                f"{self.passed_over or 'they are empty'}"
+            )
         self.held_out = ""
         if not layout.splits:
             marked = _held_out(labels, val_fraction)
@@ -87,51 +91,56 @@ class ImageFolder(FileDataset):
 
     def _list(self, classes: Sequence[str]) -> List[Listing]:
         """Lists the pictures of each class, each picture once, and notes what is left out."""
-        listings: List[Listing] = []
-        known: Dict[Identity, str] = {}
-        skipped = Listing()
-        repeated: List[Path] = []
-        for name in classes:
-            folder = self.folder / name
-            listing = list_images(folder, self.also) if folder.is_dir() else Listing()
-            skipped.skipped += listing.skipped
-            repeated += listing.repeated
-            elsewhere = [path for path, identity in listing.images.items() if known.setdefault(identity, name) != name]
-            if elsewhere:
-                other = known[listing.images[elsewhere[0]]]
-                self.notes.append(
-                    f"{len(elsewhere)} images of {name} are those of another class by a link, and left out, first "
-                    f"{elsewhere[0]}, which is one of {other}"
-                )
-                for path in elsewhere:
-                    del listing.images[path]
-            listings.append(listing)
+        folders = [self.folder / name for name in classes]
+        listings = [list_images(folder, self.also) if folder.is_dir() else Listing() for folder in folders]
+        self._share_out(classes, listings)
+        skipped = Listing(skipped=sum((listing.skipped for listing in listings), Counter()))
+        repeated = [path for listing in listings for path in listing.repeated]
         empty = [name for name, listing in zip(classes, listings) if not listing.images]
         if empty:
             self.notes.append(f"no images of {_first(empty)} are in {self.folder}")
-        if skipped.skipped:
-            self.notes.append(skipped.say_skipped())
+        self.passed_over = skipped.say_skipped()
+        if self.passed_over:
+            self.notes.append(self.passed_over)
         if repeated:
-            self.notes.append(f"{len(repeated)} further links to images that are there already, first {repeated[0]}")
+            self.notes.append(f"{count(len(repeated), 'link')} to images that are there already, first {repeated[0]}")
         loose = len(own_images(self.folder, self.also))
         if loose:
-            self.notes.append(f"{loose} images in {self.folder} lie beside the class folders and are not used")
+            self.notes.append(f"{count(loose, 'image')} in {self.folder} beside the class folders, not used")
         return listings
+
+    def _share_out(self, classes: Sequence[str], listings: Sequence[Listing]) -> None:
+        """Takes a picture that links put into several classes out of all but the one where it lies, or the first."""
+        owners: Dict[Identity, Path] = {}
+        for path, identity in ((path, identity) for one in listings for path, identity in one.images.items()):
+            other = owners.setdefault(identity, path)
+            if other != path and path.resolve() == self.folder.resolve() / path.relative_to(self.folder):
+                owners[identity] = path
+        for name, listing in zip(classes, listings):
+            elsewhere = [path for path, identity in listing.images.items() if owners[identity] != path]
+            if elsewhere:
+                first = owners[listing.images[elsewhere[0]]]
+                self.notes.append(
+                    f"{count(len(elsewhere), 'link')} in {name} left out: the images are in other classes, first "
+                    f"{elsewhere[0]}, which is {first}"
+                )
+            for path in elsewhere:
+                del listing.images[path]
 
     def describe(self) -> List[str]:
         """Says which folder serves as what, the classes found, and what is not used."""
-        count = self.total if self.held_out else len(self)
-        lines = [f"{self.split} images: {self.folder}, {count} in {_first(self.classes, 'classes')}{self.held_out}"]
-        if self.folder.name and self.split != "train" and not self.held_out:
-            counts = np.bincount(self.labels, minlength=len(self.classes))
-            lines = [f"{self.split} images: {self.folder}, {len(self)} in {np.count_nonzero(counts)} classes"]
+        where = f"{self.split} images: {self.folder}, "
+        if self.split == "train" or self.held_out:
+            total = self.total if self.held_out else len(self)
+            lines = [f"{where}{total} in {_first(self.classes)}{self.held_out}"]
+        else:
+            lines = [f"{where}{len(self)} in {count(len(np.unique(self.labels)), 'class')}"]
         return lines + [f"note: {note}" for note in self.notes]
 
 
-def _first(names: Sequence[str], unit: str = "class") -> str:
+def _first(names: Sequence[str]) -> str:
     """Names the first ten and a count."""
-    unit = unit if unit != "class" or len(names) == 1 else "classes"
-    return f"{len(names)} {unit}: {', '.join(names[:10])}{', ...' if len(names) > 10 else ''}"
+    return f"{count(len(names), 'class')}: {', '.join(names[:10])}{', ...' if len(names) > 10 else ''}"
 
 
 def _other(splits: Dict[str, Path], split: str, root: Path) -> Path:

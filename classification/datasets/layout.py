@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Collection, Dict, Iterable, List, Mapping, Optional, Tuple
 
 from engine.errors import UserError
-from engine.listing import folders_in, holds_images, own_images
+from engine.listing import count, folders_in, holds_images, own_images
 
 SPLITS = ("train", "val", "test")
 _ROLES = {
@@ -80,7 +80,7 @@ def find_layout(root: Path, splits: Optional[Mapping[str, str]] = None, also: Co
         )
     notes = [f"{path.name}/, which is beside the splits, is not used" for path in rest if inner[path] or loose[path]]
     stray = len(own_images(root, also))
-    return Layout(chosen, (*notes, *([f"{stray} images beside the splits are not used"] if stray else [])))
+    return Layout(chosen, (*notes, *([f"{count(stray, 'image')} beside the splits, not used"] if stray else [])))
 
 
 def _given(root: Path, splits: Mapping[str, str]) -> Dict[str, Path]:
