@@ -36,13 +36,13 @@ def complete(cfg: Config) -> Config:
         _take_numbers(cfg, channels)
     if model.get("num_classes") is None:
         first = next(_datasets(cfg))
-        takes_numbers = first.transform.type == "BandTransform"
+        takes_numbers = first.transform.get("type") == "BandTransform"
         model.num_classes = len(_build(first, NUMBERS if takes_numbers else None).classes)
     resolved = data_config(model.name, channels, model.get("img_size"))
     for dataset in _datasets(cfg):
         transform = dataset.transform
         for key, value in resolved.items():
-            if transform.type == "BandTransform" and key == "crop_mode":
+            if transform.get("type") == "BandTransform" and key == "crop_mode":
                 continue
             if transform.get("is_training") and key in ("crop_pct", "crop_mode"):
                 continue  # training crops at random
@@ -71,9 +71,9 @@ def data_config(name: str, in_chans: int = 3, img_size: Optional[int] = None) ->
 def _takes_numbers(cfg: Config, channels: int) -> bool:
     dataset = next(_datasets(cfg))
     transform = dataset.transform
-    if channels not in (1, 3) or transform.type == "BandTransform":
+    if channels not in (1, 3) or transform.get("type") == "BandTransform":
         return True
-    if transform.type != "TimmTransform" or not (transform.get("mean") and transform.get("std")):
+    if transform.get("type") != "TimmTransform" or not (transform.get("mean") and transform.get("std")):
         return False
     data = _build(dataset)
     return isinstance(data, FileDataset) and has_own_scale(data.paths[0])

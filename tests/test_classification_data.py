@@ -183,6 +183,8 @@ def test_split_folders_are_known_by_their_usual_names(tmp_path, names, serve):
         ("cat/train/1 cat/val/1 dog/train/1 dog/val/1", "cat holds train/, val/: splits are folders above"),
         ("train/cat/test/1 train/cat/train/1 train/dog/1 val/cat/1", "cat holds te?"),
         ("cat/x/training/1 cat/x/testing/1 dog/x/1", "cat/x holds"),
+        ("2021/cat/1 2021/dog/1 2022/cat/1 2022/dog/1", "2021/, 2022/, which hold the same sub-folders"),
+        ("fold_1/cat/1 fold_1/dog/1 fold_2/cat/1 fold_2/dog/1", "fold_1/, fold_2/, which hold the same sub-folders"),
         ("all/a/1 all/b/1", "two classes or more, found .'all'.; if its folders a, b are meant, name"),
     ],
 )
@@ -199,6 +201,8 @@ def test_what_looks_like_splits_and_is_not_is_refused_by_name(tmp_path, files, s
         "bullet_train/1 bullet_train/2 test_tube/1 test_tube/2",
         "valley/1 valley/2 trainer/1 trainer/2 devil/1 devil/2",
         "cat/day/1 cat/day/2 dog/day/1 dog/night/2",
+        "cat/2021/1 cat/2022/2 dog/2021/1 dog/2022/2",
+        "1/left/1 1/right/2 2/left/1 2/right/2",
         "vehicles/train/1 vehicles/car/1 tools/hammer/1 tools/saw/1",
         "shots.png/1 shots.png/2 b/1 b/2",
     ],
@@ -249,7 +253,8 @@ def test_a_rare_class_is_trained_on_and_not_held_out(tmp_path):
     train, val = ImageFolder(str(tmp_path), "train"), ImageFolder(str(tmp_path), "val")
     assert np.bincount(train.labels).tolist() == [1, 1, 1] and np.bincount(val.labels).tolist() == [1, 1]
     said = "\n".join(val.describe())
-    assert "5 in 3 classes: cat, dog, lynx, of which 2 (0.2 of each class) are held out" in said
+    assert "2 in 2 classes; these: of 5, 2 are held out, 0.2 of each class, the same every time" in said
+    assert "3 in 3 classes: cat, dog, lynx" in train.describe()[0]
     assert "one image only, which is trained on and not held out, have 1 class: lynx" in said
 
 

@@ -76,11 +76,8 @@ class ImageFolder(FileDataset):
             single = [classes[label] for label in np.flatnonzero(np.bincount(labels, minlength=len(classes)) == 1)]
             if single:
                 self.notes.append(f"one image only, which is trained on and not held out, have {_first(single)}")
-            self.held_out = (
-                f", of which {marked.sum()} ({val_fraction:g} of each class) are held out, the same every time, since "
-                "there are no split folders"
-            )
-            self.total = len(paths)
+            rule = f"held out, {val_fraction:g} of each class, the same every time, since there are no split folders"
+            self.held_out = f"of {len(paths)}, {marked.sum()} are {rule}"
             chosen = marked ^ (split == "train")
             paths, labels = [path for path, keep in zip(paths, chosen) if keep], labels[chosen]
             if not paths:
@@ -129,12 +126,12 @@ class ImageFolder(FileDataset):
 
     def describe(self) -> List[str]:
         """Says which folder serves as what, the classes found, and what is not used."""
-        where = f"{self.split} images: {self.folder}, "
-        if self.split == "train" or self.held_out:
-            total = self.total if self.held_out else len(self)
-            lines = [f"{where}{total} in {_first(self.classes)}{self.held_out}"]
+        where = f"{self.split} images: {self.folder}, {len(self)}"
+        if self.split == "train":
+            lines = [f"{where} in {_first(self.classes)}", *([f"note: {self.held_out}"] if self.held_out else [])]
         else:
-            lines = [f"{where}{len(self)} in {count(len(np.unique(self.labels)), 'class')}"]
+            found = count(len(np.unique(self.labels)), "class")
+            lines = [f"{where} in {found}{'; these: ' if self.held_out else ''}{self.held_out}"]
         return lines + [f"note: {note}" for note in self.notes]
 
 

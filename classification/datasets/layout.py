@@ -19,6 +19,9 @@ _ROLES = {
 # Words that stand beside those: `trainset`, `val_images`.
 _FILLERS = r"(?:set|data|dataset|split|images?|imgs?|pictures?|photos?|folder|dir)"
 
+# Years, and numbered parts, which are never classes where all hold the same sub-folders.
+_PART = re.compile(r"(?:(?:fold|part|split|subset|set|batch|run|cv)[\W_]*\d+)|(?:19|20)\d\d")
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -69,15 +72,19 @@ def find_layout(root: Path, splits: Optional[Mapping[str, str]] = None, also: Co
     if not chosen:
         return Layout({})
     if "train" not in chosen:
+        named = [path for path, role in roles.items() if role == "train"]
         raise UserError(
-            f"image folder {root.absolute()} has {_names(chosen.values())} but no folder to train on: name it train, "
-            "or say dataset.splits=dict(train=...)"
+            f"image folder {root.absolute()} has {_names(chosen.values())} but no folder to train on: "
+            + (f"{_names(named)} holds no sub-folders of images" if named else "name it train, ")
+            + ("" if named else "or say dataset.splits=dict(train=...)")
         )
     if len(chosen) == 1:
         raise UserError(
             f"image folder {root.absolute()} has {chosen['train'].name}/ but neither val/ nor test/ with sub-folders "
             "of images"
         )
+    if len({path.resolve() for path in chosen.values()}) < len(chosen):
+        raise UserError(f"{_names(chosen.values())} of {root.absolute()} are one folder, by a link")
     notes = [f"{path.name}/, which is beside the splits, is not used" for path in rest if inner[path] or loose[path]]
     stray = len(own_images(root, also))
     return Layout(chosen, (*notes, *([f"{count(stray, 'image')} beside the splits, not used"] if stray else [])))
@@ -118,6 +125,13 @@ def _refuse_lookalikes(
                 "what, dataset.splits=dict(train=..., val=...), where {} says that all folders are classes"
             )
         alike[left][role] = path
+    parts = [path for path in rest if inner[path] and not loose[path] and _PART.fullmatch(path.name.casefold())]
+    if len(parts) > 1 and set.intersection(*({sub.name for sub in inner[path]} for path in parts)):
+        raise UserError(
+            f"image folder {root.absolute()} has {_names(parts)}, which hold the same sub-folders and look like parts "
+            "of a set and not like classes: say which serves as what, dataset.splits=dict(train=..., val=...), where {} "
+            "says that all folders are classes"
+        )
     for folders in alike.values():
         if len(folders) > 1 and not chosen:
             raise UserError(

@@ -60,7 +60,7 @@ def test_plain_pictures_are_those_of_mmcv(tmp_path, settings):
         assert ours["img"].dtype == theirs["img"].dtype and ours["img_shape"] == theirs["img_shape"], path
         # Of a picture that only Pillow decodes, shades are taken out of colours and not out of the file.
         tolerance = 4 if path.name in ("cmyk.jpg", "rgb.bmp", "lossless.webp") else 0
-        assert ours["img"].astype(int) == pytest.approx(theirs["img"].astype(int), abs=tolerance), path
+        assert np.abs(ours["img"].astype(int) - theirs["img"].astype(int)).max() <= tolerance, path
         assert ours["ori_shape"] == theirs["ori_shape"] and ours["img"].flags.c_contiguous
 
 
