@@ -129,8 +129,8 @@ def _refuse_lookalikes(
     if len(parts) > 1 and set.intersection(*({sub.name for sub in inner[path]} for path in parts)):
         raise UserError(
             f"image folder {root.absolute()} has {_names(parts)}, which hold the same sub-folders and look like parts "
-            "of a set and not like classes: say which serves as what, dataset.splits=dict(train=..., val=...), where {} "
-            "says that all folders are classes"
+            "of a set and not like classes: say which serves as what, dataset.splits=dict(train=..., val=...), where "
+            "{} says that all folders are classes"
         )
     for folders in alike.values():
         if len(folders) > 1 and not chosen:
