@@ -114,9 +114,8 @@ def read_bands(path: Union[str, Path], channels: Optional[int] = None) -> np.nda
 
 
 def has_own_scale(path: Union[str, Path]) -> bool:
-    """Whether a picture holds floats beyond 0 to 1 whose range the file does not state."""
-    stored = _numbers(read_content(path), path, None)
-    return stored.low is None and not (stored.values.min() >= 0 and stored.values.max() <= 1)
+    """Whether a picture holds numbers, such as floats beyond 0 to 1, of which the file does not state the range."""
+    return not _numbers(read_content(path), path, None).is_scaled
 
 
 def wrong_bands(where: Union[str, Path], found: int, taken: int) -> UserError:
@@ -278,19 +277,21 @@ def _shades(stored: Numbers, path: Union[str, Path], background: Colour) -> Imag
     values = stored.values
     numbers.check_finite(values, path)
     low, high, source = stored.low, stored.high, stored.source
+    least, greatest = values.min(), values.max()
+    if not stored.is_scaled:
+        raise UserError(
+            f"image {path} holds {'floats' if low is None else values.dtype} from {least:g} to {greatest:g}, and the "
+            "file does not state what is black and white: of floats those from 0 to 1 are shades. Otherwise give mean "
+            "and std, in the numbers of the files, to the transform of the training data "
+            "(tools/measure_channels.py computes them)"
+        )
     if low is None:
-        low, high, source = 0.0, 1.0, "as floats from 0 to 1 are"
-        if values.size and not (values.min() >= 0 and values.max() <= 1):
-            raise UserError(
-                f"image {path} holds floats from {values.min():g} to {values.max():g}, whose range the file does not "
-                "state: of floats those from 0 to 1 are shades. For others give mean and std, in the numbers of the "
-                "files, to the transform of the training data (tools/measure_channels.py computes them)"
-            )
-        _tell(_FLOAT, f"{path} holds floats from {values.min():g} to {values.max():g}: 1 is read as white")
+        low, high = 0.0, 1.0
+        _tell(_FLOAT, f"{path} holds floats from {least:g} to {greatest:g}: 1 is read as white")
     elif values.dtype not in (np.uint8, np.bool_) or (low, high) != (0, 255 if values.dtype == np.uint8 else 1):
         _tell(
             _DEEP,
-            f"{path} holds {values.dtype} numbers from {values.min()} to {values.max()}: scaled to 8 bits from "
+            f"{path} holds {values.dtype} numbers from {least} to {greatest}: scaled to 8 bits from "
             f"{low:g} to {high:g}, by {source}; so are others of more than 8 bits",
         )
     parts = (values.astype(np.float64) - low) / (high - low)  # (H, W, bands), 0 to 1

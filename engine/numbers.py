@@ -52,6 +52,17 @@ class Numbers:
             return cls(values, limits.min, limits.max, f"its type {values.dtype}", alpha, limits.max)
         return cls(values, alpha=alpha, opaque=1)
 
+    @property
+    def is_scaled(self) -> bool:
+        """Whether it is known what black and white are: of floats where they are stated, or all lie in 0 to 1; of whole
+        numbers of 32 bits and more not where all would be one shade of their type's range.
+        """
+        least, greatest = float(self.values.min()), float(self.values.max())
+        if self.low is None:
+            return least >= 0 and greatest <= 1
+        is_long = self.values.dtype.itemsize >= 4 and self.source.startswith("its type")
+        return not is_long or least == greatest or greatest - least >= (self.high - self.low) / 255
+
     def stated(self, low: float, high: float, source: str) -> "Numbers":
         """Takes a range that a file states, where all of its values lie in it; else nothing is changed."""
         colours = self.values[..., :-1] if self.alpha else self.values
@@ -128,7 +139,7 @@ def has_numbers(content: bytes, image: Optional[Image.Image]) -> bool:
         return content[:4] in _TIFF
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
         return True
-    if image.format == "TIFF":
+    if image.format == "TIFF" and image.mode != "CMYK":  # whose upper eight bits Pillow keeps, as JPEG has them
         bits, kinds = image.tag_v2.get(258, (1,)), image.tag_v2.get(339, (1,))
         return max(bits) > 8 or any(kind != 1 for kind in kinds)
     return image.format == "PNG" and content[24] == 16
@@ -192,8 +203,9 @@ def _decode_tiff(content: bytes, image: Optional[Image.Image], channels: Optiona
         if values.ndim == 3 and values.shape[-1] > 1 and page.extrasamples:
             alpha = {1: "premultiplied", 2: "straight"}.get(int(page.extrasamples[-1]), "")
         numbers = _tiff_range(Numbers.of_type(values, alpha), page)
-        if photometric == _INK_ON_WHITE and numbers.low is not None:
-            total = np.array(numbers.low + numbers.high).astype(numbers.values.dtype)
+        if photometric == _INK_ON_WHITE:
+            low, high = (0, 1) if numbers.low is None else (numbers.low, numbers.high)
+            total = np.array(low + high).astype(numbers.values.dtype)
             numbers = replace(numbers, values=total - numbers.values)
     return numbers if not upright else replace(numbers, values=turn(numbers.values, held))
 
@@ -287,8 +299,10 @@ def check_finite(values: np.ndarray, name: Path) -> None:
     """Refuses what is no number.
 
     Raises:
-        UserError: There are NaN or infinite values.
+        UserError: There are NaN or infinite values, or none.
     """
+    if not values.size:
+        raise UserError(f"image {name} holds no pixels")
     if values.dtype.kind == "c":
         raise UserError(f"image {name} holds complex numbers")
     if values.dtype.kind == "f" and not np.isfinite(values).all():

@@ -107,6 +107,8 @@ DEEP = {
     "unsigned 32 bits": ("a.tif", tiff(deep(2**32 - 1, np.uint32))),
     "unsigned 64 bits": ("a.tif", tiff(deep(2**64 - 2**12, np.uint64))),
     "float32 to 1": ("a.tif", tiff(RAMP.astype("f4"))),
+    "floats, white is zero": ("a.tif", tiff((1 - RAMP).astype("f4"), photometric="miniswhite")),
+    "16-bit inks": ("a.tif", tiff(np.stack([*[deep(65535)[::-1, ::-1]] * 3, deep(0)], -1), photometric="separated")),
     "float64 to 1": ("a.tif", tiff(RAMP)),
     "float16 to 1": ("a.tif", tiff(RAMP.astype("f2"))),
     "pgm of 10 bits": ("a.pgm", pgm(1023)),
@@ -149,6 +151,7 @@ def test_what_cannot_be_shown_is_refused_by_name(tmp_path):
     holes = RAMP.astype("f4")
     holes[3, 4] = np.nan
     cases = {
+        "long.tif": (tiff(deep(60000, np.int32)), "holds int32 from 0 to 60000, .*measure_channels"),
         "nan.tif": (tiff(holes), "holds 1 values of 192 that are NaN"),
         "far.tif": (tiff((2000 * RAMP - 40).astype("f4")), "floats from -40 to 1960, .*measure_channels"),
         "bands.tif": (tiff(np.zeros((12, 16, 7), "u1"), planarconfig="contig"), "has 7 bands.*in_chans=7"),
