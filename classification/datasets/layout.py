@@ -168,7 +168,7 @@ def check_inside(folder: Path, images: Iterable[Path]) -> None:
         UserError: A folder below it has sub-folders that are named as two splits or more.
     """
     inside: Dict[Path, Dict[str, str]] = defaultdict(dict)
-    for parent in {image.parent for image in images}:
+    for parent in sorted({image.parent for image in images}):
         for path in (parent, *parent.parents):
             if path == folder or path.parent == folder:
                 break
@@ -178,7 +178,7 @@ def check_inside(folder: Path, images: Iterable[Path]) -> None:
     for path, names in sorted(inside.items()):
         if len(names) > 1:
             raise UserError(
-                f"folder {path.absolute()} holds {_names(names.values())}: splits are folders above those of the "
+                f"folder {path.absolute()} holds {_names(sorted(names.values()))}: splits are folders above those of the "
                 f"classes, as train/{path.name}/ and val/{path.name}/"
             )
 
