@@ -83,7 +83,7 @@ class LoadUprightImage(LoadImageFromFile):
     def _decoded(self, content: bytes, path: str, flag: str) -> np.ndarray:
         pixels = mmcv.imfrombytes(content, flag=flag, backend=self.imdecode_backend)
         if pixels is None:
-            raise UserError(f"cannot read image {path}: it is damaged or no picture")
+            raise images.damaged(path, f"by {self.imdecode_backend}")
         return pixels
 
     def __repr__(self) -> str:

@@ -172,7 +172,7 @@ def decode_image(
             picture = Image.fromarray(numbers.turn(np.asarray(picture), {6: 8, 8: 6}.get(held, held)))
         return picture
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, ...
-        raise UserError(f"cannot read image {path}: {error or type(error).__name__}") from error
+        raise damaged(path, error) from error
 
 
 def open_image(content: bytes, path: Union[str, Path]) -> Optional[Image.Image]:
@@ -186,8 +186,13 @@ def open_image(content: bytes, path: Union[str, Path]) -> Optional[Image.Image]:
     except Exception as error:
         if numbers.has_numbers(content, None):
             return None
-        say = "it is no picture of a known format" if isinstance(error, Image.UnidentifiedImageError) else error
-        raise UserError(f"cannot read image {path}: {say}") from error
+        say = "no known format" if isinstance(error, Image.UnidentifiedImageError) else error
+        raise damaged(path, say) from error
+
+
+def damaged(path: Union[str, Path], why: object) -> UserError:
+    """Makes the error of a file that no decoder takes."""
+    return UserError(f"cannot read image {path}: it is damaged or no picture ({why or type(why).__name__})")
 
 
 def is_plain(image: Optional[Image.Image], content: bytes) -> bool:

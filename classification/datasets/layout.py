@@ -178,8 +178,8 @@ def check_inside(folder: Path, images: Iterable[Path]) -> None:
     for path, names in sorted(inside.items()):
         if len(names) > 1:
             raise UserError(
-                f"folder {path.absolute()} holds {_names(sorted(names.values()))}: splits are folders above those of the "
-                f"classes, as train/{path.name}/ and val/{path.name}/"
+                f"folder {path.absolute()} holds {_names(sorted(names.values()))}: splits are folders above those of "
+                f"the classes, as train/{path.name}/ and val/{path.name}/"
             )
 
 
