@@ -60,7 +60,7 @@ def draw_mistakes(evaluation: Evaluation, dataset: Any, path: Path, count: int =
 
     Args:
         evaluation: What the model said.
-        dataset: Where its indices point to; has `image`.
+        dataset: Where its indices point to; has `picture`.
         path: Where to save.
         count: At most so many.
     """
@@ -74,7 +74,7 @@ def draw_mistakes(evaluation: Evaluation, dataset: Any, path: Path, count: int =
     figure.suptitle(f"{many} in {len(evaluation.labels)} images" + (", the surest first" if len(wrong) > 1 else ""))
     grid = np.atleast_1d(figure.subplots(rows, columns)).reshape(-1)
     for axes, number in zip(grid, shown, strict=False):
-        _show(axes, dataset.image(int(evaluation.indices[number])))
+        _show(axes, dataset.picture(int(evaluation.indices[number])))
         true, given = (evaluation.classes[labels[number]] for labels in (evaluation.labels, evaluation.predictions))
         axes.set_title(f"is {shorten(true)}", fontsize=9, color=GREEN, pad=3)
         axes.set_xlabel(

@@ -17,6 +17,9 @@ from mmengine.runner import IterBasedTrainLoop
 from .errors import UserError, told_plainly
 
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
+LOADER = "LoadUprightImage"  # of this library, registered by `detection.loading`
+# What it takes the place of: mmcv's, under the names that configs know it by.
+_LOADERS = {f"{scope}LoadImageFromFile" for scope in ("", "mmcv.", "mmengine.", "mmdet.", "mmseg.", "mmcv.transforms.")}
 _EVALUATORS = ("val_evaluator", "test_evaluator")
 _MMSEG = ("mmsegmentation", "onedl-mmsegmentation")  # upstream's distribution, and that of the fork that is kept up
 
@@ -108,8 +111,8 @@ def nodes(value: Union[ConfigDict, list, Any]) -> Iterator[ConfigDict]:
 
 
 def complete(cfg: Config, package: str, check: str) -> Config:
-    """Checks the config of a detector or segmenter, and lets samples be drawn so that a resumed run goes on as the
-    first would have.
+    """Checks the config of a detector or segmenter, lets samples be drawn so that a resumed run goes on as the first
+    would have, and pictures be read as in all tasks.
 
     Args:
         cfg: Changed in place.
@@ -131,6 +134,7 @@ def complete(cfg: Config, package: str, check: str) -> Config:
     for dataset in datasets(cfg):
         _check_names(dataset)
     _seed_samples(cfg)
+    read_alike(cfg)
     cfg.custom_hooks = [*(cfg.get("custom_hooks") or []), dict(type=check)]
     return cfg
 
@@ -179,6 +183,20 @@ def _goes_by_iterations(loop: ConfigDict) -> bool:
     if kind is None:
         return "max_iters" in loop
     return issubclass(kind, IterBasedTrainLoop)
+
+
+def read_alike(part: Any) -> None:
+    """Lets pictures be read by the one reader of all tasks: `LOADER` in place of mmcv's.
+
+    Args:
+        part: A config or a part of it, such as a pipeline, changed in place.
+    """
+    for node in nodes(part._cfg_dict if isinstance(part, Config) else part):
+        kind = node.get("type")
+        if isinstance(kind, type):  # of a config in mmengine's new style
+            kind = f"{kind.__module__.split('.')[0]}.{kind.__name__}"
+        if kind in _LOADERS:
+            node["type"] = LOADER
 
 
 def metainfo(dataset: ConfigDict, scope: str) -> Dict[str, Any]:

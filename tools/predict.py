@@ -14,7 +14,7 @@ from tasks import complete, import_of, task_of
 import backbones  # noqa: F401  registers the models
 from engine import UserError, checkpoint
 from engine.config import load
-from engine.images import find_images
+from engine.images import check_colour, find_images
 
 
 def main(arguments: Optional[List[str]] = None) -> List[Any]:
@@ -36,6 +36,13 @@ def main(arguments: Optional[List[str]] = None) -> List[Any]:
     parser.add_argument("--config", help="the config that a checkpoint of mmdet or mmseg belongs to; ours know theirs")
     parser.add_argument("--topk", type=int, default=5, help="classes a picture, of a classifier")
     parser.add_argument("--threshold", type=float, default=0.5, help="least score of an object, of a detector")
+    parser.add_argument(
+        "--background",
+        nargs=3,
+        type=int,
+        metavar=("R", "G", "B"),
+        help="colour under transparent pixels, 0 to 255 each; that of the training by default",
+    )
     parser.add_argument("--out-dir", default="predictions", help="where the annotated pictures go")
     args = parser.parse_args(arguments)
 
@@ -80,6 +87,8 @@ def trained_for(model: str) -> str:
 def classifier(args: argparse.Namespace, cfg: Optional[Config]) -> Callable[[Path, Path], Any]:
     """Returns what classifies one picture, prints a line and draws it."""
     predictor = import_of("classification", "predictor").Predictor.load(args.model, args.name)
+    if args.background:
+        predictor.background = check_colour(args.background)
     draw = import_of("classification", "pictures").draw_prediction
 
     def predict(path: Path, out: Path) -> Any:
@@ -94,6 +103,8 @@ def classifier(args: argparse.Namespace, cfg: Optional[Config]) -> Callable[[Pat
 def detector(args: argparse.Namespace, cfg: Optional[Config]) -> Callable[[Path, Path], Any]:
     """Returns what finds the objects in one picture, prints a line and draws it."""
     predictor = import_of("detection", "predictor").Predictor.load(args.model, complete(cfg) if cfg else None)
+    if args.background:
+        predictor.lay_on(check_colour(args.background))
     draw = import_of("detection", "pictures").draw_detections
 
     def predict(path: Path, out: Path) -> Any:
@@ -109,6 +120,8 @@ def detector(args: argparse.Namespace, cfg: Optional[Config]) -> Callable[[Path,
 def segmenter(args: argparse.Namespace, cfg: Optional[Config]) -> Callable[[Path, Path], Any]:
     """Returns what segments one picture, prints a line and draws it."""
     predictor = import_of("segmentation", "predictor").Predictor.load(args.model, complete(cfg) if cfg else None)
+    if args.background:
+        predictor.lay_on(check_colour(args.background))
     pictures = import_of("segmentation", "pictures")
 
     def predict(path: Path, out: Path) -> Any:

@@ -4,8 +4,10 @@ from typing import Any
 
 from mmengine.registry import HOOKS
 
+from engine.config import plain
 from engine.errors import UserError
 from engine.hooks import DescribeHook
+from engine.images import WHITE
 from engine.models import bare
 
 
@@ -31,6 +33,7 @@ class DescribeClassifierHook(DescribeHook):
         self.known = {
             "task": self.task,
             "model": model.spec,
-            "transform": {key: value for key, value in loader.dataset.transform.to_dict().items() if key != "type"},
+            "transform": plain(loader.dataset.transform),
+            "background": list(loader.dataset.get("background", WHITE)),
             "classes": list(runner.train_dataloader.dataset.classes),
         }

@@ -6,7 +6,6 @@ from typing import Any, Dict, Optional
 from mmengine.registry import HOOKS
 
 from engine.hooks import ScenesHook
-from engine.images import read_upright
 
 from ..pictures import Detections, Scene, draw_scenes
 
@@ -34,7 +33,7 @@ class DetectionsHook(ScenesHook):
         # Test-time augmentation leaves the annotations as they are in the first of its views.
         is_turned = sample.metainfo.get("flip", False)
         there = Detections.of(sample.gt_instances) if "gt_instances" in sample and not is_turned else None
-        return Scene(read_upright(Path(sample.img_path)), found, there)
+        return Scene(self.read(sample.img_path), found, there)
 
     def draw(self, meta: Dict[str, Any], folder: Path) -> None:
         """Draws `detections.png`."""

@@ -56,6 +56,7 @@ class ConsoleHook(Hook):
             + (f" in each of {runner.world_size} processes" if runner.distributed else ""),
             soft_wrap=True,
         )
+        self._describe(loop.dataloader, getattr(runner._val_loop, "dataloader", None))
         if self.console.is_terminal:
             columns = (
                 TextColumn("{task.description}", markup=False),
@@ -67,6 +68,17 @@ class ConsoleHook(Hook):
             self.task = self.bar.add_task("", total=progress.window, say="")
             self.bar.start()
             atexit.register(self.bar.stop)  # an interrupted run would leave the terminal without a cursor
+
+    @master_only
+    def before_test(self, runner: Any) -> None:
+        """Says which pictures are evaluated."""
+        self._describe(runner.test_dataloader)
+
+    def _describe(self, *loaders: Any) -> None:
+        """Prints what data sets have to say, each line once."""
+        lines = [line for loader in loaders for line in getattr(getattr(loader, "dataset", None), "describe", list)()]
+        for line in dict.fromkeys(lines):
+            self.console.print(line, soft_wrap=True, markup=False)
 
     @master_only
     def before_train_epoch(self, runner: Any) -> None:

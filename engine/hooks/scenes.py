@@ -3,10 +3,14 @@
 from pathlib import Path
 from typing import Any, ClassVar, Dict, List, Optional, Sequence
 
+import numpy as np
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
 
 from ..best import Best
+from ..config import LOADER
+from ..images import displayed, read_upright
+from ..leaves import leaves
 from ..pictures import Drawing
 from ..progress import Progress
 
@@ -29,6 +33,10 @@ class ScenesHook(Hook):
         self.drawing = Drawing()
         self._forget()
 
+    def read(self, path: str) -> np.ndarray:
+        """Reads a picture (H, W, 3), red first, at its own size, as the data set reads it."""
+        return read_upright(path) if self.load is None else displayed(self.load({"img_path": path})["img"])
+
     def scene(self, sample: Any) -> Any:
         """Takes what is drawn out of a sample with its prediction; None where it holds nothing of the kind."""
         raise NotImplementedError
@@ -44,11 +52,11 @@ class ScenesHook(Hook):
 
     def before_val_epoch(self, runner: Any) -> None:
         """Forgets the last evaluation."""
-        self._forget()
+        self._forget(runner.val_dataloader.dataset)
 
     def before_test_epoch(self, runner: Any) -> None:
         """Forgets the last evaluation."""
-        self._forget()
+        self._forget(runner.test_dataloader.dataset)
 
     @master_only
     def after_val_iter(
@@ -79,12 +87,19 @@ class ScenesHook(Hook):
         """Draws always."""
         self._draw(runner, runner.test_dataloader)
 
-    def _forget(self) -> None:
+    def _forget(self, dataset: Any = None) -> None:
         self.scenes: List[Any] = []
         self.looked_at = 0
+        self.load = None if dataset is None else _loader_of(dataset)
 
     def _draw(self, runner: Any, loader: Any) -> None:
         folder = Path(runner.work_dir)
         if self.scenes:
             with self.drawing(folder / self.picture):
                 self.draw(loader.dataset.metainfo, folder)
+
+
+def _loader_of(dataset: Any) -> Any:
+    """The transform by which a data set reads pictures, None where it is not this library's."""
+    steps = getattr(getattr(next(leaves(dataset)), "pipeline", None), "transforms", ())
+    return next((step for step in steps if type(step).__name__ == LOADER), None)

@@ -6,7 +6,6 @@ from typing import Any, Dict, Optional
 from mmengine.registry import HOOKS
 
 from engine.hooks import ScenesHook
-from engine.images import read_upright
 
 from ..pictures import Scene, class_map, draw_scenes
 
@@ -29,7 +28,7 @@ class SegmentationsHook(ScenesHook):
         """Takes the picture at its own size, which is that of the maps, with what was predicted and what is there."""
         if "pred_sem_seg" not in sample:  # of a depth estimator
             return None
-        image = read_upright(Path(sample.img_path))
+        image = self.read(sample.img_path)
         there = class_map(sample.gt_sem_seg.data) if "gt_sem_seg" in sample else None
         if there is not None and there.shape != image.shape[:2]:  # loaded before the picture was resized
             there = None
