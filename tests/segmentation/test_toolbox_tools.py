@@ -44,7 +44,8 @@ tta_pipeline = [
     return config, folder / "run" / "iteration_4.pth", folder
 
 
-def test_print_config(trained, monkeypatch, capsys):
+def test_print_config(trained, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)  # mmseg's writes a file where it is called
     run(monkeypatch, "misc/print_config.py", trained[0])
     assert "TimmBackbone" in capsys.readouterr().out
 
