@@ -140,11 +140,19 @@ def read_content(path: Union[str, Path]) -> bytes:
     if Path(path).exists() and not Path(path).is_file():
         raise UserError(f"cannot read image {path}: it is no file")
     try:
-        content = Path(path).read_bytes()
+        return check_content(Path(path).read_bytes(), path)
     except OSError as error:
         raise UserError(f"cannot read image {path}: {error.strerror}") from error
+
+
+def check_content(content: bytes, path: Union[str, Path]) -> bytes:
+    """Refuses an empty file.
+
+    Raises:
+        UserError: It is one.
+    """
     if not content:
-        raise UserError(f"cannot read image {path}: it is an empty file")
+        raise UserError(f"cannot read image {path}: it is an empty file (`find FOLDER -size 0` tells which)")
     return content
 
 
@@ -192,7 +200,10 @@ def open_image(content: bytes, path: Union[str, Path]) -> Optional[Image.Image]:
 
 def damaged(path: Union[str, Path], why: object) -> UserError:
     """Makes the error of a file that no decoder takes."""
-    return UserError(f"cannot read image {path}: it is damaged or no picture ({why or type(why).__name__})")
+    return UserError(
+        f"cannot read image {path}: it is damaged or no picture; replace it, or take it out of the data set "
+        f"({why or type(why).__name__})"
+    )
 
 
 def is_plain(image: Optional[Image.Image], content: bytes) -> bool:

@@ -158,7 +158,7 @@ def test_what_cannot_be_shown_is_refused_by_name(tmp_path):
         "complex.tif": (tiff(RAMP.astype("c8")), "complex"),
         "lab.tif": (lambda path: tifffile.imwrite(path, np.zeros((8, 8, 3), "u2"), photometric="cielab"), "CIELAB"),
         "empty.jpg": (lambda path: path.write_bytes(b""), "empty file"),
-        "text.jpg": (lambda path: path.write_text("no picture"), "damaged or no picture .no known format"),
+        "text.jpg": (lambda path: path.write_text("no picture"), "damaged or no picture; .*no known format"),
         "absent.jpg": (lambda path: None, "No such file"),
         "folder.png": (lambda path: path.mkdir(), "no file"),
         "pipe.png": (os.mkfifo, "no file"),
