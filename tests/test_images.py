@@ -238,6 +238,12 @@ def test_orientation_is_heeded_once_in_every_format(tmp_path, ending, held):
     assert read_bands(path).shape[:2] == seen.shape
 
 
+@pytest.mark.parametrize("damage", [b"Exif\0\0no tags", b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12\x01\x03\0"])
+def test_a_picture_whose_exif_is_damaged_is_read_as_it_lies(tmp_path, damage):
+    Image.fromarray(EXPECTED.astype(np.uint8)).resize((48, 32)).save(tmp_path / "a.jpg", exif=damage)
+    assert read_image(tmp_path / "a.jpg").size == (48, 32) and read_bands(tmp_path / "a.jpg").shape == (32, 48, 1)
+
+
 def test_other_colours_and_frames_are_read(tmp_path):
     red = Image.new("RGB", (8, 6), (220, 30, 20))
     for mode, ending in (("CMYK", "jpg"), ("CMYK", "tif"), ("YCbCr", "jpg"), ("YCbCr", "tif"), ("P", "png")):
