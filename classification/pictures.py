@@ -60,7 +60,7 @@ def draw_mistakes(evaluation: Evaluation, dataset: Any, path: Path, count: int =
 
     Args:
         evaluation: What the model said.
-        dataset: Where its indices point to; has `picture`.
+        dataset: Where its indices point to; has `image`, or `picture` where that is not one.
         path: Where to save.
         count: At most so many.
     """
@@ -73,8 +73,9 @@ def draw_mistakes(evaluation: Evaluation, dataset: Any, path: Path, count: int =
     many = "1 mistake" if len(wrong) == 1 else f"{len(wrong)} mistakes"
     figure.suptitle(f"{many} in {len(evaluation.labels)} images" + (", the surest first" if len(wrong) > 1 else ""))
     grid = np.atleast_1d(figure.subplots(rows, columns)).reshape(-1)
+    look = getattr(dataset, "picture", dataset.image)  # of numbers there is no picture but one made for people
     for axes, number in zip(grid, shown, strict=False):
-        _show(axes, dataset.picture(int(evaluation.indices[number])))
+        _show(axes, look(int(evaluation.indices[number])))
         true, given = (evaluation.classes[labels[number]] for labels in (evaluation.labels, evaluation.predictions))
         axes.set_title(f"is {shorten(true)}", fontsize=9, color=GREEN, pad=3)
         axes.set_xlabel(

@@ -60,9 +60,7 @@ class LoadUprightImage(LoadImageFromFile):
             content = fileio.FileClient.infer_client(self.file_client_args, path).get(path)
         else:
             content = fileio.get(path, backend_args=self.backend_args)
-        if not content:
-            raise UserError(f"cannot read image {path}: it is an empty file")
-        return content
+        return images.check_content(content, path)
 
     def _pixels(self, content: bytes, path: str) -> np.ndarray:
         if self.color_type == "unchanged" or self.imdecode_backend == "tifffile":

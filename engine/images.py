@@ -4,12 +4,13 @@ import io
 import logging
 import mmap
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 from mmengine.logging import MMLogger
-from PIL import Image, ImageOps
+from PIL import Image
 
 from . import numbers
 from .errors import UserError
@@ -140,11 +141,19 @@ def read_content(path: Union[str, Path]) -> bytes:
     if Path(path).exists() and not Path(path).is_file():
         raise UserError(f"cannot read image {path}: it is no file")
     try:
-        content = Path(path).read_bytes()
+        return check_content(Path(path).read_bytes(), path)
     except OSError as error:
         raise UserError(f"cannot read image {path}: {error.strerror}") from error
+
+
+def check_content(content: bytes, path: Union[str, Path]) -> bytes:
+    """Refuses an empty file.
+
+    Raises:
+        UserError: It is one.
+    """
     if not content:
-        raise UserError(f"cannot read image {path}: it is an empty file")
+        raise UserError(f"cannot read image {path}: it is an empty file (`find FOLDER -size 0` tells which)")
     return content
 
 
@@ -163,14 +172,9 @@ def decode_image(
     if image is None or numbers.has_numbers(content, image):
         return _shades(_numbers(content, path, None, upright), path, background)
     try:
-        held = numbers.orientation(image)
-        image.load()
-        if upright:
-            return _on_background(ImageOps.exif_transpose(image), background)
+        held = _load(image, upright)
         picture = _on_background(image, background)
-        if image.format == "TIFF":  # Pillow has turned it
-            picture = Image.fromarray(numbers.turn(np.asarray(picture), {6: 8, 8: 6}.get(held, held)))
-        return picture
+        return picture if held == 1 else Image.fromarray(numbers.turn(np.asarray(picture), held))
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, ...
         raise damaged(path, error) from error
 
@@ -192,7 +196,10 @@ def open_image(content: bytes, path: Union[str, Path]) -> Optional[Image.Image]:
 
 def damaged(path: Union[str, Path], why: object) -> UserError:
     """Makes the error of a file that no decoder takes."""
-    return UserError(f"cannot read image {path}: it is damaged or no picture ({why or type(why).__name__})")
+    return UserError(
+        f"cannot read image {path}: it is damaged or no picture; replace it, or take it out of the data set "
+        f"({why or type(why).__name__})"
+    )
 
 
 def is_plain(image: Optional[Image.Image], content: bytes) -> bool:
@@ -244,12 +251,22 @@ def _numbers(content: bytes, path: Union[str, Path], channels: Optional[int], up
         image = open_image(content, path)
         if numbers.has_numbers(content, image):
             return numbers.decode(content, image, channels, upright)
-        image.load()
-        return _pillow_numbers(ImageOps.exif_transpose(image) if upright else image, channels)
+        held = _load(image, upright)
+        stored = _pillow_numbers(image, channels)
+        return replace(stored, values=numbers.turn(stored.values, held))
     except UserError:
         raise
     except Exception as error:
         raise UserError(f"cannot read image {path}: {error or type(error).__name__}") from error
+
+
+def _load(image: Image.Image, upright: bool) -> int:
+    """Decodes a picture, and says how it has yet to be turned; Pillow turns a TIFF itself."""
+    held = numbers.orientation(image)
+    image.load()
+    if image.format == "TIFF":
+        return 1 if upright else {6: 8, 8: 6}.get(held, held)
+    return held if upright else 1
 
 
 def _pillow_numbers(image: Image.Image, channels: Optional[int]) -> Numbers:

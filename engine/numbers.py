@@ -172,8 +172,12 @@ def decode(
 
 
 def orientation(image: Image.Image) -> int:
-    """How the camera was held, by EXIF or XMP: 1 to 8, 1 for upright; see `turn`."""
-    return image.getexif().get(_ORIENTATION, 1)
+    """How the camera was held, by EXIF or XMP: 1 to 8, 1 for upright, also where that is damaged; see `turn`."""
+    try:
+        held = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # Pillow raises SyntaxError, struct.error, KeyError, ... of what cameras and editors write
+        return 1
+    return held if held in range(1, 9) else 1
 
 
 def _decode_tiff(content: bytes, image: Optional[Image.Image], channels: Optional[int], upright: bool) -> Numbers:
