@@ -8,7 +8,7 @@ sequence (B, 1 + N, C). A family gives a stem, blocks and a head; all else is he
 import logging
 import math
 import re
-from typing import Any, Dict, List, Optional, Sequence, Set, Tuple, Union
+from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple, Union
 
 import torch
 import torch.nn as nn
@@ -19,7 +19,9 @@ from timm.models._features import feature_take_indices
 from timm.models._input import update_model_input_size
 
 from .layers import PositionEmbedding, SpectralGating, check_image_size, resample_grid, resample_spectrum, token_grid
-from .weights import unwrap
+from .weights import some_names, trunk_weights
+
+torch.fx.wrap("check_image_size")  # a tracer has no sizes to compare
 
 _logger = logging.getLogger(__name__)
 
@@ -119,7 +121,7 @@ class Backbone(nn.Module):
 
     def forward_stem(self, x: torch.Tensor):  # its type is that of _embed, which TorchScript finds out by itself
         """Images (B, in_chans, H, W) to what the first unit takes, mostly a map (B, H', W', C')."""
-        # Checked here, whatever a family embeds: torch.fx wraps functions only where the root's forward was defined.
+        # Checked here, whatever a family embeds: torch.fx wraps the function in this module alone.
         return self._embed(check_image_size(x, self.least_size))
 
     def _embed(self, x: torch.Tensor) -> torch.Tensor:
@@ -429,7 +431,8 @@ class ClassTokenTrunk(Isotropic):
         Args:
             x: Images (B, in_chans, H, W).
             indices: The last n if an int, all if None, else their indices.
-            return_prefix_tokens: Return pairs of a map and its class tokens (B, P, C), P = 0 where there is none yet.
+            return_prefix_tokens: Return pairs of a map and its class tokens (B, P, C), P = `num_prefix_tokens`; before
+                the class token joins, as it will join.
             norm: Apply the final norm to maps and class tokens.
             stop_early: Compute no further than the last map asked for.
             output_fmt: Layout of the maps, "NCHW", "NHWC" or "NLC".
@@ -572,30 +575,28 @@ class Pyramid(Backbone):
 # Checkpoints ---------------------------------------------------------------------------------------------------------
 
 
+_HEADS = ("head", "aux_head")
+_BEFORE_HEAD = ("norm", "pool", "fc_norm")  # what maps don't need either, so that a detector may lack it
+
+
 def unwrap_state_dict(checkpoint_dict: Dict[str, Any]) -> Dict[str, torch.Tensor]:
-    """The state dict in a checkpoint file, whichever of the usual wrappers it has, without a `module.` prefix: the
-    averaged weights where there are such, and a detector's or segmenter's backbone alone, without its prefix.
+    """The state dict in a checkpoint file, whichever of the usual wrappers it has: the averaged weights where there are
+    such, and of a detector, a segmenter or this library's classifier the trunk alone, see `trunk_weights`.
     """
-    state_dict = {name.removeprefix("module."): value for name, value in unwrap(checkpoint_dict).items()}
-    prefix = "backbone."
-    backbone = {name.removeprefix(prefix): value for name, value in state_dict.items() if name.startswith(prefix)}
-    return backbone or state_dict
+    weights = trunk_weights(checkpoint_dict)
+    return {name: value for name, value in weights.items() if not name.startswith("out_norms.")}
 
 
-def keep_new(state_dict: Dict[str, torch.Tensor], model: Backbone, *parts: str) -> Dict[str, torch.Tensor]:
-    """Complete a state dict that lacks whole parts, as a detector's backbone lacks a classifier, with the model's own.
-
-    Args:
-        state_dict: Tensors by the names of `model`.
-        model: The model that will load them.
-        parts: Names of modules that may be missing. Of each that is, a warning says so.
+def _keep_new(state_dict: Dict[str, torch.Tensor], model: Backbone) -> None:
+    """Complete a trunk's state dict with the classifier that `model` was created with, and with what stands before it.
+    A model that has no classifier either is given nothing: timm does not ask for its other parts then.
     """
-    for part in parts:
-        own = model.get_submodule(part).state_dict(prefix=f"{part}.")
-        if own and not own.keys() & state_dict.keys():
+    for part, module in model.named_children():
+        own = module.state_dict(prefix=f"{part}.")
+        if part in (*_HEADS, *_BEFORE_HEAD) and own and not own.keys() & state_dict.keys():
             _logger.warning("the checkpoint has no %s, the model keeps its new one", part)
-            state_dict.update(own)
-    return state_dict
+            if model.num_classes:
+                state_dict.update(own)
 
 
 def architecture(model: nn.Module) -> str:
@@ -669,14 +670,42 @@ def source_grid(state_dict: Dict[str, torch.Tensor], num_tokens: int, grid_size:
     return side, side
 
 
-def check_fits(state_dict: Dict[str, torch.Tensor], model: Backbone) -> Dict[str, torch.Tensor]:
-    """Return `state_dict`, or raise ValueError if most of it belongs to another model.
+def check_fits(
+    state_dict: Dict[str, torch.Tensor],
+    model: Backbone,
+    explain: Optional[Callable[[Dict[str, torch.Tensor], Any], None]] = None,
+) -> Dict[str, torch.Tensor]:
+    """Return `state_dict`, or raise ValueError if most of it belongs to another model or parts of it are missing.
 
-    A few tensors may differ: another number of classes or input channels is adapted by timm.
+    A few shapes may differ: another number of classes or input channels is adapted by timm. A detector's backbone has
+    no classifier, and may lack the norm before it: the model keeps those it was created with, and a warning says so.
+
+    Args:
+        state_dict: Tensors by the names of `model`.
+        model: The model that will load them.
+        explain: Is called with both if most fits; it may raise a ValueError that says more than what is missing.
     """
     own = model.state_dict()
     wrong = [name for name, value in own.items() if name not in state_dict or state_dict[name].shape != value.shape]
     if len(wrong) <= len(own) // 2:
+        if explain is not None:
+            explain(state_dict, model)
+        has_head = any(name.split(".")[0] in _HEADS for name in state_dict)
+        allowed = _HEADS if has_head else (*_HEADS, *_BEFORE_HEAD)
+        missing = [
+            name
+            for name in wrong
+            if name not in state_dict
+            and name.split(".")[0] not in allowed
+            and not name.endswith("num_batches_tracked")  # a count that nothing reads
+        ]
+        if missing:
+            raise ValueError(
+                f"the checkpoint has only a part of {architecture(model)}: {len(missing)} of its {len(own)} tensors "
+                f"are missing, {some_names(missing)}"
+            )
+        if not has_head:
+            _keep_new(state_dict, model)
         return state_dict
     name = wrong[0]
     expected = f"{name!r} of shape {tuple(own[name].shape)}"

@@ -130,13 +130,16 @@ class ConViT(ClassTokenTrunk):
                 x = checkpoint(block, x)
             else:
                 x = block(x)
-        return self.norm(self._tap(x))
+        if len(self.blocks) <= self.local_up_to_layer:  # no class token has joined, and there is none
+            x = x.flatten(1, 2)
+        return self.norm(x)
 
     def _run_unit(self, index: int, state: torch.Tensor) -> torch.Tensor:
         return super()._run_unit(index, self._join_class_token(state) if index == self.local_up_to_layer else state)
 
     def _tap(self, state: torch.Tensor) -> torch.Tensor:
-        return state.flatten(1, -2)  # a map still, before the class token joins
+        # A map still, before the class token joins: a tap has it as it will join.
+        return self._join_class_token(state) if state.dim() == 4 else state
 
     @torch.jit.ignore
     def prune_intermediate_layers(

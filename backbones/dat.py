@@ -27,7 +27,6 @@ from .backbone import (
     check_fits,
     check_per_stage,
     join_projections,
-    keep_new,
     rename,
     unwrap_state_dict,
 )
@@ -44,6 +43,8 @@ from .layers import (
 )
 from .layers.deformable import SampledAttention, resample_table
 from .registry import register_variants
+
+torch.fx.wrap("pad_to_multiple")  # a tracer has no sizes to compare
 
 __all__ = ["DAT", "BlockAttention"]
 
@@ -340,7 +341,7 @@ def checkpoint_filter_fn(state_dict: Dict[str, Any], model: nn.Module) -> Dict[s
     """
     state_dict = unwrap_state_dict(state_dict)
     if "patch_proj.0.weight" in state_dict:
-        state_dict = keep_new(_convert(state_dict), model, "norm", "head")
+        state_dict = _convert(state_dict)
     _check_kind(state_dict, model)
     for name, own in model.state_dict().items():
         if name.endswith("relative_position_bias") and name in state_dict:

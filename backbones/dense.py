@@ -6,9 +6,10 @@ maps = backbone(images)  # (B, C, H / 4, W / 4), (B, C', H / 8, W / 8), ...
 
 import difflib
 import inspect
+import logging
 import re
 from pathlib import Path
-from typing import Any, Dict, List, Literal, Optional, Sequence, Set, Tuple, Union
+from typing import Any, Dict, List, Literal, NamedTuple, Optional, Sequence, Set, Tuple, Union
 
 import timm
 import torch
@@ -19,9 +20,25 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from .backbone import Backbone
 from .registry import list_models
-from .weights import load_trunk, read_checkpoint, trunk_weights
+from .weights import load_trunk, read_checkpoint, some_names, trunk_weights
+
+_logger = logging.getLogger(__name__)
 
 OUT_NORMS = (None, "final", "new")
+
+
+class Loaded(NamedTuple):
+    """What a backbone took of the weights it was given.
+
+    Attributes:
+        taken: Names of its own tensors that have been loaded.
+        unneeded: Of the weights, those of parts that the whole model has and no map needs, and norms of other maps.
+        unknown: Others that were left over.
+    """
+
+    taken: List[str]
+    unneeded: List[str]
+    unknown: List[str]
 
 
 class DenseBackbone(nn.Module):
@@ -81,6 +98,7 @@ class DenseBackbone(nn.Module):
         self.name = name
         self.in_chans = in_chans
         self.norm_eval = norm_eval
+        self._kwargs = kwargs
 
         self.model = timm.create_model(
             name,
@@ -104,7 +122,7 @@ class DenseBackbone(nn.Module):
         if grad_checkpointing:
             self.model.set_grad_checkpointing(True)
         if pretrained and pretrained is not True:
-            self.load_weights(trunk_weights(read_checkpoint(pretrained)), pretrained)
+            self.load_file(read_checkpoint(pretrained), pretrained)
         self._depths = self._layers(coarse=False) if hasattr(self.model, "group_matcher") else None
         self.frozen_stages = frozen_stages
         self._freeze()
@@ -199,28 +217,59 @@ class DenseBackbone(nn.Module):
 
     # Weights ---------------------------------------------------------------------------------------------------------
 
-    def load_weights(self, weights: Dict[str, torch.Tensor], source: Union[str, Path]) -> None:
+    def load_file(self, checkpoint: Dict[str, Any], source: Union[str, Path]) -> None:
+        """Load the weights of a checkpoint, see `load_weights`; a warning names what is in it that this model does not
+        know.
+        """
+        unknown = self.load_weights(trunk_weights(checkpoint), source).unknown
+        if unknown:
+            norms = "; out_norm='new' takes its output norms" if unknown[0].startswith("out_norms.") else ""
+            _logger.warning("%s holds what %s does not have: %s%s", source, self.name, some_names(unknown), norms)
+
+    def load_weights(self, weights: Dict[str, torch.Tensor], source: Union[str, Path]) -> Loaded:
         """Load weights of the trunk, and of `out_norms` where they hold such.
 
         Args:
             weights: Tensors as `trunk_weights` finds them in a checkpoint.
             source: Where they come from, for messages.
 
+        Returns:
+            The names of what was loaded, which is the whole trunk, and of what was left over.
+
         Raises:
             ValueError: They are another model's or lack some.
         """
-        # DAT's published detectors call theirs so.
-        weights = {re.sub(r"^norms\.(\d+)\.norm\.", r"out_norms.\1.", name): value for name, value in weights.items()}
-        norms = {name: value for name, value in weights.items() if name.startswith("out_norms.")}
-        trunk = {name: value for name, value in weights.items() if name not in norms}
-        load_trunk(self.model, trunk, self.in_chans, source)
-        if norms and self.out_norms is not None:
+        place = {stage: number for number, stage in enumerate(self.out_indices)}
+        norms: Dict[str, torch.Tensor] = {}
+        trunk: Dict[str, torch.Tensor] = {}
+        unneeded = []
+        for name, value in weights.items():
+            published = re.match(r"norms\.(\d+)\.norm\.", name)  # DAT's detectors count theirs by stages
+            if name.startswith("out_norms."):
+                norms[name] = value
+            elif published is None:
+                trunk[name] = value
+            elif int(published[1]) in place:
+                norms[f"out_norms.{place[int(published[1])]}.{name[published.end() :]}"] = value
+            else:
+                unneeded.append(name)
+        left = load_trunk(self.model, trunk, self.in_chans, source)
+        taken = [f"model.{name}" for name in self.model.state_dict()]
+        if self.out_norms is None:
+            left += norms
+        elif norms:
             try:
                 self.out_norms.load_state_dict({name.removeprefix("out_norms."): norms[name] for name in norms})
             except RuntimeError as error:
                 raise ValueError(
                     f"the output norms of {source} are not those of {self.out_indices}: {error}"
                 ) from error
+            taken += norms
+        if left:
+            with torch.device("meta"):
+                whole = timm.create_model(self.name, in_chans=self.in_chans, **self._kwargs).state_dict()
+            unneeded += [name for name in left if name in whole]
+        return Loaded(taken, unneeded, [name for name in left if name not in unneeded])
 
 
 def check_name(name: str) -> None:

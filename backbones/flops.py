@@ -5,6 +5,10 @@
 
 One multiply-add is 1 MAC and 2 FLOPs here; "GFLOPs" in papers and the flops of fvcore, mmengine and timm are MACs.
 fvcore traces the model and attributes every operator to a module, `flop_handles` says what an operator costs.
+
+Tools that count by hooks on torch's own layers (torchinfo, ptflops, timm's profile scripts) see neither the Fourier
+transform and the filter of a spectral layer nor fused attention: of the 4.09 G multiply-adds of spectformer_h_s they
+find the 3.91 of linear layers and convolutions. `count` and `python tools/flops.py NAME` see all.
 """
 
 from __future__ import annotations
@@ -18,6 +22,9 @@ from typing import Literal
 
 import torch
 from torch import nn
+from torch._dynamo import OptimizedModule
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
 
 from backbones.flop_handles import ACTIVATIONS, HANDLES, PRODUCT_KINDS
 from backbones.layers.afno import AFNO
@@ -95,7 +102,8 @@ def count(
     for each image.
 
     Args:
-        model: Any module that takes one batch of images; its training mode is left as it was.
+        model: Any module that takes one batch of images; its training mode is left as it was. Of a wrapper, such as
+            torch.compile's or DistributedDataParallel, the module inside is counted.
         input_size: Channels, height and width in pixels.
         convention: "paper" counts what papers count: convolutions, matrix products, attention and Fourier transforms
             (with their complex products), no bias. "all" adds biases, norms, softmax, activation functions, resampling
@@ -114,6 +122,11 @@ def count(
     if len(input_size) != 3 or not all(isinstance(size, int) and size > 0 for size in input_size):
         raise ValueError(f"input_size is {input_size!r}, it has to be three positive numbers (channels, height, width)")
 
+    with _unwrapped(model) as model:
+        return _count(model, input_size, convention, as_executed)
+
+
+def _count(model: nn.Module, input_size: tuple[int, int, int], convention: str, as_executed: bool) -> Cost:
     image = _blank_image(model, input_size)
     analysis = JitModelAnalysis(model, image).set_op_handle(**HANDLES)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
@@ -149,6 +162,36 @@ def _blank_image(model: nn.Module, input_size: Sequence[int]) -> torch.Tensor:
     if anchor.is_meta:
         raise ValueError("the model lies on the meta device, where nothing can be traced; create it on another")
     return torch.zeros(1, *input_size, device=anchor.device, dtype=anchor.dtype)
+
+
+def _inside(model: nn.Module) -> nn.Module:
+    while isinstance(model, OptimizedModule | DataParallel | DistributedDataParallel | AveragedModel):
+        model = model._orig_mod if isinstance(model, OptimizedModule) else model.module
+    return model
+
+
+@contextmanager
+def _unwrapped(model: nn.Module) -> Iterator[nn.Module]:
+    """The module inside of wrappers, for the time of the context without compiled parts, which cannot be traced."""
+    model = _inside(model)
+    compiled_children = []
+    for parent in model.modules():
+        for name, child in parent.named_children():
+            if isinstance(child, OptimizedModule):
+                compiled_children.append((parent, name, child))
+    for parent, name, child in compiled_children:
+        parent.register_module(name, _inside(child))
+    # What module.compile() sets.
+    compiled_calls = [(module, module._compiled_call_impl) for module in model.modules() if module._compiled_call_impl]
+    for module, _ in compiled_calls:
+        module._compiled_call_impl = None
+    try:
+        yield model
+    finally:
+        for module, call in compiled_calls:
+            module._compiled_call_impl = call
+        for parent, name, child in compiled_children:
+            parent.register_module(name, child)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from timm.data import IMAGENET_INCEPTION_MEAN, IMAGENET_INCEPTION_STD
 from timm.layers import BatchNormAct2d, ConvNormAct, Mlp, calculate_drop_path_rates, trunc_normal_
-from timm.models import checkpoint, generate_default_cfgs, register_notrace_module
+from timm.models import checkpoint, generate_default_cfgs
 
 from .backbone import (
     Pyramid,
@@ -38,29 +38,36 @@ from .layers import (
     pad_to_multiple,
     token_grid,
 )
+from .layers.tracing import untraced
 from .registry import register_variants
 from .tnt import PixelProjection
+
+torch.fx.wrap("pad_to_multiple")  # a tracer has no sizes to compare
 
 __all__ = ["PyramidTNT"]
 
 SIDE = 4  # a patch has SIDE x SIDE words in every stage
 
-State = Tuple[torch.Tensor, torch.Tensor]  # words (B, H, W, 16, c) and patches (B, H, W, C)
+State = Tuple[torch.Tensor, torch.Tensor]  # patches (B, H, W, C), the features, and their words (B, H, W, 16, c)
 
 
-class WordsNorm(nn.LayerNorm):
-    """Layer norm of all words of a patch as one vector, (..., L, c) -> (..., L, c); its weight has L c values."""
+class WordsBlock(Block):
+    """Block whose norms take all words of a patch for one vector of L c channels, (..., L, c) -> (..., L, c). Arguments
+    as in Block.
+    """
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        words = F.layer_norm(x.flatten(-2), self.normalized_shape, self.weight, self.bias, self.eps)
-        return words.reshape(x.shape)
+    def _residuals(self, x: torch.Tensor) -> torch.Tensor:
+        normed = self.norm1(x.flatten(-2)).reshape(x.shape)
+        x = x + self.drop_path1(self.ls1(self.mixer(normed)))
+        normed = self.norm2(x.flatten(-2)).reshape(x.shape)
+        return x + self.drop_path2(self.ls2(self.mlp(normed)))
 
 
 class Stem(nn.Module):
     """Images to patches at stride 8 and the words in them, with their position within the patch: the paper's
     convolutional stem.
 
-    (B, in_chans, H, W) -> words (B, H / 8, W / 8, 16, inner_dim) and patches (B, H / 8, W / 8, dim), sides rounded up.
+    (B, in_chans, H, W) -> patches (B, H / 8, W / 8, dim) and words (B, H / 8, W / 8, 16, inner_dim), sides rounded up.
     Words are the positions of a map at stride 2, row by row; where patches reach over its edge, these are zeros.
 
     Args:
@@ -74,12 +81,13 @@ class Stem(nn.Module):
         dd = {"device": device, "dtype": dtype}
         self.side = SIDE
         self.conv = nn.Conv2d(in_chans, inner_dim * 2, 3, stride=2, padding=1, **dd)
-        self.bn = BatchNormAct2d(inner_dim * 2, **dd)
-        self.words = ConvNormAct(inner_dim * 2, inner_dim, 3, bias=True, **dd)
+        self.bn = BatchNormAct2d(inner_dim * 2, inplace=False, **dd)  # backward hooks refuse activations in place
+        conv_args = dict(bias=True, act_kwargs=dict(inplace=False), **dd)
+        self.words = ConvNormAct(inner_dim * 2, inner_dim, 3, **conv_args)
         self.patches = nn.Sequential(
-            ConvNormAct(inner_dim * 2, inner_dim * 4, 3, stride=2, bias=True, **dd),
-            ConvNormAct(inner_dim * 4, inner_dim * 8, 3, stride=2, bias=True, **dd),
-            ConvNormAct(inner_dim * 8, dim, 3, bias=True, **dd),
+            ConvNormAct(inner_dim * 2, inner_dim * 4, 3, stride=2, **conv_args),
+            ConvNormAct(inner_dim * 4, inner_dim * 8, 3, stride=2, **conv_args),
+            ConvNormAct(inner_dim * 8, dim, 3, **conv_args),
         )
         self.word_pos = nn.Parameter(torch.empty(1, SIDE**2, inner_dim, **dd))
         self.reset_parameters()
@@ -94,10 +102,10 @@ class Stem(nn.Module):
         words = pad_to_multiple(self.words(x), self.side).permute(0, 2, 3, 1)  # B H/2 W/2 c
         words = words.unflatten(2, (-1, self.side)).unflatten(1, (-1, self.side))  # B H/8 4 W/8 4 c
         words = words.transpose(2, 3).flatten(3, 4)  # B H/8 W/8 16 c
-        return words + self.word_pos.to(words.dtype), self.patches(x).permute(0, 2, 3, 1)
+        return self.patches(x).permute(0, 2, 3, 1), words + self.word_pos.to(words.dtype)
 
 
-@register_notrace_module  # an odd map is padded
+@untraced  # an odd map is padded
 class WordMerging(nn.Module):
     """The words of 2x2 neighbouring patches become those of one: norm, then a 3x3 convolution of stride 2 on the 8x8
     words, which sees nothing beyond them.
@@ -163,8 +171,8 @@ class Merging(nn.Module):
         self.patches = PatchMerging(*dims, device=device, dtype=dtype)
 
     def forward(self, state: State) -> State:
-        words, patches = state
-        return self.words(words), self.patches(patches)
+        patches, words = state
+        return self.patches(patches), self.words(words)
 
 
 class OuterBlock(Block):
@@ -189,7 +197,7 @@ class OuterBlock(Block):
 class PyramidTNTBlock(nn.Module):
     """One block of both transformers, as in TNT, or of the outer one alone.
 
-    ((B, H, W, 16, c), (B, H, W, C)) -> the same. Stochastic depth leaves the projection of words alone.
+    ((B, H, W, C), (B, H, W, 16, c)) -> the same. Stochastic depth leaves the projection of words alone.
 
     Args:
         dim: Channels C of a patch.
@@ -228,11 +236,11 @@ class PyramidTNTBlock(nn.Module):
         self.inner = None
         self.word_proj = None
         if inner_dim is not None:
-            self.inner = Block(
+            self.inner = WordsBlock(
                 mixer=GroupAttention(inner_dim, inner_num_heads, **attn_args),
                 mlp=Mlp(inner_dim, int(inner_dim * mlp_ratio), **mlp_args),
-                norm1=WordsNorm(SIDE**2 * inner_dim, **dd),
-                norm2=WordsNorm(SIDE**2 * inner_dim, **dd),
+                norm1=nn.LayerNorm(SIDE**2 * inner_dim, **dd),
+                norm2=nn.LayerNorm(SIDE**2 * inner_dim, **dd),
                 dim=inner_dim,
                 drop_path=drop_path,
                 **dd,
@@ -249,20 +257,20 @@ class PyramidTNTBlock(nn.Module):
         )
 
     def forward(self, state: State, bias: torch.Tensor) -> State:
-        words, patches = state
+        patches, words = state
         if self.inner is not None:
             words = self.inner(words)
             patches = patches + self.word_proj(words)
-        return words, self.outer(patches, bias)
+        return self.outer(patches, bias), words
 
 
 class PyramidTNTStage(nn.Module):
     """A stage of both transformers, whose blocks share one bias of the outer attention.
 
-    ((B, H, W, 16, c), (B, H, W, C)) -> the same at half the sides, rounded up, except in the first stage.
+    ((B, H, W, C), (B, H, W, 16, c)) -> the same at half the sides, rounded up, except in the first stage.
 
     Args:
-        downsample: From the previous stage's words and patches to this one's, None in the first stage.
+        downsample: From the previous stage's patches and words to this one's, None in the first stage.
         relative_pos: Bias for a grid of patches.
         blocks: Blocks of this stage.
     """
@@ -277,7 +285,7 @@ class PyramidTNTStage(nn.Module):
     def forward(self, state: State) -> State:
         if self.downsample is not None:
             state = self.downsample(state)
-        bias = self.relative_pos(state[1].shape[1], state[1].shape[2])
+        bias = self.relative_pos(state[0].shape[1], state[0].shape[2])
         for block in self.blocks:
             if self.grad_checkpointing and not torch.jit.is_scripting():
                 state = checkpoint(block, state, bias)
@@ -404,11 +412,11 @@ class PyramidTNT(Pyramid):
             nn.init.zeros_(module.bias)
 
     def _embed(self, x: torch.Tensor) -> State:
-        words, patches = self.patch_embed(x)
-        return words, self.pos_drop(self.pos_embed(patches))
+        patches, words = self.patch_embed(x)
+        return self.pos_drop(self.pos_embed(patches)), words
 
     def _tap(self, state: State) -> torch.Tensor:
-        return state[1]
+        return state[0]
 
     @torch.jit.ignore
     def no_weight_decay(self) -> Set[str]:

@@ -1,10 +1,12 @@
 """Registration of a family's table of variants with timm."""
 
+import inspect
 import sys
 from typing import Any, Callable, Dict, List, NamedTuple, Type
 
 import torch
 from timm.models import build_model_with_cfg, is_model, register_model
+from timm.models._features import FeatureDictNet
 
 from .backbone import Backbone
 
@@ -45,22 +47,40 @@ def register_variants(
 
 
 def _entry_function(module_name, name, model_cls, model_args, checkpoint_filter_fn) -> Callable[..., torch.nn.Module]:
-    out_indices = None if model_cls.trunk == "stages" else 3  # every stage, or the last three blocks
+    defaults = {p.name: p.default for p in inspect.signature(model_cls).parameters.values()}
 
     def entry(pretrained: bool = False, **kwargs: Any) -> torch.nn.Module:
+        arguments = dict(model_args, **kwargs)
+        if arguments.get("features_only"):
+            _check_feature_cls(arguments.get("feature_cls", "getter"))
+            depth = {**defaults, **arguments}["depths" if model_cls.trunk == "stages" else "depth"]
+            units = range(depth) if isinstance(depth, int) else range(len(depth))
+            arguments.setdefault("out_indices", units if model_cls.trunk == "stages" else units[-3:])
+            arguments.setdefault("feature_cls", "getter")
         return build_model_with_cfg(
             model_cls,
             name,
             pretrained,
             pretrained_filter_fn=checkpoint_filter_fn,
-            feature_cfg=dict(out_indices=out_indices, feature_cls="getter"),
-            **dict(model_args, **kwargs),
+            **arguments,
         )
 
     entry.__name__ = entry.__qualname__ = name
     entry.__module__ = module_name
     entry.__doc__ = f"{model_cls.__name__} {name}; `kwargs` override the arguments of the class."
     return entry
+
+
+def _check_feature_cls(feature_cls: Any) -> None:
+    """Raise ValueError for what is none of timm's classes, or one that rebuilds a network from its children, which a
+    list of blocks is not.
+    """
+    if isinstance(feature_cls, str):
+        fits = feature_cls.lower() in ("getter", "fx") or "hook" in feature_cls.lower()
+    else:
+        fits = not (isinstance(feature_cls, type) and issubclass(feature_cls, FeatureDictNet))
+    if not fits:
+        raise ValueError(f"feature_cls must be 'getter', 'fx' or 'hook', got {feature_cls!r}")
 
 
 def list_models() -> List[str]:

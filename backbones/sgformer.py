@@ -23,7 +23,6 @@ from .backbone import (
     check_fits,
     check_per_stage,
     join_projections,
-    keep_new,
     rename,
     resample_grid_tensors,
     unwrap_state_dict,
@@ -38,7 +37,7 @@ from .layers import (
     by_images,
 )
 from .layers.chunk import hidden_width
-from .layers.depthwise import ResidualDepthwiseMlp
+from .layers.depthwise import ResidualDepthwiseConv, ResidualDepthwiseMlp
 from .registry import register_variants
 
 __all__ = ["SGFormer"]
@@ -85,6 +84,7 @@ class Stem(nn.Module):
         self.conv3 = ConvNorm(dim, dim, 3, stride=2, **dd)
         self.act = act_layer()
         self.norm = nn.LayerNorm(dim, **dd)
+        self.hidden_width = dim // 4  # a pixel of the image, at stride 2
 
     def _embed(self, x: torch.Tensor) -> torch.Tensor:
         x = self.act(self.conv1(x.permute(0, 3, 1, 2)))
@@ -93,7 +93,7 @@ class Stem(nn.Module):
 
     @torch.jit.unused
     def _by_images(self, x: torch.Tensor) -> torch.Tensor:
-        return by_images(self, self._embed, x, self.conv1.conv.out_channels // 4)  # a pixel, at stride 2
+        return by_images(self, self._embed, x, self.hidden_width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = x.permute(0, 2, 3, 1).contiguous()  # B H W in_chans
@@ -334,6 +334,9 @@ class SGFormer(Pyramid):
             nn.init.normal_(module.weight, std=math.sqrt(2.0 / fan_out))
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+        elif isinstance(module, ResidualDepthwiseConv):
+            nn.init.normal_(module.weight, std=math.sqrt(2.0 / module.weight[0].numel()))
+            nn.init.zeros_(module.bias)
 
     @torch.jit.ignore
     @torch.no_grad()
@@ -385,7 +388,7 @@ def checkpoint_filter_fn(state_dict: Dict[str, Any], model: nn.Module) -> Dict[s
     """
     state_dict = unwrap_state_dict(state_dict)
     if "patch_embed1.norm.weight" in state_dict:
-        state_dict = keep_new(_convert(state_dict), model, "head")
+        state_dict = _convert(state_dict)
     return check_fits(resample_grid_tensors(state_dict, model), model)
 
 

@@ -173,7 +173,7 @@ class HierarchicalStem(nn.Module):
         layers: List[nn.Module] = []
         for chans, kernel_size, stride in ((in_chans, 7, 2), (hidden_dim, 3, 1), (hidden_dim, 3, 1)):
             conv = nn.Conv2d(chans, hidden_dim, kernel_size, stride, padding=kernel_size // 2, bias=False, **dd)
-            layers += [conv, nn.BatchNorm2d(hidden_dim, **dd), nn.ReLU(inplace=True)]
+            layers += [conv, nn.BatchNorm2d(hidden_dim, **dd), nn.ReLU()]
         self.conv = nn.Sequential(*layers)
         self.embed = OverlapPatchEmbed(hidden_dim, dim, **dd)
 

@@ -31,9 +31,12 @@ from .backbone import (
 from .layers import Attention, Block, GroupAttention, PositionEmbedding, pad_to_multiple
 from .registry import register_variants
 
+torch.fx.wrap("pad_to_multiple")  # a tracer has no sizes to compare
+
 __all__ = ["TNT"]
 
-State = Tuple[torch.Tensor, torch.Tensor]  # pixels (B, N, L, c) and the class token with the patches (B, 1 + N, C)
+# The class token with the patches (B, 1 + N, C), which are the features, and pixels (B, N, L, c).
+State = Tuple[torch.Tensor, torch.Tensor]
 
 
 def cut(x: torch.Tensor, size: int) -> torch.Tensor:
@@ -140,7 +143,7 @@ class PixelProjection(nn.Module):
 class TNTBlock(nn.Module):
     """One block of both transformers (section 3.1, equations 4 to 8).
 
-    ((B, N, L, c), (B, 1 + N, C)) -> the same. The class token gets nothing from pixels, and stochastic depth leaves the
+    ((B, 1 + N, C), (B, N, L, c)) -> the same. The class token gets nothing from pixels, and stochastic depth leaves the
     projection alone.
 
     Args:
@@ -156,10 +159,10 @@ class TNTBlock(nn.Module):
         self.outer = outer
 
     def forward(self, state: State) -> State:
-        pixels, tokens = state
+        tokens, pixels = state
         pixels = self.inner(pixels)
         tokens = torch.cat([tokens[:, :1], tokens[:, 1:] + self.pixel_proj(pixels)], dim=1)
-        return pixels, self.outer(tokens)
+        return self.outer(tokens), pixels
 
 
 class TNT(ClassTokenTrunk):
@@ -267,10 +270,10 @@ class TNT(ClassTokenTrunk):
     def _embed(self, x: torch.Tensor) -> State:
         pixels = self.patch_embed(x)  # B H' W' L c
         tokens = self._join_class_token(self.pos_embed(self.pixel_proj(pixels)))  # B 1+N C
-        return pixels.flatten(1, 2), self.pos_drop(tokens)
+        return self.pos_drop(tokens), pixels.flatten(1, 2)
 
     def _tap(self, state: State) -> torch.Tensor:
-        return state[1]
+        return state[0]
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
         """Images (B, in_chans, H, W) to the class token and the patches (B, 1 + N, C), normalised."""
@@ -280,7 +283,7 @@ class TNT(ClassTokenTrunk):
                 state = checkpoint(block, state)
             else:
                 state = block(state)
-        return self.norm(state[1])
+        return self.norm(state[0])
 
     @torch.jit.ignore
     def no_weight_decay(self) -> Set[str]:

@@ -26,7 +26,6 @@ from .backbone import (
     check_depths,
     check_fits,
     check_per_stage,
-    keep_new,
     rename,
     resample_grid_tensors,
     unwrap_state_dict,
@@ -350,7 +349,7 @@ def checkpoint_filter_fn(state_dict: Dict[str, Any], model: nn.Module) -> Dict[s
     """
     state_dict = unwrap_state_dict(state_dict)
     if any(name.startswith("layers.") for name in state_dict):
-        state_dict = keep_new(_convert(state_dict), model, "head")
+        state_dict = _convert(state_dict)
     _check_depths(state_dict, model)
     for name, weight in state_dict.items():
         # timm adapts the cfg's `first_conv` to other input channels, but all scales and the branch see the images.

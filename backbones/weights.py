@@ -1,9 +1,10 @@
 """The weights of a trunk out of a checkpoint file, whichever program wrote it."""
 
 import argparse
+import re
 import sys
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Union
+from typing import Any, Callable, Dict, Iterable, List, Optional, Union
 
 import torch
 import torch.nn as nn
@@ -72,6 +73,8 @@ def _foreign_types(path: Path) -> List[str]:
 def unwrap(checkpoint: Dict[str, Any]) -> Dict[str, Any]:
     """Find the dict that holds the weights of a checkpoint, the averaged ones where there are such."""
     keys = ["state_dict_ema", "model_ema", "state_dict", "model"]
+    if "meta" in checkpoint:  # mmengine's. Ours repeat the trunk there, by its own names, for loaders of timm
+        keys = ["state_dict", *keys]
     averaged = checkpoint.get("ema_state_dict")
     # mmengine's own EMAHook exchanges the two: its average is in "state_dict", the other counts the steps.
     if isinstance(averaged, dict) and "steps" not in averaged:
@@ -95,14 +98,24 @@ def trunk_weights(checkpoint: Dict[str, Any]) -> Dict[str, torch.Tensor]:
     return weights
 
 
-def load_trunk(model: nn.Module, weights: Dict[str, torch.Tensor], in_chans: int, source: PathLike) -> None:
+def family_filter(architecture: str) -> Optional[Callable[..., Dict[str, torch.Tensor]]]:
+    """Look up what converts the official checkpoints of a model's family, None where there is nothing to convert."""
+    # timm keeps a family's filter in the module of its entry function, under this name.
+    return getattr(sys.modules[model_entrypoint(architecture).__module__], "checkpoint_filter_fn", None)
+
+
+def load_trunk(model: nn.Module, weights: Dict[str, torch.Tensor], in_chans: int, source: PathLike) -> List[str]:
     """Load the weights of a timm model that has no head, or no head any more; official names and tables are converted.
 
     Args:
-        model: The model. All its tensors must be there; what the weights hold beside them is ignored.
-        weights: Tensors by the model's names or by those its family's `checkpoint_filter_fn` knows.
+        model: The model. All its tensors must be there.
+        weights: Tensors by the model's names, by those that timm's feature extractors give it, or by those its family's
+            `checkpoint_filter_fn` knows.
         in_chans: Channels of its images; the first convolution is adapted to them.
         source: Where the weights come from, for messages.
+
+    Returns:
+        Names of what the weights hold beside the model's tensors and its classifier's.
 
     Raises:
         ValueError: The weights are another model's or lack some.
@@ -110,17 +123,21 @@ def load_trunk(model: nn.Module, weights: Dict[str, torch.Tensor], in_chans: int
     cfg = model.pretrained_cfg
     if not weights:
         raise ValueError(f"{source} holds no weights of a backbone, those of {cfg['architecture']} are missing")
-    # timm keeps a family's filter in the module of its entry function, under this name.
-    filter_fn = getattr(sys.modules[model_entrypoint(cfg["architecture"]).__module__], "checkpoint_filter_fn", None)
     missing: List[str] = []
-    hook = model.register_load_state_dict_post_hook(lambda _, result: missing.extend(result.missing_keys))
+    unexpected: List[str] = []
+
+    def note(_: nn.Module, result: Any) -> None:
+        missing.extend(result.missing_keys)
+        unexpected.extend(result.unexpected_keys)
+
+    hook = model.register_load_state_dict_post_hook(note)
     try:
         load_pretrained(
             model,
-            pretrained_cfg=dict(cfg, state_dict=weights),
+            pretrained_cfg=dict(cfg, state_dict=_nested(weights, model)),
             num_classes=0,
             in_chans=in_chans,
-            filter_fn=filter_fn,
+            filter_fn=family_filter(cfg["architecture"]),
             strict=False,
         )
     except (AttributeError, KeyError, RuntimeError, ValueError) as error:
@@ -131,10 +148,26 @@ def load_trunk(model: nn.Module, weights: Dict[str, torch.Tensor], in_chans: int
     if missing:
         raise ValueError(
             f"the weights of {source} do not fit {cfg['architecture']}: {len(missing)} of its "
-            f"{len(model.state_dict())} tensors are missing, {_some(missing)}; the file holds {_some(weights)}"
+            f"{len(model.state_dict())} tensors are missing, {some_names(missing)}; "
+            f"the file holds {some_names(weights)}"
         )
+    return unexpected
 
 
-def _some(names: Iterable[str]) -> str:
+def _nested(weights: Dict[str, torch.Tensor], model: nn.Module) -> Dict[str, torch.Tensor]:
+    """Undo the names of timm's feature extractors, which hold a model's stages side by side: `stages_0` in place of
+    `stages.0`.
+    """
+    children = {name for name, _ in model.named_children()}
+
+    def undo(match: "re.Match[str]") -> str:
+        flat = match[0][:-1] not in children and match[1] in children
+        return f"{match[1]}.{match[2]}." if flat else match[0]
+
+    return {re.sub(r"^(\w+)_(\d+)\.", undo, name): value for name, value in weights.items()}
+
+
+def some_names(names: Iterable[str]) -> str:
+    """The first few of a list of names, for a message."""
     names = list(names)
     return ", ".join(names[:5]) + (" ..." if len(names) > 5 else "") if names else "no tensors"

@@ -10,10 +10,11 @@ from . import datasets, hooks
 from .classifier import TimmClassifier
 from .metrics import Accuracy
 from .optim import TimmOptimWrapperConstructor
-from .transforms import TimmTransform
+from .transforms import BandTransform, TimmTransform
 
 __all__ = [
     "Accuracy",
+    "BandTransform",
     "CarefulRunner",
     "TimmClassifier",
     "TimmOptimWrapperConstructor",

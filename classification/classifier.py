@@ -116,8 +116,11 @@ class TimmClassifier(BaseModel):
         """Called by the runner with each data set.
 
         Raises:
-            UserError: It has another number of classes than the head.
+            UserError: It has another number of classes than the head, or of bands than the model takes.
         """
+        channels = getattr(dataset.transform, "channels", None)
+        if channels is not None:
+            dataset.bands(0, channels)
         if self.num_classes != len(dataset.classes):
             raise UserError(
                 f"the model has {self.num_classes} classes, {dataset} has {len(dataset.classes)}: "

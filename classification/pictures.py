@@ -8,11 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from engine.pictures import BLUE, GREEN, GREY, RED
+from engine.pictures import BLUE, GREEN, GREY, RED, as_written
 
 from .metrics import Evaluation
 
 
+@as_written
 def draw_confusion_matrix(evaluation: Evaluation, path: Path) -> None:
     """Draws how often each true class was taken for each other; with many classes, names only the worst pairs."""
     matrix = evaluation.confusion_matrix().numpy()
@@ -53,12 +54,13 @@ def _worst_pairs(matrix: np.ndarray, names: Sequence[str], count: int = 20) -> L
     ]
 
 
+@as_written
 def draw_mistakes(evaluation: Evaluation, dataset: Any, path: Path, count: int = 24) -> None:
     """Draws the mistakes the model was surest of, each with the true label and the one it gave.
 
     Args:
         evaluation: What the model said.
-        dataset: Where its indices point to; has `image`.
+        dataset: Where its indices point to; has `image`, or `picture` where that is not one.
         path: Where to save.
         count: At most so many.
     """
@@ -71,8 +73,9 @@ def draw_mistakes(evaluation: Evaluation, dataset: Any, path: Path, count: int =
     many = "1 mistake" if len(wrong) == 1 else f"{len(wrong)} mistakes"
     figure.suptitle(f"{many} in {len(evaluation.labels)} images" + (", the surest first" if len(wrong) > 1 else ""))
     grid = np.atleast_1d(figure.subplots(rows, columns)).reshape(-1)
+    look = getattr(dataset, "picture", dataset.image)  # of numbers there is no picture but one made for people
     for axes, number in zip(grid, shown, strict=False):
-        _show(axes, dataset.image(int(evaluation.indices[number])))
+        _show(axes, look(int(evaluation.indices[number])))
         true, given = (evaluation.classes[labels[number]] for labels in (evaluation.labels, evaluation.predictions))
         axes.set_title(f"is {shorten(true)}", fontsize=9, color=GREEN, pad=3)
         axes.set_xlabel(
@@ -83,6 +86,7 @@ def draw_mistakes(evaluation: Evaluation, dataset: Any, path: Path, count: int =
     figure.savefig(path, dpi=110)
 
 
+@as_written
 def draw_prediction(image: Image.Image, scores: Sequence[Tuple[str, float]], path: Path) -> None:
     """Draws a picture and, beside it, its most probable classes.
 

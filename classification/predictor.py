@@ -5,13 +5,14 @@ from typing import Any, List, Optional, Sequence, Tuple, Union
 
 import torch
 from mmengine.device import get_device
+from mmengine.registry import TRANSFORMS
 from PIL import Image
 from timm.data import ImageNetInfo, infer_imagenet_subset
 from torch import nn
 
 from engine import checkpoint as files
 from engine.errors import UserError
-from engine.images import open_image
+from engine.images import WHITE, check_colour, preview, read_bands, read_image
 
 from .config import data_config
 from .transforms import TimmTransform
@@ -25,13 +26,17 @@ class Predictor:
         model: Gives logits (B, classes).
         transform: Turns a picture into a tensor (C, H, W).
         classes: Names in the order of the logits.
+        background: Red, green and blue, 0 to 255, of what lies under transparent pixels.
     """
 
-    def __init__(self, model: nn.Module, transform: Any, classes: Sequence[str]) -> None:
+    def __init__(
+        self, model: nn.Module, transform: Any, classes: Sequence[str], background: Sequence[int] = WHITE
+    ) -> None:
         self.device = get_device()
         self.model = model.eval().to(self.device)
         self.transform = transform
         self.classes = classes
+        self.background = check_colour(background)
 
     @classmethod
     def load(cls, source: str, name: Optional[str] = None) -> "Predictor":
@@ -47,20 +52,24 @@ class Predictor:
         """
         if not (Path(source).suffix in (".pth", ".pt", ".bin", ".safetensors") or Path(source).is_file()):
             return cls._from_timm(source, pretrained=True)
-        if name is not None:
-            return cls._from_timm(name, pretrained=source)
         checkpoint = files.read(source)
         if "predictor" not in checkpoint:
-            raise UserError(f"{source} does not say which model it belongs to: add --name, the name of a timm model")
+            if name is None:
+                raise UserError(f"{source} does not say which model it belongs to: add --name, that of a timm model")
+            return cls._from_timm(name, pretrained=source)
         predictor = checkpoint["predictor"]
+        own = predictor["model"]["name"]
+        if name not in (None, own):
+            raise UserError(f"{source} is a checkpoint of {own}, not of {name}: leave out --name")
         model = create_model(**predictor["model"])
         weights = {key.removeprefix("model."): value for key, value in files.unwrap(checkpoint).items()}
         files.load_strictly(model, weights, source)
-        return cls(model, TimmTransform(**predictor["transform"]), predictor["classes"])
+        transform = TRANSFORMS.build({"type": "TimmTransform", **predictor["transform"]})
+        return cls(model, transform, predictor["classes"], predictor.get("background", WHITE))
 
     @classmethod
     def _from_timm(cls, name: str, pretrained: Union[bool, str]) -> "Predictor":
-        model = create_model(name, pretrained=pretrained)
+        model = create_model(name, pretrained=pretrained, keep_head=True)
         return cls(model, TimmTransform(**data_config(name)), _class_names(model))
 
     @torch.inference_mode()
@@ -77,8 +86,13 @@ class Predictor:
         Raises:
             UserError: The file cannot be read as a picture.
         """
-        image = open_image(path)
-        probabilities = self.model(self.transform(image)[None].to(self.device)).softmax(-1)[0]
+        channels = getattr(self.transform, "channels", None)
+        if channels is None:
+            image = taken = read_image(path, self.background)
+        else:
+            taken = read_bands(path, channels)
+            image = preview(taken)
+        probabilities = self.model(self.transform(taken)[None].to(self.device)).softmax(-1)[0]
         values, places = probabilities.topk(min(topk, len(probabilities)))
         return image, [
             (self.classes[place], value) for place, value in zip(places.tolist(), values.tolist(), strict=True)

@@ -5,9 +5,10 @@ from typing import Any, Dict, Optional, Union
 
 import timm
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from backbones import dense
+from backbones.weights import family_filter
 from engine.checkpoint import read_weights
 from engine.errors import UserError
 
@@ -31,6 +32,7 @@ def create_model(
     img_size: Optional[int] = None,
     pretrained: Union[bool, str, Path] = False,
     kwargs: Optional[Dict[str, Any]] = None,
+    keep_head: bool = False,
 ) -> nn.Module:
     """Builds a timm model.
 
@@ -41,6 +43,7 @@ def create_model(
         img_size: Side of the pictures in pixels. A model that takes any size, and no such argument, is built without.
         pretrained: True for the weights timm knows, or the path of a checkpoint.
         kwargs: Further arguments.
+        keep_head: The classifier is that of the checkpoint, whatever its number of classes.
 
     Raises:
         UserError: The name, an argument, or the weights do not fit.
@@ -57,7 +60,12 @@ def create_model(
         arguments["pretrained"] = True
     elif pretrained:
         # timm's own door: it renames official keys and adapts the head, the stem and the position tables.
-        arguments |= {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": read_weights(pretrained)}}
+        overlay: Dict[str, Any] = {"state_dict": read_weights(pretrained)}
+        cfg = timm.get_pretrained_cfg(name) if timm.is_model(name.split(".")[0]) else None
+        if keep_head and cfg is not None and cfg.classifier:
+            # timm drops a classifier in silence where the two numbers differ.
+            arguments["num_classes"] = overlay["num_classes"] = count_classes(name, overlay["state_dict"], pretrained)
+        arguments |= {"pretrained": True, "pretrained_cfg_overlay": overlay}
     try:
         return _with_size(name, img_size, arguments)
     except TypeError as error:
@@ -76,6 +84,33 @@ def create_model(
             raise
         source = name if pretrained is True else pretrained
         raise UserError(f"the weights of {source} do not fit {name}: {error}") from error
+
+
+def count_classes(name: str, weights: Dict[str, Tensor], source: Union[str, Path]) -> int:
+    """Counts the classes that the weights of a timm model tell apart.
+
+    Args:
+        name: The model, of whose classifier timm knows the name.
+        weights: By its names, or by the official ones of its family.
+        source: Where they come from, for messages.
+
+    Raises:
+        UserError: They have no classifier, or are not of this model.
+    """
+    classifier = timm.get_pretrained_cfg(name).classifier
+    key = f"{classifier if isinstance(classifier, str) else classifier[0]}.weight"
+    if key not in weights:
+        model = timm.create_model(name)
+        convert = family_filter(name.split(".")[0])
+        try:
+            weights = convert(dict(weights), model) if convert else weights
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise UserError(f"the weights of {source} do not fit {name}: {error}") from error
+        own = model.state_dict()[key]
+        # Where a checkpoint has no classifier, a family's conversion may leave the model its own.
+        if key not in weights or weights[key].data_ptr() == own.data_ptr():
+            raise UserError(f"{source} has no classifier, {key} of {name} is missing: it tells no classes")
+    return len(weights[key])
 
 
 def _with_size(name: str, img_size: Optional[int], arguments: Dict[str, Any]) -> nn.Module:

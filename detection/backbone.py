@@ -8,7 +8,7 @@ from mmengine.registry import MODELS
 from mmengine.runner import CheckpointLoader
 
 from backbones.dense import DenseBackbone
-from backbones.weights import read_checkpoint, trunk_weights, unwrap
+from backbones.weights import read_checkpoint, unwrap
 
 
 @MODELS.register_module()
@@ -86,7 +86,7 @@ class TimmBackbone(DenseBackbone, BaseModule):
             if not checkpoint:
                 some = ", ".join(list(weights)[:5])
                 raise ValueError(f"{path} holds no tensor whose name begins with {prefix!r}; it holds {some} ...")
-        self.load_weights(trunk_weights(checkpoint), path)
+        self.load_file(checkpoint, path)
 
 
 _MODEL_ZOOS = ("torchvision://", "open-mmlab://", "mmcls://")

@@ -11,6 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
+from engine.pictures import as_written
+
 Palette = Optional[Sequence[Tuple[int, int, int]]]
 
 
@@ -31,13 +33,16 @@ class Detections:
     masks: Optional[np.ndarray] = None
 
     @classmethod
-    def of(cls, instances: Any, threshold: float = 0.0) -> "Detections":
-        """Takes them from mmdet's InstanceData.
+    def of(cls, instances: Any, threshold: float = 0.0) -> Optional["Detections"]:
+        """Takes them from mmdet's InstanceData; None where it holds no boxes, as that of a picture whose annotations
+        were not loaded.
 
         Args:
             instances: Predictions, or annotations as a data set of tests has them.
             threshold: Least score.
         """
+        if "bboxes" not in instances or "labels" not in instances:
+            return None
         scores = instances.scores.cpu().numpy() if "scores" in instances else None
         keep = np.ones(len(instances), dtype=bool) if scores is None else scores >= threshold
         boxes = instances.bboxes  # a plain tensor, or mmdet's HorizontalBoxes around one
@@ -62,6 +67,7 @@ class Scene:
     there: Optional[Detections] = None
 
 
+@as_written
 def draw_detections(
     image: np.ndarray, detections: Detections, classes: Sequence[str], palette: Palette, path: Path
 ) -> None:
@@ -83,6 +89,7 @@ def draw_detections(
     figure.savefig(path)
 
 
+@as_written
 def draw_scenes(scenes: Sequence[Scene], classes: Sequence[str], palette: Palette, path: Path) -> None:
     """Draws several pictures, a row of what is there above a row of what was found.
 

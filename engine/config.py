@@ -3,6 +3,7 @@
 Importing this lets configs inherit `mmseg::` bases where mmseg is installed under another name than upstream's.
 """
 
+import ast
 import copy
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -10,11 +11,15 @@ from typing import Any, Dict, Iterator, Optional, Union
 
 from mmengine.config import Config, ConfigDict
 from mmengine.config.utils import MODULE2PACKAGE
-from mmengine.registry import DATASETS
+from mmengine.registry import DATASETS, LOOPS
+from mmengine.runner import IterBasedTrainLoop
 
 from .errors import UserError, told_plainly
 
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
+LOADER = "LoadUprightImage"  # of this library, registered by `detection.loading`
+# What it takes the place of: mmcv's, under the names that configs know it by.
+_LOADERS = {f"{scope}LoadImageFromFile" for scope in ("", "mmcv.", "mmengine.", "mmdet.", "mmseg.", "mmcv.transforms.")}
 _EVALUATORS = ("val_evaluator", "test_evaluator")
 _MMSEG = ("mmsegmentation", "onedl-mmsegmentation")  # upstream's distribution, and that of the fork that is kept up
 
@@ -41,7 +46,8 @@ def load(path: str, options: Optional[Dict[str, Any]] = None, data_root: Optiona
         data_root: Replaces the root of all its data sets, also in the paths of its evaluators.
 
     Raises:
-        UserError: There is no such file, a package that it needs is missing, or its data have no root.
+        UserError: There is no such file, a package that it needs is missing, an option does not fit it, or its data
+            have no root.
     """
     if not Path(path).is_file():
         raise UserError(f"config {path} does not exist; the library's own are under configs/")
@@ -50,7 +56,10 @@ def load(path: str, options: Optional[Dict[str, Any]] = None, data_root: Optiona
     except ImportError as error:
         raise UserError(f"config {path} needs a package that cannot be imported: {error}") from error
     if options:
-        cfg.merge_from_dict(options)
+        try:
+            cfg.merge_from_dict(options)
+        except (AttributeError, IndexError, KeyError, TypeError) as error:  # a way through what has no such part
+            raise UserError(f"the options {', '.join(options)} do not fit config {path}: {error}") from error
     if data_root is not None:
         _set_root(cfg, data_root)
     for key in LOADERS:
@@ -62,7 +71,7 @@ def load(path: str, options: Optional[Dict[str, Any]] = None, data_root: Optiona
 def datasets(cfg: Config) -> Iterator[ConfigDict]:
     """Lists the data sets of training, validation and test; of a wrapper, what it wraps."""
     for key in LOADERS:
-        if cfg.get(key):
+        if cfg.get(key) and cfg[key].get("dataset"):
             yield from unwrapped(cfg[key].dataset)
 
 
@@ -102,8 +111,8 @@ def nodes(value: Union[ConfigDict, list, Any]) -> Iterator[ConfigDict]:
 
 
 def complete(cfg: Config, package: str, check: str) -> Config:
-    """Checks the config of a detector or segmenter, and lets samples be drawn so that a resumed run goes on as the
-    first would have.
+    """Checks the config of a detector or segmenter, lets samples be drawn so that a resumed run goes on as the first
+    would have, and pictures be read as in all tasks.
 
     Args:
         cfg: Changed in place.
@@ -111,7 +120,8 @@ def complete(cfg: Config, package: str, check: str) -> Config:
         check: The hook that compares the model with the data.
 
     Raises:
-        UserError: It does not import the package, or a scheduler begins after the training has ended.
+        UserError: It does not import the package, a scheduler begins after the training has ended, or the classes of
+            its data are no list.
     """
     imports = (cfg.get("custom_imports") or {}).get("imports") or []
     imports = [imports] if isinstance(imports, str) else imports
@@ -121,7 +131,10 @@ def complete(cfg: Config, package: str, check: str) -> Config:
             f'custom_imports = dict(imports=["{package}"], allow_failed_imports=False)'
         )
     _check_schedule(cfg)
+    for dataset in datasets(cfg):
+        _check_names(dataset)
     _seed_samples(cfg)
+    read_alike(cfg)
     cfg.custom_hooks = [*(cfg.get("custom_hooks") or []), dict(type=check)]
     return cfg
 
@@ -140,13 +153,50 @@ def _check_schedule(cfg: Config) -> None:
             )
 
 
+def _check_names(dataset: ConfigDict) -> None:
+    classes = (dataset.get("metainfo") or {}).get("classes")
+    if isinstance(classes, str) and not Path(classes).is_file():  # mmengine reads a file of names, a line each
+        raise UserError(
+            f"metainfo.classes of data set {dataset.get('type')} is the text {classes!r}, whose letters would be taken "
+            f"for classes: a tuple of one name needs a comma, as in classes=({classes!r},)"
+        )
+
+
 def _seed_samples(cfg: Config) -> None:
-    """The same shuffling, but augmentation is seeded sample by sample and not worker by worker."""
+    """The same order, but augmentation is seeded sample by sample and not worker by worker; and samples end with the
+    epoch where the loop goes by epochs, and never where it goes by iterations.
+    """
     loader = cfg.get("train_dataloader") or {}
     sampler = loader.get("sampler") or {}
-    if sampler.get("type") in ("DefaultSampler", "InfiniteSampler") and sampler.get("shuffle", True):
-        is_endless = "max_iters" in (cfg.get("train_cfg") or {})
-        loader.sampler = dict(type="EndlessSampler" if is_endless else "EpochSampler")
+    if sampler.get("type") not in ("DefaultSampler", "InfiniteSampler", "EpochSampler", "EndlessSampler"):
+        return
+    goes_by_iterations = _goes_by_iterations(cfg.get("train_cfg") or {})
+    if sampler.get("shuffle", True):
+        loader.sampler = dict(type="EndlessSampler" if goes_by_iterations else "EpochSampler")
+    elif sampler.type == "InfiniteSampler" and not goes_by_iterations:
+        loader.sampler = dict(type="DefaultSampler", shuffle=False)
+
+
+def _goes_by_iterations(loop: ConfigDict) -> bool:
+    kind = loop.get("type")
+    kind = LOOPS.get(kind) if isinstance(kind, str) else kind
+    if kind is None:
+        return "max_iters" in loop
+    return issubclass(kind, IterBasedTrainLoop)
+
+
+def read_alike(part: Any) -> None:
+    """Lets pictures be read by the one reader of all tasks: `LOADER` in place of mmcv's.
+
+    Args:
+        part: A config or a part of it, such as a pipeline, changed in place.
+    """
+    for node in nodes(part._cfg_dict if isinstance(part, Config) else part):
+        kind = node.get("type")
+        if isinstance(kind, type):  # of a config in mmengine's new style
+            kind = f"{kind.__module__.split('.')[0]}.{kind.__name__}"
+        if kind in _LOADERS:
+            node["type"] = LOADER
 
 
 def metainfo(dataset: ConfigDict, scope: str) -> Dict[str, Any]:
@@ -157,8 +207,9 @@ def metainfo(dataset: ConfigDict, scope: str) -> Dict[str, Any]:
         scope: "mmdet" or "mmseg", whose data sets are registered by now.
 
     Raises:
-        UserError: There is no such data set, or it names no classes.
+        UserError: There is no such data set, or it names no classes, or they are no list.
     """
+    _check_names(dataset)
     with DATASETS.switch_scope_and_registry(scope) as registry, told_plainly():
         if registry.get(dataset["type"]) is None:
             known = ", ".join(sorted(registry.module_dict))
@@ -175,6 +226,56 @@ def plain(value: Any) -> Any:
         return {str(key): plain(item) for key, item in value.items()}
     # Some transforms take a size as a tuple only.
     return type(value)(plain(item) for item in value) if isinstance(value, (list, tuple)) else value
+
+
+def parse(text: str) -> Dict[str, Any]:
+    """Reads the text of a config as mmengine prints it into checkpoints, as data: nothing in it is run.
+
+    Args:
+        text: `Config.pretty_text`.
+
+    Returns:
+        Its settings; values that are no literals, such as types, stay text. A text that is no config has none.
+    """
+
+    def value(node: ast.expr) -> Any:
+        if isinstance(node, (ast.List, ast.Tuple)):
+            items = [value(item) for item in node.elts]
+            return items if isinstance(node, ast.List) else tuple(items)
+        if isinstance(node, ast.Dict):
+            return {value(key): value(item) for key, item in zip(node.keys, node.values, strict=True)}
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "dict":
+            inside = [value(argument) for argument in node.args]
+            return {**(inside[0] if inside else {}), **{item.arg: value(item.value) for item in node.keywords}}
+        try:
+            return ast.literal_eval(node)
+        except ValueError:
+            return ast.unparse(node)
+
+    try:
+        lines = ast.parse(text).body
+    except (SyntaxError, ValueError):
+        return {}
+    return {
+        line.targets[0].id: value(line.value)
+        for line in lines
+        if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name)
+    }
+
+
+def flatten(value: Any, prefix: str = "") -> Dict[str, Any]:
+    """Lists the settings of a part of a config by their dotted keys; a list without dicts is one setting."""
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, (list, tuple)) and any(isinstance(item, dict) for item in value):
+        items = enumerate(value)
+    else:
+        return {prefix: list(value) if isinstance(value, tuple) else value}
+    return {
+        name: setting
+        for key, item in items
+        for name, setting in flatten(item, f"{prefix}.{key}" if prefix else str(key)).items()
+    }
 
 
 def without_weights(model: ConfigDict) -> ConfigDict:

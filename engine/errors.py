@@ -42,6 +42,15 @@ _MENDABLE = (
         "{0} does not exist: name the folder of the data set with --data-root, or mend the path in the config",
     ),
     (
+        r"ground truth is required for evaluation when `ann_file` is not provided",
+        "CocoMetric has nothing to compare with: give it the ann_file of its data set, or let the pipeline load "
+        "annotations by dict(type='LoadAnnotations', with_bbox=True) before it packs",
+    ),
+    (
+        r"TTA of instance segmentation does not support",
+        "mmdet's test-time augmentation merges boxes and no masks: leave out --tta, or test a detector of boxes alone",
+    ),
+    (
         r"(\S+) is not in the (\S+) registry",
         "{0} is not in the registry {1}: mend its name, or let the custom_imports of the config name the package that "
         "registers it; configs/_base_/<task>/runtime.py imports this library's",

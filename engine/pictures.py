@@ -1,12 +1,15 @@
 """The drawing of a run."""
 
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Mapping, Optional, Sequence
+from typing import Any, Iterator, Mapping, Optional, Sequence, Union
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
+from mmengine.logging import MMLogger
 
 from .figures import Figure
 from .progress import Progress
@@ -14,7 +17,41 @@ from .progress import Progress
 BLUE, ORANGE, GREEN, RED, GREY = "#2f6fb0", "#d9792b", "#2e8b57", "#c0392b", "#8a8f98"
 _COLOURS = (GREEN, BLUE, ORANGE, GREY)
 
+# A decorator of what draws: names of classes, models and figures are drawn as they are, dollar signs too, which
+# matplotlib would set as mathematics.
+as_written = rc_context({"text.parse_math": False, "text.usetex": False})
 
+
+def name_entries(legend: Any, names: Sequence[str]) -> None:
+    """Writes the names of a legend, in the order of its handles; matplotlib leaves out those that begin with _."""
+    for entry, name in zip(legend.get_texts(), names, strict=True):
+        entry.set_text(name)
+
+
+class Drawing:
+    """Draws for a run, which does not end where a picture fails: the first failure is told, and the run goes on."""
+
+    def __init__(self) -> None:
+        self.has_failed = False
+
+    @contextmanager
+    def __call__(self, file: Union[str, Path]) -> Iterator[None]:
+        """Draws one picture.
+
+        Args:
+            file: What is drawn, or from what; for the warning.
+        """
+        try:
+            yield
+        except Exception as error:
+            if not self.has_failed:
+                MMLogger.get_current_instance().warning(
+                    f"{file} cannot be drawn, and the run goes on without: {error or type(error).__name__}"
+                )
+            self.has_failed = True
+
+
+@as_written
 def draw_curve(
     train_loss: Sequence[float],
     progress: Progress,
@@ -58,14 +95,19 @@ def draw_curve(
     left.set(xlabel=progress.unit, ylabel="loss", title="loss")
     left.legend(frameon=False)
 
+    lines = []
     for (figure, values), colour in zip(figures.items(), _COLOURS, strict=False):
-        right.plot(validated, figure.scale * np.asarray(values), color=colour, marker=marker, label=figure.name)
+        shown = [np.nan if figure.lacks(value) else figure.scale * value for value in values]
+        lines += right.plot(validated, shown, color=colour, marker=marker)
     if figures:
         _mark_best(right, validated, *next(iter(figures.items())))
     right.set(xlabel=progress.unit)
     if len(figures) > 1:
-        right.set(ylabel="average precision")
-        right.legend(frameon=False)
+        names = [figure.name for figure, _ in zip(figures, lines, strict=False)]
+        name_entries(
+            right.legend(handles=lines, labels=[str(place) for place in range(len(lines))], frameon=False), names
+        )
+        right.set(ylabel="average precision" if all("AP" in name for name in names) else "")
     for axes in (left, right):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.25)
@@ -74,7 +116,11 @@ def draw_curve(
 
 
 def _mark_best(axes: Axes, validated: Sequence[int], figure: Figure, values: Sequence[float]) -> None:
-    best = int(np.nanargmax(values))
+    lacking = [figure.lacks(value) for value in values]
+    if all(lacking):
+        axes.set(title=f"validation, {figure.name}: {lacking[-1]}")
+        return
+    best = int(np.nanargmax(np.where([bool(lacks) for lacks in lacking], np.nan, values)))
     axes.plot(
         validated[best], figure.scale * values[best], marker="o", markersize=9, fillstyle="none", color=RED, ls=""
     )

@@ -12,9 +12,10 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 from . import checkpoint as files
-from .config import metainfo, plain, unwrapped, without_weights
+from .config import LOADER, metainfo, plain, read_alike, unwrapped, without_weights
 from .errors import UserError, told_plainly
-from .images import read_upright
+from .images import Colour, displayed
+from .names import agree, class_names, in_order
 
 Palette = Sequence[Tuple[int, int, int]]
 
@@ -45,7 +46,7 @@ class Predictor:
 
     Args:
         model: A detector of mmdet or a segmenter of mmseg.
-        pipeline: Turns an array (H, W, 3) into its inputs.
+        pipeline: Reads a file, by the reader of all tasks, and turns it into inputs.
         classes: Names.
         palette: A colour for each, 0 to 255, or None.
     """
@@ -73,14 +74,16 @@ class Predictor:
         checkpoint = files.read(source)
         known = checkpoint.get("predictor")
         if cfg is not None:
-            meta = checkpoint.get("meta", {}).get("dataset_meta") or metainfo(_test_dataset(cfg), cls.scope)
+            meta = files.dataset_meta(checkpoint)
+            if meta is None or not meta["palette"]:
+                meta = _named_by(checkpoint, metainfo(_test_dataset(cfg), cls.scope))
             known = describe(cls.task, cfg, meta)
         if known is None:
             raise UserError(f"{source} does not say which model it belongs to: add --config, the one it was trained by")
         init_default_scope(cls.scope)
         with told_plainly():
             model = revert_sync_batchnorm(MODELS.build(without_weights(ConfigDict(known["model"]))))
-            pipeline = Compose(_for_arrays(known["pipeline"]))
+            pipeline = Compose(_without_annotations(known["pipeline"]))
         files.load_strictly(model, files.unwrap(checkpoint), source)
         return cls(model, pipeline, known["classes"], known["palette"])
 
@@ -93,11 +96,27 @@ class Predictor:
         Raises:
             UserError: The file cannot be read as a picture.
         """
-        image = read_upright(path)
-        bgr = np.ascontiguousarray(image[..., ::-1])  # as mmcv reads files
-        data = self.pipeline({"img": bgr, "img_id": 0, "img_path": str(path)})
+        load, *rest = self.pipeline.transforms
+        data = load({"img_id": 0, "img_path": str(path)})
+        image = displayed(data["img"])
+        for step in rest:
+            data = step(data)
         (sample,) = self.model.test_step({"inputs": [data["inputs"]], "data_samples": [data["data_samples"]]})
         return image, sample
+
+    def lay_on(self, background: Colour) -> None:
+        """Lets transparent pixels lie on another colour than in training."""
+        self.pipeline.transforms[0].background = background
+
+
+def _named_by(checkpoint: Dict[str, Any], meta: Dict[str, Any]) -> Dict[str, Any]:
+    """The classes as the checkpoint's head has them, where it says them: a config may have others, or another order."""
+    meta = {key.lower(): value for key, value in meta.items()}
+    names, given = class_names(checkpoint), [str(name) for name in meta["classes"]]
+    if names is None or names == given:
+        return meta
+    palette = meta.get("palette") if len(names) == len(given) else None
+    return {**meta, "classes": names, "palette": in_order(palette, given, names) if agree(names, given) else palette}
 
 
 def _test_dataset(cfg: Config) -> ConfigDict:
@@ -112,9 +131,10 @@ def _test_dataset(cfg: Config) -> ConfigDict:
     )
 
 
-def _for_arrays(pipeline: Sequence[Dict[str, Any]]) -> List[Dict[str, Any]]:
-    """A test pipeline that takes arrays in place of files, and no annotations."""
+def _without_annotations(pipeline: Sequence[Dict[str, Any]]) -> List[Dict[str, Any]]:
+    """A test pipeline that takes files and no annotations."""
     steps = [dict(step) for step in pipeline if not step["type"].endswith("Annotations")]
-    if steps[0]["type"] != "LoadImageFromFile":
+    read_alike(steps)
+    if steps[0]["type"] != LOADER:
         raise UserError(f"the test pipeline has to start with LoadImageFromFile, not with {steps[0]['type']}")
-    return [{"type": "LoadImageFromNDArray"}, *steps[1:]]
+    return steps

@@ -2,31 +2,41 @@
 
 import io
 import logging
+import random
+import shutil
 from contextlib import contextmanager, redirect_stdout
+from itertools import islice
 from pathlib import Path
-from typing import Any, Callable, ClassVar, Dict, Iterator, Optional, Set, Union
+from typing import Any, Callable, ClassVar, Dict, Iterator, List, Optional, Set, Union
 
+import numpy as np
 import torch
 from mmengine.device import get_device
 from mmengine.dist import broadcast_object_list, get_world_size
 from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger
-from mmengine.model import is_model_wrapper, revert_sync_batchnorm
+from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DATASETS, RUNNERS
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from timm.layers import convert_sync_batchnorm
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader
 
+from backbones.weights import some_names
+
 from . import checkpoint as files
-from . import sharding
+from . import resuming, sharding
+from .config import nodes, without_weights
 from .errors import UserError, told_plainly
-from .hooks import PlainStateHook
+from .hooks import CatchUpHook, ClassOrderHook, FreshWorkersHook, PlainStateHook, TimmStateHook
+from .models import bare
+from .names import ClassOrder, agree, class_names, classes_of, differences, rows_by_name
 from .sampler import SeededDataset
 from .workers import end_with_parent
 
 _TOOLBOXES = {"mmengine", "mmcv", "mmdet", "mmseg"}
+_MMENGINES_HOOKS = {"runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint"}  # by default
 
 
 @RUNNERS.register_module()
@@ -59,7 +69,7 @@ class CarefulRunner(Runner):
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """Builds mmengine's logger with a console that shows this library's warnings and nobody's chatter."""
         logger = super().build_logger(*args, **kwargs)
-        if "console" not in self.cfg.get("default_hooks", {}):  # nothing else would speak
+        if not (self.cfg.get("default_hooks") or {}).get("console"):  # nothing else would speak
             return logger
         for handler in logger.handlers:
             if not isinstance(handler, logging.FileHandler):
@@ -68,9 +78,19 @@ class CarefulRunner(Runner):
         return logger
 
     def register_hooks(self, *args: Any, **kwargs: Any) -> None:
-        """Registers the config's hooks, and last the one that keeps checkpoints plain."""
+        """Registers the config's hooks, and last those that every run has."""
         super().register_hooks(*args, **kwargs)
-        self.register_hook(PlainStateHook(), priority="LOWEST")
+        for hook in (PlainStateHook(), TimmStateHook(), FreshWorkersHook(), CatchUpHook()):
+            self.register_hook(hook, priority="LOWEST")
+
+    def register_default_hooks(self, hooks: Optional[Dict[str, Any]] = None) -> None:
+        """Registers mmengine's hooks and the config's; one that is None is left out, also where it is none of
+        mmengine's own.
+        """
+        hooks = hooks or {}
+        super().register_default_hooks(
+            {name: hook for name, hook in hooks.items() if hook is not None or name in _MMENGINES_HOOKS}
+        )
 
     def wrap_model(self, model_wrapper_cfg: Optional[Dict], model: nn.Module) -> nn.Module:
         """Wraps for distribution, on GPUs as mmengine does, on CPUs without the device that it insists on."""
@@ -104,47 +124,199 @@ class CarefulRunner(Runner):
             super()._init_model_weights()
 
     def load_or_resume(self) -> None:
-        """Resumes from the last whole checkpoint of the work directory; `load_from` is where a run begins."""
+        """Resumes from the last whole checkpoint of the work directory; `load_from` is where a run begins.
+
+        Until here nothing of an earlier run has been touched. Now the run's config is written, and with `overwrite`
+        the checkpoints of the earlier run are removed.
+
+        Raises:
+            UserError: The run cannot go on; the work directory is left as it was.
+        """
+        try:
+            self._load_or_resume()
+        except UserError:
+            if self._resume:
+                self._forget()
+            raise
+        if isinstance(self._train_loop, BaseLoop):  # and no mere evaluation
+            resuming.warn_of_the_end(self)
+            if self.cfg.get("overwrite") and self.rank == 0:
+                for path in resuming.left_by_a_run(self.work_dir):
+                    self.logger.info(f"removing {path}, which an earlier run has left")
+                    path.unlink()
+        self._dump_config()
+
+    def _load_or_resume(self) -> None:
         if self._resume:
             # One process looks, so that all take the same file.
             found = [files.latest_whole(self.work_dir, self.logger.warning) if self.rank == 0 else None]
             broadcast_object_list(found)
             if found[0] is None:
-                self.logger.warning(f"{self.work_dir} holds no checkpoint to resume from: starting anew")
+                self.logger.warning(
+                    resuming.none_to_resume(self.work_dir, self._load_from, self.cfg.get("overwrite", False))
+                )
                 self._resume = False
             else:
                 self._load_from = str(found[0])
         super().load_or_resume()
 
+    def _forget(self) -> None:
+        """Removes what a run that could not be resumed has written so far, its log."""
+        for handler in [handler for handler in self.logger.handlers if isinstance(handler, logging.FileHandler)]:
+            handler.close()
+            self.logger.removeHandler(handler)
+        if self.rank == 0:
+            shutil.rmtree(self.log_dir, ignore_errors=True)
+
+    def dump_config(self) -> None:
+        """Called by mmengine while the runner is built: too early, the run may still be refused."""
+
+    def _dump_config(self) -> None:
+        path = Path(self.work_dir) / Path(self.cfg.filename or "").name
+        # A user may keep the config in the work directory: what its bases and the command line make of it would take
+        # its place. The log's folder has that, too.
+        if not (self.cfg.filename and path.exists() and path.samefile(self.cfg.filename)):
+            super().dump_config()
+
     def load_checkpoint(
         self, filename: str, map_location: Union[str, Callable] = "cpu", strict: bool = True, **kwargs: Any
     ) -> Dict[str, Any]:
-        """Loads what training goes on from when resuming, what is evaluated otherwise.
+        """Loads what training goes on from when resuming, what is evaluated otherwise. Classes are matched by name.
 
         Raises:
-            UserError: The file cannot be read or does not fit.
+            UserError: The file cannot be read, or does not fit the model, the data or what is left of the run.
         """
         checkpoint = files.read(filename, map_location)
-        if self._resume and "optimizer" not in checkpoint:
+        if self._resume and not files.has_state(checkpoint):
             raise UserError(
                 f"checkpoint {filename} has weights but no state of training: a run begins from it without --resume, "
                 f"by --cfg-options load_from={filename}"
             )
+        renamed = self._match_classes(class_names(checkpoint), filename)
+        if self._resume:
+            self._resumption = resuming.Resumption(self, checkpoint, filename)
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
-        model = self.model.module if is_model_wrapper(self.model) else self.model
+        model = bare(self.model)
         weights = checkpoint["state_dict"] if self._resume else files.unwrap(checkpoint)
+        if renamed:
+            weights = self._carry_over(model, weights, class_names(checkpoint), renamed, filename)
         if self._resume or self.evaluates_only or getattr(model, "loads_strictly", False):
-            files.load_strictly(model, weights, filename)
+            files.load_strictly(model, weights, filename, self.logger.warning)
         else:  # detectors and segmenters are fine-tuned from weights with another head
-            files.load_fitting(model, weights, filename, self.logger.warning)
+            unknown = files.load_fitting(model, weights, filename, self.logger.warning)
+            if unknown:
+                self.logger.warning(f"{filename} holds what the model does not have: {some_names(unknown)}")
+        if self._resume:
+            self._resumption.plan_schedule()
         self._has_loaded = True
         self.logger.info(f"loaded {filename}")
         return checkpoint
 
-    def resume(self, *args: Any, **kwargs: Any) -> None:
-        """Resumes, and splits the optimiser's state where the parameters are split."""
-        super().resume(*args, **kwargs)
+    def _match_classes(self, known: Optional[List[str]], filename: str) -> Optional[List[str]]:
+        """Compares the classes of a checkpoint with those of the data, and lets them be translated where only their
+        order differs. A training that begins from it may have others.
+
+        Returns:
+            The classes of the data where they are others.
+
+        Raises:
+            UserError: They are others, and what was trained for the checkpoint's is evaluated or trained further.
+        """
+        loops = (
+            ("train", "train_dataloader", self._train_loop),
+            ("val", "val_dataloader", self._val_loop),
+            ("test", "test_dataloader", self._test_loop),
+        )
+        orders = {}
+        if known is None or any(hasattr(part, "language_model") for part in self.model.modules()):
+            return None  # where classes are words, a model finds any
+        for step, place, loop in loops:
+            given = classes_of(loop.dataloader.dataset) if hasattr(loop, "dataloader") else None
+            if given in (None, known):
+                continue
+            if agree(known, given):
+                if "thing_classes" in loop.dataloader.dataset.metainfo:
+                    raise UserError(
+                        f"{filename} has the classes of {place} in another order, which is not translated for panoptic "
+                        f"data: give its data set the checkpoint's, {', '.join(known)}"
+                    )
+                orders[step] = ClassOrder(known, given)
+            elif step == "train" and not self._resume:
+                return given
+            else:
+                raise UserError(
+                    f"{filename} was trained for other classes than the data of {place} have: "
+                    f"{differences(known, given)}"
+                    + (f"; a new run begins from it by --cfg-options load_from={filename}" if self._resume else "")
+                )
+        if orders:
+            self.logger.warning(
+                f"{filename} has the classes of the data in another order: they are matched by name, and the model's "
+                "order stays"
+            )
+            self._translate(orders)
+            self.register_hook(ClassOrderHook(known), priority="VERY_LOW")
+        return None
+
+    def _translate(self, orders: Dict[str, ClassOrder]) -> None:
+        if order := orders.get("train"):
+            train_step = self.model.train_step
+            self.model.train_step = lambda data, optim_wrapper: train_step(order.batch(data), optim_wrapper)
+        for name in ("val", "test"):
+            if name in orders:
+                step = getattr(self.model, f"{name}_step")
+                setattr(
+                    self.model,
+                    f"{name}_step",
+                    lambda data, step=step, order=orders[name]: order.predictions(step(data)),
+                )
+
+    def _carry_over(
+        self, model: nn.Module, weights: Dict[str, torch.Tensor], known: List[str], given: List[str], filename: str
+    ) -> Dict[str, torch.Tensor]:
+        """Fits the head of a checkpoint to other classes, see `engine.names.rows_by_name`, and says so.
+
+        Raises:
+            UserError: The model does not show which of its weights belong to classes, such as one whose two classes
+                share one channel.
+        """
+        cfg = without_weights(self.cfg.model)
+        for node in nodes(cfg):
+            if node.get("num_classes") == len(given):
+                keys = [key for key in ("num_classes", "out_channels") if node.get(key) == len(given)]
+                node.update({key: len(given) + 1 for key in keys})
+        try:
+            with torch.random.fork_rng(devices=[]):
+                wider = self.build_model(cfg).state_dict()
+        except UserError:
+            wider = {}
+        own = model.state_dict()
+        if all(key not in wider or wider[key].shape == value.shape for key, value in own.items()):
+            raise UserError(
+                f"{filename} was trained for other classes: {differences(known, given)}. Which of its weights know "
+                "them does not show in this model: give the data its names, or begin from its backbone alone"
+            )
+        weights, kept, renewed = rows_by_name(weights, own, wider, known, given)
+        self.logger.warning(
+            f"{filename} was trained for other classes: {differences(known, given)}. Of the {len(given)} classes "
+            f"{len(kept)} keep their weights in the head, the others are new"
+            + (f"; new as a whole are {', '.join(renewed)}" if renewed and kept else "")
+        )
+        return weights
+
+    def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
+        """Resumes, says what differs from the checkpoint, and splits the optimiser's state where parameters are split.
+
+        Raises:
+            UserError: The run cannot go on from it with this config, see `engine.resuming`.
+        """
+        super().resume(filename, *args, **{**kwargs, "resume_param_scheduler": False})
         sharding.split_optimizer(self.optim_wrapper.optimizer)
+        self._resumption.finish()
+        if lines := self._resumption.lines:
+            more = [f"and {len(lines) - 30} more, see the two configs"] if len(lines) > 30 else []
+            title = f"resuming {filename} with another config than it was written by:"
+            self.logger.warning("\n    ".join([title, *lines[:30], *more]))
 
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
         """Writes beside the old file, then takes its place in one step."""
@@ -153,6 +325,8 @@ class CarefulRunner(Runner):
                 "state_dict": sharding.gather(self.model.state_dict()),
                 "optimizer": sharding.gather(self.optim_wrapper.state_dict()),
             }
+        told = {"facts": resuming.measure(self), "optimizers": resuming.optimizer_types(self)}
+        kwargs["meta"] = {**(kwargs.get("meta") or {}), **told}
         if self.rank == 0:
             part = f".{filename}.part"
             super().save_checkpoint(out_dir, part, *args, **kwargs)
@@ -206,6 +380,8 @@ class CarefulRunner(Runner):
         Raises:
             UserError: Something stands in the way that a user can mend.
         """
+        if not isinstance(self._train_loop, BaseLoop):  # and not called once more
+            resuming.check_work_dir(self.work_dir, self.cfg)
         with told_plainly():
             return super().train()
 
@@ -223,7 +399,7 @@ class CarefulRunner(Runner):
         """Builds the loop and checks that model and data fit each other.
 
         Raises:
-            UserError: An epoch would have no batch, or the head has another number of classes than the data.
+            UserError: An epoch would have no batch or no end, or the head has another number of classes than the data.
         """
         loop = super().build_train_loop(loop)
         loader = loop.dataloader
@@ -231,6 +407,12 @@ class CarefulRunner(Runner):
             raise UserError(
                 f"{len(loader.dataset)} training images make no batch of {loader.batch_size} in each of "
                 f"{get_world_size()} processes: lower train_dataloader.batch_size"
+            )
+        if isinstance(loop, EpochBasedTrainLoop) and _is_endless(loader.sampler):
+            raise UserError(
+                f"the sampler {type(loader.sampler).__name__} never ends, and {type(loop).__name__} waits for the end "
+                "of its epoch: set train_dataloader.sampler.type=EpochSampler, or train by iterations with "
+                "train_cfg=dict(type='IterBasedTrainLoop', max_iters=..., val_interval=...)"
             )
         self._check_data(loader.dataset)
         return loop
@@ -248,9 +430,19 @@ class CarefulRunner(Runner):
         return loop
 
     def _check_data(self, dataset: Any) -> None:
-        model = self.model.module if is_model_wrapper(self.model) else self.model
+        model = bare(self.model)
         if hasattr(model, "check_data"):
             model.check_data(dataset)
+
+
+def _is_endless(sampler: Any) -> bool:
+    """Says whether a sampler has more to give than its length, and leaves what is random as it was."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        return sum(1 for _ in islice(iter(sampler), len(sampler) + 1)) > len(sampler)
+    finally:
+        for restore, state in zip((random.setstate, np.random.set_state, torch.set_rng_state), states, strict=True):
+            restore(state)
 
 
 @contextmanager

@@ -88,25 +88,46 @@ class EndlessSampler(EpochSampler):
 class SeededDataset(Dataset):
     """Any data set, seeding Python, NumPy and torch before it prepares the sample of a `Draw`.
 
-    All its attributes are those of the data set inside.
+    In all else it is the data set inside: what is read, written or deleted, and the class that `isinstance` sees, are
+    those of that data set. So hooks which change the data of a loader in the middle of a run change the data.
     """
 
     def __init__(self, dataset: Any) -> None:
-        self.dataset = dataset
+        self.__dict__["_inside"] = dataset
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(self._inside)
 
     def __getitem__(self, draw: int) -> Any:
         """Returns the sample, seeded where it is a `Draw` and not a mere index."""
         if isinstance(draw, Draw):
             seed_all(derive_seed(*draw.seed))
-        return self.dataset[int(draw)]
+        return self._inside[int(draw)]
+
+    @property
+    def __class__(self) -> type:
+        return type(self._inside)
 
     def __getattr__(self, name: str) -> Any:
-        if name == "dataset":  # not there yet while a copy is made in another process
+        # Nothing is there yet while a copy is made in another process. And what Python or torch look for by a name
+        # of their own, such as the samples of a whole batch, would pass the seeds by.
+        if name == "_inside" or (name.startswith("__") and name.endswith("__")):
             raise AttributeError(name)
-        return getattr(self.dataset, name)
+        return getattr(self._inside, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._inside, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(self._inside, name)
+
+    def __reduce__(self) -> Tuple[type, Tuple[Any]]:
+        return SeededDataset, (self._inside,)
 
     def __str__(self) -> str:
-        return str(self.dataset)
+        return str(self._inside)
+
+
+def unseeded(dataset: Any) -> Any:
+    """Takes a `SeededDataset` off the data set inside; others are returned as they are."""
+    return dataset._inside if type(dataset) is SeededDataset else dataset

@@ -43,7 +43,7 @@ def split_like(whole: Tensor, part: Tensor) -> Tensor:
 def split_weights(weights: Dict[str, Tensor], model: nn.Module) -> Dict[str, Tensor]:
     """Splits the weights of a checkpoint as those of a model are."""
     own = model.state_dict()
-    return {key: split_like(value, own[key]) for key, value in weights.items()}
+    return {key: split_like(value, own[key]) if key in own else value for key, value in weights.items()}
 
 
 def split_optimizer(optimizer: torch.optim.Optimizer) -> None:

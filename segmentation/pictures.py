@@ -2,15 +2,18 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import List, Optional, Sequence, Tuple
+from typing import Any, List, Optional, Sequence, Tuple
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from engine.pictures import as_written, name_entries
+
 Palette = Sequence[Tuple[int, int, int]]
-IGNORED = 255  # the label that losses and figures leave out, and drawings too
+IGNORED = 255  # the label that losses and figures leave out by default
 _MOST = 24  # classes in a legend
 
 
@@ -23,9 +26,16 @@ class Scene:
     there: Optional[np.ndarray] = None
 
 
-def shares(labels: np.ndarray) -> List[Tuple[int, float]]:
-    """Lists the classes of a map (H, W) and their shares of its area, the largest first."""
-    found, counts = np.unique(labels[labels != IGNORED], return_counts=True)
+def class_map(pixels: torch.Tensor) -> np.ndarray:
+    """Turns mmseg's map (1, H, W) into whole numbers (H, W); a head with one output channel gives it in floats."""
+    return pixels[0].cpu().numpy().astype(np.int64)
+
+
+def shares(labels: np.ndarray, num_classes: int = IGNORED) -> List[Tuple[int, float]]:
+    """Lists the classes of a map (H, W) and their shares of its area, the largest first; what is no class, as what
+    losses ignore, is left out.
+    """
+    found, counts = np.unique(labels[labels < num_classes], return_counts=True)
     order = np.argsort(-counts, kind="stable")
     return [(int(found[place]), float(counts[place]) / labels.size) for place in order]
 
@@ -35,6 +45,7 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %" if share >= 0.01 else "under 1 %"
 
 
+@as_written
 def draw_segmentation(
     image: np.ndarray, labels: np.ndarray, classes: Sequence[str], palette: Palette, path: Path
 ) -> None:
@@ -42,7 +53,7 @@ def draw_segmentation(
 
     Args:
         image: (H, W, 3), 0 to 255.
-        labels: Classes (H, W); 255 is none.
+        labels: Classes (H, W); what is beyond their number is none.
         classes: Names.
         palette: A colour for each class, 0 to 255.
         path: Where to save.
@@ -51,12 +62,13 @@ def draw_segmentation(
     scale = max(1.0, 480 / max(height, width)) / 100  # inches a pixel; small pictures are enlarged
     figure = Figure(figsize=(scale * width + 2.6, max(scale * height, 2.5)), dpi=100, layout="constrained")
     axes = figure.add_subplot()
-    _show(axes, image, labels, palette)
-    entries = [(label, f"{classes[label]}  {percent(share)}") for label, share in shares(labels)]
-    axes.legend(handles=_handles(entries, palette), loc="center left", bbox_to_anchor=(1.01, 0.5), **_LEGEND)
+    _show(axes, image, labels, palette[: len(classes)])
+    entries = [(label, f"{classes[label]}  {percent(share)}") for label, share in shares(labels, len(classes))]
+    _legend(axes, entries, palette, loc="center left", bbox_to_anchor=(1.01, 0.5))
     figure.savefig(path)
 
 
+@as_written
 def draw_scenes(scenes: Sequence[Scene], classes: Sequence[str], palette: Palette, path: Path) -> None:
     """Draws several pictures, a row each: the picture, its annotation where there is one, and the prediction.
 
@@ -75,32 +87,37 @@ def draw_scenes(scenes: Sequence[Scene], classes: Sequence[str], palette: Palett
     for row, scene in zip(grid, scenes):
         maps = [None, scene.there, scene.found] if annotated else [None, scene.found]
         for axes, labels in zip(row, maps):
-            _show(axes, scene.image, labels, palette, opacity=0.75)
-            for label, share in shares(labels) if labels is not None else ():
+            _show(axes, scene.image, labels, palette[: len(classes)], opacity=0.75)
+            for label, share in shares(labels, len(classes)) if labels is not None else ():
                 seen[label] = seen.get(label, 0) + share
     for axes, title in zip(grid[0], ["image", "annotation", "prediction"] if annotated else ["image", "prediction"]):
         axes.set_title(title, loc="left", fontsize=10)
     largest = sorted(seen, key=seen.get, reverse=True)[:_MOST]
     entries = [(label, classes[label]) for label in sorted(largest)]
-    figure.legend(handles=_handles(entries, palette), loc="outside center right", **_LEGEND)
+    _legend(figure, entries, palette, loc="outside center right")
     figure.savefig(path, dpi=100)
 
 
 _LEGEND = dict(frameon=False, fontsize=9, handlelength=1.0, handleheight=1.0)
 
 
-def _handles(entries: Sequence[Tuple[int, str]], palette: Palette) -> List[Patch]:
-    handles = [Patch(facecolor=np.array(palette[label]) / 255, label=text) for label, text in entries[:_MOST]]
+def _legend(where: Any, entries: Sequence[Tuple[int, str]], palette: Palette, **place: Any) -> None:
+    """Adds a legend to axes or to a figure."""
+    patches = [Patch(facecolor=np.array(palette[label]) / 255) for label, _ in entries[:_MOST]]
+    names = [text for _, text in entries[:_MOST]]
     if len(entries) > _MOST:
-        handles.append(Patch(facecolor="none", label=f"and {len(entries) - _MOST} more"))
-    return handles
+        patches.append(Patch(facecolor="none"))
+        names.append(f"and {len(entries) - _MOST} more")
+    labels = [str(number) for number in range(len(patches))]
+    name_entries(where.legend(handles=patches, labels=labels, **place, **_LEGEND), names)
 
 
 def _show(axes: Axes, image: np.ndarray, labels: Optional[np.ndarray], palette: Palette, opacity: float = 0.55) -> None:
     if labels is not None:
-        colours = np.zeros((256, 3), dtype=np.float32)
-        colours[: len(palette)] = palette
-        mixed = (1 - opacity) * image + opacity * colours[labels]
-        image = np.where((labels == IGNORED)[..., None], image, mixed).round().astype(np.uint8)
+        colours = np.asarray(palette, dtype=np.float32).reshape(-1, 3)
+        is_class = (labels >= 0) & (labels < len(colours))
+        mixed = image.astype(np.float32)
+        mixed[is_class] = (1 - opacity) * mixed[is_class] + opacity * colours[labels[is_class]]
+        image = mixed.round().astype(np.uint8)
     axes.imshow(image)
     axes.set_axis_off()

@@ -1,14 +1,18 @@
 """Segmenting single pictures."""
 
 from pathlib import Path
-from typing import Tuple
+from typing import Optional, Sequence, Tuple
 
 import numpy as np
 import torch
+from mmengine.dataset import Compose
+from torch import nn
 
 from engine import predictor
+from engine.predictor import Palette
 
 from . import toolbox  # noqa: F401  quietly, before anything else brings it in
+from .pictures import class_map
 
 
 class Predictor(predictor.Predictor):
@@ -16,6 +20,11 @@ class Predictor(predictor.Predictor):
 
     task = "segmentation"
     scope = "mmseg"
+
+    def __init__(self, model: nn.Module, pipeline: Compose, classes: Sequence[str], palette: Optional[Palette]) -> None:
+        # Drawn as mmseg draws the colours of a data set that has none.
+        drawn = np.random.RandomState(42).randint(0, 255, (len(classes), 3)).tolist()
+        super().__init__(model, pipeline, classes, palette or drawn)
 
     @torch.inference_mode()
     def __call__(self, path: Path) -> Tuple[np.ndarray, np.ndarray]:
@@ -31,4 +40,4 @@ class Predictor(predictor.Predictor):
             UserError: The file cannot be read as a picture.
         """
         image, sample = self.predict(path)
-        return image, sample.pred_sem_seg.data[0].cpu().numpy()
+        return image, class_map(sample.pred_sem_seg.data)

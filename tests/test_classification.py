@@ -309,6 +309,12 @@ def test_weights_of_which_none_fits_are_refused():
         files.load_fitting(nn.Linear(2, 3), weights, "x.pth", print)
 
 
+def test_counts_that_a_file_lacks_do_not_make_it_fit():
+    model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
+    with pytest.raises(UserError, match=r"has no weights of this model: it holds other, ..., the model 0.weight"):
+        files.load_fitting(model, {"other": torch.zeros(1)}, "x.pth", print)
+
+
 def message_hub():
     return {
         "log_scalars": {"train/loss": HistoryBuffer([3.0, 2.0], [1, 1])},

@@ -163,7 +163,7 @@ def test_class_tokens_come_with_the_maps_on_request(name):
         assert not getattr(model, "num_prefix_tokens", 0)
         return  # a map has no place for them
     final, pairs = model.forward_intermediates(x, norm=True, output_fmt="NLC", return_prefix_tokens=True)
-    assert [prefix.shape[1] in (0, model.num_prefix_tokens) for _, prefix in pairs] == [True] * len(pairs)
+    assert [prefix.shape[1] for _, prefix in pairs] == [model.num_prefix_tokens] * len(pairs)
     tokens, prefix = pairs[-1]
     torch.testing.assert_close(torch.cat([prefix, tokens], dim=1), final)
 

@@ -530,3 +530,17 @@ def test_command_passes_on_why_a_model_refuses_a_size():
 def test_command_says_that_a_model_has_no_stages():
     with pytest.raises(SystemExit, match="twins_svt_small has no feature_info"):
         flops_tool.main(["twins_svt_small", "--by", "stage", "--size", "64"])
+
+
+def test_of_wrappers_and_compiled_modules_what_is_inside_is_counted():
+    model = timm.create_model("spectformer_ti", img_size=64, depth=2, mixers=1)
+    size = (3, 64, 64)
+    expected = count(model, size)
+    averaged = torch.optim.swa_utils.AveragedModel(model)
+    for wrapper in (torch.compile(model), nn.DataParallel(torch.compile(model)), averaged):
+        assert count(wrapper, size) == expected
+    model.blocks[0].compile()
+    block = model.blocks[1] = torch.compile(model.blocks[1])
+    assert count(model, size) == expected
+    assert model.blocks[1] is block
+    assert model.blocks[0]._compiled_call_impl is not None

@@ -11,7 +11,7 @@ from torch import nn
 from backbones.halonet import ConvMixer, HaloMixer
 from backbones.layers import HaloAttention
 
-from .models import drawn
+from .models import assert_close, create, drawn, images, without_repetitions
 
 TIMM = {
     "halonet_26t": "halonet26t",
@@ -251,3 +251,12 @@ def test_synchronised_batch_norm_computes_the_same():
     x = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(synchronised(x), model(x))
+
+
+@torch.no_grad()
+def test_timm_reparameterizes_it_to_a_model_without_batch_norms_behind_convolutions():
+    model = without_repetitions(create("halonet_26t", short=True)).eval()
+    folded = timm.utils.reparameterize_model(model)
+    x = images(2, 72, 56)
+    assert_close(folded(x), model(x))
+    assert sum(p.numel() for p in folded.parameters()) < sum(p.numel() for p in model.parameters())

@@ -1,5 +1,8 @@
 """tools/predict.py: a checkpoint or a name in, classes and annotated pictures out."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import timm
 import torch
@@ -7,9 +10,11 @@ from PIL import Image
 
 from classification import UserError
 from classification.predictor import Predictor
+from classification.zoo import count_classes
 from engine.images import find_images
 
-from .classification_fixtures import SAMPLES, make_folder, picture, run_here, run_tool, small_config
+from .classification_fixtures import SAMPLES, load_tool, make_folder, picture, run_here, run_tool, small_config
+from .golden import weights
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +92,109 @@ def test_mistakes_are_told(trained, tmp_path, arguments, says):
     with pytest.raises(UserError) as error:
         run_here("predict.py", *(paths.get(word, word) for word in arguments), "--out-dir", tmp_path / "out")
     assert says in str(error.value)
+
+
+# Checkpoints by every door --------------------------------------------------------------------------------------------
+
+
+def logits(model, path, data):
+    """Of a picture, prepared as the checkpoint says."""
+    predictor = Predictor.load(str(path))
+    return model.eval()(predictor.transform(Image.open(data / "val" / "red" / "1.png"))[None])
+
+
+@torch.no_grad()
+def test_timm_reads_what_this_library_trains(trained):
+    """By the model's own names, and the average that was scored, not the last step's weights."""
+    path, data = trained
+    predictor = Predictor.load(str(path))
+    spec = torch.load(path, weights_only=True)["predictor"]["model"]
+    name, arguments = spec["name"], {"img_size": spec["img_size"], **spec["kwargs"]}
+    expected = logits(predictor.model, path, data)
+    source = dict(pretrained=True, pretrained_cfg_overlay=dict(file=str(path), num_classes=3), **arguments)
+
+    model = timm.create_model(name, num_classes=3, **source)
+    assert torch.equal(logits(model, path, data), expected)
+    model = timm.create_model(name, num_classes=3, checkpoint_path=str(path), **arguments)
+    assert torch.equal(logits(model, path, data), expected)
+    model = timm.create_model(name, num_classes=3, **arguments)
+    timm.models.load_checkpoint(model, str(path))
+    assert torch.equal(logits(model, path, data), expected)
+
+    own = predictor.model.state_dict()
+    assert timm.models.load_state_dict(str(path)).keys() == own.keys()
+    trunk = {key: value for key, value in own.items() if not key.startswith("head.")}
+    for kwargs in (dict(num_classes=0), dict(num_classes=7), dict(features_only=True, out_indices=(0, 1))):
+        model = timm.create_model(name, **source, **kwargs)
+        loaded = getattr(model, "model", model).state_dict()
+        shared = [key for key in trunk if key in loaded]
+        assert len(shared) >= len(trunk) - 2 and all(torch.equal(loaded[key], trunk[key]) for key in shared)
+    # A checkpoint in memory, and one of an earlier version, which has no such entry.
+    whole = torch.load(path, weights_only=True)
+    for checkpoint in (whole, {key: value for key, value in whole.items() if key != "state_dict_ema"}):
+        overlay = dict(state_dict=checkpoint, num_classes=3)
+        model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=3, **arguments)
+        assert torch.equal(logits(model, path, data), expected)
+
+
+def test_the_entry_for_timm_costs_no_bytes(trained, tmp_path):
+    path, _ = trained
+    checkpoint = torch.load(path, weights_only=True)
+    entry = checkpoint.pop("state_dict_ema")
+    torch.save(checkpoint, tmp_path / "without.pth")
+    names = sum(2 * len(key) + 300 for key in entry)  # of the archive's records and the pickle, at most
+    assert path.stat().st_size - (tmp_path / "without.pth").stat().st_size < names
+    for key, value in entry.items():
+        assert value.data_ptr() == checkpoint["ema_state_dict"][f"model.{key}"].data_ptr()
+
+
+def test_bare_weights_say_their_number_of_classes(tmp_path):
+    torch.manual_seed(1)
+    image = tmp_path / "image.png"
+    picture(0, 0, size=(300, 200)).save(image)
+    for name, classes in (("gfnet_ti", 7), ("resnet18", 2)):
+        model = timm.create_model(name, num_classes=classes).eval()
+        path = tmp_path / f"{name}.pth"
+        torch.save(model.state_dict(), path)
+        predictor = Predictor.load(str(path), name)
+        expected = model(predictor.transform(Image.open(image))[None]).softmax(-1)[0].max().item()
+        _, scores = predictor(image)
+        assert len(predictor.classes) == classes and scores[0][1] == pytest.approx(expected, rel=1e-4)
+    torch.save(timm.create_model("gfnet_ti", num_classes=0).state_dict(), tmp_path / "trunk.pth")
+    with pytest.raises(UserError, match=r"trunk.pth has no classifier, head.weight of gfnet_ti is missing"):
+        Predictor.load(str(tmp_path / "trunk.pth"), "gfnet_ti")
+    golden = np.load(Path(__file__).parent / "golden" / "dat_tiny.npz")
+    official = weights.state_dict(golden["names"], golden["shapes"])
+    assert count_classes("dat_t", official, "official.pth") == 1000
+    official = {key: value for key, value in official.items() if not key.startswith("cls_")}
+    with pytest.raises(UserError, match=r"official.pth has no classifier"):
+        count_classes("dat_t", official, "official.pth")
+
+
+def test_a_name_that_a_checkpoint_contradicts_is_refused(trained):
+    with pytest.raises(UserError, match=r"is a checkpoint of \w+, not of resnet18: leave out --name"):
+        Predictor.load(str(trained[0]), "resnet18")
+
+
+# Folders --------------------------------------------------------------------------------------------------------------
+
+
+def test_pictures_that_fail_are_named_and_the_others_predicted(trained, tmp_path, capsys):
+    checkpoint, _ = trained
+    folder = tmp_path / "pictures"
+    (folder / "deep" / "deeper").mkdir(parents=True)
+    picture(0, 0).save(folder / "a.png")
+    (folder / "b.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    (folder / "c.png").write_bytes(b"")
+    picture(1, 0).save(folder / "deep" / "deeper" / "d.PNG")
+    out = folder / "predictions"
+    for _ in range(2):  # what the first call has drawn is no picture for the second
+        with pytest.raises(UserError, match=r"^2 of 4 pictures failed, first cannot read image .*b.png: "):
+            load_tool("predict.py").main([str(checkpoint), str(folder), "--out-dir", str(out)])
+        said = capsys.readouterr()
+        assert f"2 annotated pictures: {out}" in said.out and len(list(out.iterdir())) == 2
+        first, second = (line for line in said.err.splitlines() if line.startswith("failed: "))
+        assert "b.png" in first and "c.png" in second
 
 
 @pytest.mark.skipif(not SAMPLES.is_dir(), reason=f"no sample data at {SAMPLES}")

@@ -6,6 +6,7 @@ Each task is two commands, shown as they are run: tools/train.py, and tools/pred
 """
 
 import argparse
+import re
 import shutil
 import subprocess
 import sys
@@ -137,7 +138,9 @@ def _clear(work_dir: Path, task: Task) -> None:
     """Removes what an earlier call left, and nothing else: a run keeps its config, and its canvases."""
     if not work_dir.exists():
         return
-    if not any((work_dir / name).exists() for name in (Path(task.config).name, "canvases")):
+    has_begun = any((work_dir / name).exists() for name in (Path(task.config).name, "canvases"))
+    # One that was stopped at once has left the folder of its log alone.
+    if not has_begun and not all(re.fullmatch(r"\d{8}_\d{6}(_\d+)?", path.name) for path in work_dir.iterdir()):
         raise UserError(f"{work_dir} holds something else than an earlier demonstration: choose another --work-dir")
     shutil.rmtree(work_dir)
 

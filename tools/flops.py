@@ -5,8 +5,8 @@
     python tools/flops.py --config configs/detection/spectformer/retinanet_spectformer-h-s_fpn_1x_coco.py
 
 Any model of timm can be named, ours among them. Of a config the whole detector or segmenter is counted, backbone, neck
-and heads apart. Fourier transforms and attention are counted; one multiply-add is 1 MAC and 2 FLOPs. What papers call
-FLOPs are MACs.
+and heads apart. Fourier transforms and attention are counted, which torchinfo, ptflops and timm's profile scripts miss
+in part; one multiply-add is 1 MAC and 2 FLOPs. What papers call FLOPs are MACs.
 """
 
 import argparse

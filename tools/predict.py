@@ -14,15 +14,20 @@ from tasks import complete, import_of, task_of
 import backbones  # noqa: F401  registers the models
 from engine import UserError, checkpoint
 from engine.config import load
-from engine.images import find_images
+from engine.images import check_colour, find_images
 
 
 def main(arguments: Optional[List[str]] = None) -> List[Any]:
     """Predicts; prints and returns what it found in each picture.
 
+    A picture that cannot be read, prepared or drawn is named, and the others are predicted all the same.
+
     Returns:
         Of a classifier (class, probability) for each picture, the most probable first; of a detector its `Detections`;
         of a segmenter the class of each pixel (H, W).
+
+    Raises:
+        UserError: There is nothing to predict with or of, or, at the end, some pictures have failed.
     """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", help="a checkpoint, or the name of a timm model that has weights")
@@ -31,6 +36,13 @@ def main(arguments: Optional[List[str]] = None) -> List[Any]:
     parser.add_argument("--config", help="the config that a checkpoint of mmdet or mmseg belongs to; ours know theirs")
     parser.add_argument("--topk", type=int, default=5, help="classes a picture, of a classifier")
     parser.add_argument("--threshold", type=float, default=0.5, help="least score of an object, of a detector")
+    parser.add_argument(
+        "--background",
+        nargs=3,
+        type=int,
+        metavar=("R", "G", "B"),
+        help="colour under transparent pixels, 0 to 255 each; that of the training by default",
+    )
     parser.add_argument("--out-dir", default="predictions", help="where the annotated pictures go")
     args = parser.parse_args(arguments)
 
@@ -40,11 +52,29 @@ def main(arguments: Optional[List[str]] = None) -> List[Any]:
     out_dir = Path(args.out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     results = []
-    for number, path in enumerate(find_images(args.images)):
-        # The number keeps apart files of one name from several folders.
-        results.append(predict(path, out_dir / f"{number:03d}_{path.stem}.png"))
+    failures = []
+    for number, path in enumerate(_pictures(args.images, out_dir)):
+        try:
+            # The number keeps apart files of one name from several folders.
+            results.append(predict(path, out_dir / f"{number:03d}_{path.stem}.png"))
+        except Exception as error:  # decoders and resizers raise OSError, ValueError, cv2.error, ...
+            reason = " ".join(str(error).split()) or type(error).__name__
+            failures.append(reason if str(path) in reason else f"{path}: {reason}")
+            print(f"failed: {failures[-1]}", file=sys.stderr)
     print(f"{len(results)} annotated pictures: {out_dir}")
+    if failures:
+        raise UserError(f"{len(failures)} of {len(results) + len(failures)} pictures failed, first {failures[0]}")
     return results
+
+
+def _pictures(paths: List[str], out_dir: Path) -> List[Path]:
+    """Lists the pictures to predict, without those that an earlier call has drawn somewhere below a named folder."""
+    found = []
+    for path in paths:
+        holds_drawn = Path(path).resolve() in out_dir.resolve().parents
+        inside = find_images([path])
+        found += [file for file in inside if not holds_drawn or out_dir.resolve() not in file.resolve().parents]
+    return found
 
 
 def trained_for(model: str) -> str:
@@ -57,6 +87,8 @@ def trained_for(model: str) -> str:
 def classifier(args: argparse.Namespace, cfg: Optional[Config]) -> Callable[[Path, Path], Any]:
     """Returns what classifies one picture, prints a line and draws it."""
     predictor = import_of("classification", "predictor").Predictor.load(args.model, args.name)
+    if args.background:
+        predictor.background = check_colour(args.background)
     draw = import_of("classification", "pictures").draw_prediction
 
     def predict(path: Path, out: Path) -> Any:
@@ -71,6 +103,8 @@ def classifier(args: argparse.Namespace, cfg: Optional[Config]) -> Callable[[Pat
 def detector(args: argparse.Namespace, cfg: Optional[Config]) -> Callable[[Path, Path], Any]:
     """Returns what finds the objects in one picture, prints a line and draws it."""
     predictor = import_of("detection", "predictor").Predictor.load(args.model, complete(cfg) if cfg else None)
+    if args.background:
+        predictor.lay_on(check_colour(args.background))
     draw = import_of("detection", "pictures").draw_detections
 
     def predict(path: Path, out: Path) -> Any:
@@ -86,6 +120,8 @@ def detector(args: argparse.Namespace, cfg: Optional[Config]) -> Callable[[Path,
 def segmenter(args: argparse.Namespace, cfg: Optional[Config]) -> Callable[[Path, Path], Any]:
     """Returns what segments one picture, prints a line and draws it."""
     predictor = import_of("segmentation", "predictor").Predictor.load(args.model, complete(cfg) if cfg else None)
+    if args.background:
+        predictor.lay_on(check_colour(args.background))
     pictures = import_of("segmentation", "pictures")
 
     def predict(path: Path, out: Path) -> Any:

@@ -1,44 +1,58 @@
 """Evaluates a checkpoint on a config's test set.
 
-python tools/test.py CONFIG CHECKPOINT [--cfg-options k=v ...] [--data-root D] [--work-dir D]
+python tools/test.py CONFIG CHECKPOINT [--cfg-options k=v ...] [--data-root D] [--work-dir D] [--tta]
 """
 
 import argparse
 import sys
+import time
 from pathlib import Path
-from typing import Dict, List, Optional
+from typing import Any, Dict, List, Optional
 
-from mmengine.config import DictAction
+from arguments import ConfigOptions
 from tasks import complete
 
 import backbones  # noqa: F401  registers the models
 from engine import CarefulRunner, UserError
 from engine.config import load
 from engine.errors import plain_message
+from engine.exports import exported
+from engine.figures import spelt
 from engine.launch import join_torchrun
+from engine.tta import augment_test
 
 
-def main(arguments: Optional[List[str]] = None) -> Dict[str, float]:
+def main(arguments: Optional[List[str]] = None) -> Dict[str, Any]:
     """Evaluates; prints and returns the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("config", help="a file under configs/")
     parser.add_argument("checkpoint", help="best.pth, epoch_N.pth or iteration_N.pth of a training run")
     parser.add_argument("--work-dir", help="where log and pictures go; a folder test beside the checkpoint by default")
     parser.add_argument("--data-root", help="folder of the data set, in place of the config's")
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction, help="values of the config, as key.key=value")
+    parser.add_argument("--cfg-options", nargs="+", action=ConfigOptions, help="values of the config, as key.key=value")
+    parser.add_argument(
+        "--tta",
+        action="store_true",
+        help="test-time augmentation by tta_model and tta_pipeline of the config; mirror images where it has none",
+    )
     args = parser.parse_args(arguments)
 
     launcher = join_torchrun()
-    cfg = complete(load(args.config, args.cfg_options, args.data_root))
+    cfg = load(args.config, args.cfg_options, args.data_root)
+    cfg = complete(augment_test(cfg) if args.tta else cfg)
     cfg.launcher = launcher
     cfg.load_from = args.checkpoint
     cfg.work_dir = args.work_dir or str(Path(args.checkpoint).parent / "test")
     runner = CarefulRunner.from_cfg(cfg)
+    begun = time.time()
     metrics = runner.test()
     if runner.rank == 0:
         for name, value in metrics.items():
-            print(f"{name}: {value:.4f}")
-        if not metrics:  # of a detector that found nothing, COCO's evaluation gives no figures
+            print(f"{name}: {spelt(name, value)}")
+        files = exported(runner.test_evaluator, begun)
+        if files:
+            print(f"written: {', '.join(files)}")
+        if not metrics and not files:  # of a detector that found nothing, COCO's evaluation gives no figures
             print("figures: none, nothing was found")
         print(f"pictures: {cfg.work_dir}")
     return metrics

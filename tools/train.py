@@ -1,6 +1,6 @@
 """Trains what a config describes, on one machine or on many.
 
-python tools/train.py CONFIG [--cfg-options k=v ...] [--data-root D] [--work-dir D] [--resume] [--amp]
+python tools/train.py CONFIG [--cfg-options k=v ...] [--data-root D] [--work-dir D] [--resume | --overwrite] [--amp]
 torchrun --nproc-per-node=2 tools/train.py CONFIG ...
 """
 
@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import List, Optional
 
 import torch
-from mmengine.config import Config, DictAction
+from arguments import ConfigOptions
+from mmengine.config import Config
 from tasks import complete
 
 import backbones  # noqa: F401  registers the models
@@ -18,6 +19,7 @@ from engine import CarefulRunner, UserError
 from engine.config import load
 from engine.errors import plain_message
 from engine.launch import join_torchrun
+from engine.resuming import SCHEDULES, check_work_dir
 
 
 def parse(arguments: Optional[List[str]] = None) -> argparse.Namespace:
@@ -30,17 +32,32 @@ def parse(arguments: Optional[List[str]] = None) -> argparse.Namespace:
         "--resume", action="store_true", help="go on from the last whole checkpoint of the work directory"
     )
     parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace an earlier run in the work directory, whose checkpoints are removed",
+    )
+    parser.add_argument(
+        "--schedule",
+        choices=SCHEDULES,
+        help="of a resumed run: let the learning rate go on as the checkpoint has it, or follow the config from here "
+        "on, stretched to the run's new length",
+    )
+    parser.add_argument(
         "--amp", action="store_true", help="bfloat16 autocast (float16 with loss scaling on older GPUs)"
     )
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction, help="values of the config, as key.key=value")
+    parser.add_argument("--cfg-options", nargs="+", action=ConfigOptions, help="values of the config, as key.key=value")
     return parser.parse_args(arguments)
 
 
 def configure(args: argparse.Namespace) -> Config:
     """Turns the command line into the config of a run."""
-    cfg = complete(load(args.config, args.cfg_options, args.data_root))
+    cfg = load(args.config, args.cfg_options, args.data_root)
     cfg.work_dir = args.work_dir or cfg.get("work_dir") or str(Path("work_dirs") / Path(args.config).stem)
-    cfg.resume = args.resume
+    cfg.resume = args.resume or cfg.get("resume", False)
+    cfg.overwrite = args.overwrite or cfg.get("overwrite", False)
+    cfg.resume_schedule = args.schedule or cfg.get("resume_schedule")
+    check_work_dir(cfg.work_dir, cfg)  # before data are looked for and weights are read
+    cfg = complete(cfg)
     if args.amp:
         cfg.optim_wrapper.type = amp_wrapper()
     return cfg

@@ -7,7 +7,7 @@ from .cache import EvalCache
 from .cells import ClassTokenCell, NormalCell, ReductionCell, TokensAndGrid
 from .centred_window import CentredWindowAttention
 from .chunk import by_images
-from .conv import ConvNormAct, acts_in_place
+from .conv import ConvNormAct
 from .conv_branch import ConvBranch
 from .deformable import DeformableAttention
 from .depthwise import ResidualDepthwiseConv, ResidualDepthwiseMlp
@@ -86,7 +86,6 @@ __all__ = [
     "TokenAttention",
     "TokensAndGrid",
     "WindowAttention",
-    "acts_in_place",
     "by_images",
     "channels_last",
     "check_heads",

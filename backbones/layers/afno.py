@@ -3,7 +3,6 @@
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from timm.models import register_notrace_module
 
 from .dft import (
     SpectralMethod,
@@ -15,9 +14,10 @@ from .dft import (
     uses_matmul,
 )
 from .precision import compute_dtype, full_precision
+from .tracing import untraced
 
 
-@register_notrace_module
+@untraced
 class AFNO(nn.Module):
     """Adaptive Fourier neural operator (arXiv 2111.13587, section 4; NVlabs/AFNO-transformer).
 

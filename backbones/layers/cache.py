@@ -1,14 +1,18 @@
 """Tensors that depend on parameters and a grid alone, kept while neither changes."""
 
+import ctypes
+import os
 from typing import Any, Callable, Dict, Hashable, NamedTuple, Tuple, TypeVar, Union
 
-import numpy as np
 import torch
 from torch.autograd import forward_ad
 
-from .tracing import is_eager, is_transformed
+from .tracing import is_eager, is_watched
 
 Value = TypeVar("Value")  # a tensor, or several
+
+_memcmp = ctypes.CDLL("msvcrt" if os.name == "nt" else None).memcmp
+_memcmp.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
 
 
 class _Entry(NamedTuple):
@@ -82,7 +86,7 @@ class EvalCache:
         return value
 
     def _may_keep(self, source: torch.Tensor) -> bool:
-        if torch.jit.is_tracing() or not is_eager(source) or is_transformed():
+        if torch.jit.is_tracing() or not is_eager(source) or is_watched():
             return False
         if torch.is_grad_enabled() and source.requires_grad:
             self.clear()  # a step of an optimiser is likely to follow
@@ -98,10 +102,11 @@ def _equal(copies: Tuple[torch.Tensor, ...], sources: Tuple[torch.Tensor, ...]) 
 
 
 def _equal_tensors(copy: torch.Tensor, source: torch.Tensor) -> bool:
-    """Whether both have one dtype, one shape and the same values. NaN equals nothing, and so is computed anew."""
+    """Whether both have one dtype, one shape and the same values."""
     if copy.dtype != source.dtype or copy.shape != source.shape:
         return False
-    # numpy compares in vectors, four times as fast as torch from a few thousand values on.
-    if source.numel() > 4096 and source.dtype in (torch.float32, torch.float64):
-        return np.array_equal(copy.numpy(), source.numpy(force=True))
+    source = source.detach()  # holds the memory, should another thread give the parameter a new one
+    if source.is_contiguous() and copy.is_contiguous() and not source.is_neg():
+        # Bit by bit, at a tenth of the time of torch.equal.
+        return _memcmp(copy.data_ptr(), source.data_ptr(), copy.numel() * copy.element_size()) == 0
     return torch.equal(copy, source)

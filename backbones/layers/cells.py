@@ -5,11 +5,12 @@ from typing import Any, Tuple, Type
 import torch
 import torch.nn as nn
 from timm.layers import Mlp
-from timm.models import checkpoint, register_notrace_module
+from timm.models import checkpoint
 
 from .block import Block
 from .chunk import by_images
 from .pyramid_reduction import PyramidReduction
+from .tracing import untraced
 
 TokensAndGrid = Tuple[torch.Tensor, Tuple[int, int]]  # (B, 1 + H W, C), the class token first; and H and W
 
@@ -56,7 +57,7 @@ class ClassTokenCell(NormalCell):
         return x, grid_size
 
 
-@register_notrace_module  # the map may be padded
+@untraced  # the map may be padded
 class ReductionCell(PyramidReduction):
     """Reduces the map by a pyramid of convolutions, attends, and adds what a branch of convolutions makes of its input
     (section 3.3).

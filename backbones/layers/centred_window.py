@@ -2,12 +2,12 @@
 
 import torch
 import torch.nn.functional as F
-from timm.models import register_notrace_module
 
+from .tracing import untraced
 from .window import WindowAttention
 
 
-@register_notrace_module  # a tracer has no sizes to lay windows out by
+@untraced  # a tracer has no sizes to lay windows out by
 class CentredWindowAttention(WindowAttention):
     """Attention within windows as ViTAEv2 has it: where windows do not fill the map, it lies in their middle, and the
     zeros around it are attended to. Only the official code of arXiv 2202.10108 tells.

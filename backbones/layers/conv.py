@@ -10,13 +10,6 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from .layout import channels_last
 
 
-def acts_in_place(act_layer: Optional[Type[nn.Module]]) -> bool:
-    """Whether an activation should overwrite its input: ReLU, whose gradient needs its output alone. Others would copy
-    their input first.
-    """
-    return act_layer is not None and issubclass(act_layer, nn.ReLU)
-
-
 class ConvNormAct(nn.Module):
     """A convolution without bias, batch norm and an activation, (B, H, W, in_chans) -> (B, H / s, W / s, out_chans).
 
@@ -52,7 +45,7 @@ class ConvNormAct(nn.Module):
             out_chans,
             apply_act=act_layer is not None,
             act_layer=act_layer,
-            inplace=acts_in_place(act_layer),
+            inplace=False,  # saves nothing that is kept for a gradient, and backward hooks refuse it
             **dd,
         )
 

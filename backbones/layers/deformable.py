@@ -6,14 +6,13 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from timm.layers import trunc_normal_
-from timm.models import checkpoint, register_notrace_module
+from timm.models import checkpoint
 
-from .attention import check_heads
+from .attention import DotProductAttention, check_heads
 from .chunk import CHUNK_BYTES
 from .position import check_grid_size, resample_grid, set_table
 from .precision import compute_dtype
-from .reduced_attention import biased_attention
-from .tracing import is_eager
+from .tracing import is_eager, is_transformed, untraced
 
 # In training the biases and logits of an image are kept for the backward pass up to this size, and beyond it computed
 # again, so that the memory of a large image is that of its features. No image of 384x384 pixels reaches it.
@@ -95,7 +94,7 @@ class OffsetNetwork(nn.Module):
         return self.proj(self.act(self.norm(x)))
 
 
-@register_notrace_module  # the size decides whether attention is computed in parts
+@untraced  # the size decides whether attention is computed in parts
 class DeformableAttention(nn.Module):
     """Deformable multi-head attention (DAT, arXiv 2201.00520, section 3.2; DAT++, arXiv 2309.01430).
 
@@ -153,11 +152,11 @@ class DeformableAttention(nn.Module):
         self.grid_size = check_grid_size(grid_size)
         # Each on its own, because TorchScript takes a named tuple in an attribute for a plain one.
         self.references, self.queries, self.max_offset, self.clamp = SAMPLING_RULES[rule]
-        self.attn_drop = attn_drop
         self.q = nn.Linear(dim, dim, **dd)
         self.offset = OffsetNetwork(self.group_dim, offset_kernel_size, stride, **dd)
         self.kv = nn.Linear(dim, dim * 2, **dd)
         self.relative_position_bias = nn.Parameter(torch.empty(num_heads, *self._table_size(), **dd))
+        self.attn = DotProductAttention(attn_drop)
         self.proj = nn.Linear(dim, dim, **dd)
         self.proj_drop = nn.Dropout(proj_drop)
         self.reset_parameters()
@@ -215,15 +214,27 @@ class DeformableAttention(nn.Module):
     def _sample(self, x: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
         """The map (B groups, H, W, C / groups) at points (B groups, Hk, Wk, 2), as tokens (B, Nk, C)."""
         maps = x.permute(0, 3, 1, 2).to(points.dtype)
-        sampled = F.grid_sample(maps, points.flip(-1), align_corners=True)  # B*groups C/groups Hk Wk
+        sampled = self._bilinear(maps, points.flip(-1))  # B*groups C/groups Hk Wk
         return sampled.flatten(2).unflatten(0, (-1, self.num_groups)).flatten(1, 2).transpose(1, 2).to(x.dtype)
+
+    def _bilinear(self, maps: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+        """Maps (N, C, H, W) at points (N, h, w, 2), x and y from -1 to 1 between the centres of outermost cells, with
+        zeros beyond: (N, C, h, w).
+        """
+        if torch.jit.is_scripting():
+            sampled = F.grid_sample(maps, points, align_corners=True)
+        elif not self.attn.fused_attn and (is_transformed(maps) or is_transformed(points)):
+            sampled = sample_by_cells(maps, points)  # torch's kernel has no forward-mode derivative
+        else:
+            sampled = F.grid_sample(maps, points, align_corners=True)
+        return sampled
 
     @torch.jit.unused
     def _attend_by_rows(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, points: torch.Tensor, height: int, width: int
     ) -> torch.Tensor:
         """`_attend` for a few rows of queries at a time, where biases and logits of all would take much memory."""
-        if not is_eager(q) or torch.jit.is_tracing():
+        if not self.attn.fused_attn or not is_eager(q) or torch.jit.is_tracing():
             return self._attend(q, k, v, points, 0, height, height, width)
         row_bytes = self.num_heads * width * k.shape[2] * points.element_size()
         recompute = torch.is_grad_enabled() and row_bytes * height > KEPT_BYTES
@@ -253,7 +264,7 @@ class DeformableAttention(nn.Module):
     ) -> torch.Tensor:
         """Attention of the rows of queries from `first` up to `last`, (B, rows, W, C), on a map of H x W."""
         bias = self._bias(points, first, last, height, width)
-        x = biased_attention(q[:, :, first:last].flatten(2, 3), k, v, bias, self.attn_drop if self.training else 0.0)
+        x = self.attn(q[:, :, first:last].flatten(2, 3), k, v, bias)
         return x.unflatten(2, (-1, width)).permute(0, 2, 3, 1, 4).flatten(3)
 
     def _bias(self, points: torch.Tensor, first: int, last: int, height: int, width: int) -> torch.Tensor:
@@ -268,7 +279,7 @@ class DeformableAttention(nn.Module):
         distances = torch.stack([dx[:, None].expand_as(dy), dy], dim=-1).flatten(1, 2)  # B*groups rows*W Nk 2
         table = self.relative_position_bias.to(points.dtype).unflatten(0, (self.num_groups, -1))
         table = table.repeat(points.shape[0] // self.num_groups, 1, 1, 1)  # B*groups heads/groups 2H-1 2W-1
-        return F.grid_sample(table, distances, align_corners=True).unflatten(0, (-1, self.num_groups)).flatten(1, 2)
+        return self._bilinear(table, distances).unflatten(0, (-1, self.num_groups)).flatten(1, 2)
 
     @torch.jit.ignore
     def sampled_attention(self, x: torch.Tensor) -> SampledAttention:
@@ -287,6 +298,24 @@ def _places(num_cells: int, places: Tuple[float, int], like: torch.Tensor) -> to
     shift, trim = places
     cells = torch.arange(num_cells, dtype=like.dtype, device=like.device)
     return (cells + shift) * (2.0 / max(num_cells - trim, 1)) - 1.0
+
+
+def sample_by_cells(maps: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    """Bilinear sampling as a sum over the four cells around a point, of operations that have all derivatives.
+
+    (N, C, H, W) at (N, h, w, 2) -> (N, C, h, w), as F.grid_sample with align_corners.
+    """
+    height, width = maps.shape[2:]
+    x, y = (points[..., 0] + 1) * (0.5 * (width - 1)), (points[..., 1] + 1) * (0.5 * (height - 1))  # N h w
+    left, top = x.detach().floor(), y.detach().floor()
+    sampled = torch.zeros_like(points[:, None, ..., 0])
+    for col, x_share in ((left, left + 1 - x), (left + 1, x - left)):
+        for row, y_share in ((top, top + 1 - y), (top + 1, y - top)):
+            inside = (col >= 0) & (col < width) & (row >= 0) & (row < height)
+            cells = (row.clamp(0, height - 1) * width + col.clamp(0, width - 1)).long().flatten(1)
+            values = maps.flatten(2).gather(2, cells[:, None].expand(-1, maps.shape[1], -1))
+            sampled = sampled + values.unflatten(2, points.shape[1:3]) * (x_share * y_share * inside)[:, None]
+    return sampled
 
 
 def resample_table(table: torch.Tensor, size: Tuple[int, int]) -> torch.Tensor:

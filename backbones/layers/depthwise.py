@@ -5,17 +5,21 @@ from typing import Type
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from timm.models import register_notrace_module
+
+from .tracing import untraced
 
 
-@register_notrace_module  # the precision decides how it is computed
-class ResidualDepthwiseConv(nn.Conv2d):
+@untraced  # the precision decides how it is computed
+class ResidualDepthwiseConv(nn.Module):
     """x + DW(x), DW a depth-wise convolution: DAT++'s local perception unit (arXiv 2309.01430, section 3; CMT, arXiv
     2107.06263, equation 1).
 
     (B, H, W, C) -> (B, H, W, C). In full precision it is one convolution, x being added by a one at the centre of the
     kernel. In half precision, and under autocast, a kernel could not hold both, and the sum would lose the bits that a
     float32 input has.
+
+    The parameters are those of the convolution DW, but the class is no nn.Conv2d: it is not called as one, and what
+    replaces convolutions would lose x.
 
     Args:
         dim: Channels C.
@@ -28,7 +32,18 @@ class ResidualDepthwiseConv(nn.Conv2d):
     def __init__(self, dim: int, kernel_size: int = 3, device=None, dtype=None) -> None:
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd, to have a centre, got {kernel_size}")
-        super().__init__(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim, device=device, dtype=dtype)
+        super().__init__()
+        self.dim = dim
+        self.padding = kernel_size // 2
+        self.weight = nn.Parameter(torch.empty(dim, 1, kernel_size, kernel_size, device=device, dtype=dtype))
+        self.bias = nn.Parameter(torch.empty(dim, device=device, dtype=dtype))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters as torch draws those of a convolution, uniformly within 1 / sqrt(fan in)."""
+        limit = self.weight[0].numel() ** -0.5
+        nn.init.uniform_(self.weight, -limit, limit)
+        nn.init.uniform_(self.bias, -limit, limit)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if torch.jit.is_scripting():
@@ -38,7 +53,7 @@ class ResidualDepthwiseConv(nn.Conv2d):
         return x
 
     def _sum(self, x: torch.Tensor) -> torch.Tensor:
-        convolved = F.conv2d(x.permute(0, 3, 1, 2), self.weight, self.bias, padding=self.padding, groups=self.groups)
+        convolved = F.conv2d(x.permute(0, 3, 1, 2), self.weight, self.bias, padding=self.padding, groups=self.dim)
         return x + convolved.permute(0, 2, 3, 1)
 
     @torch.jit.unused
@@ -46,10 +61,12 @@ class ResidualDepthwiseConv(nn.Conv2d):
         autocast = x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)
         if autocast or x.dtype not in (torch.float32, torch.float64):
             return self._sum(x)
-        height, width = self.padding
-        weight = self.weight + F.pad(self.weight.new_ones(1, 1, 1, 1), [width, width, height, height])
-        x = F.conv2d(x.permute(0, 3, 1, 2), weight, self.bias, padding=self.padding, groups=self.groups)
+        weight = self.weight + F.pad(self.weight.new_ones(1, 1, 1, 1), [self.padding] * 4)
+        x = F.conv2d(x.permute(0, 3, 1, 2), weight, self.bias, padding=self.padding, groups=self.dim)
         return x.permute(0, 2, 3, 1)
+
+    def extra_repr(self) -> str:
+        return f"{self.dim}, kernel_size={self.weight.shape[-1]}"
 
 
 class ResidualDepthwiseMlp(nn.Module):

@@ -2,14 +2,13 @@
 
 import torch
 import torch.nn as nn
-from timm.models import register_notrace_module
 
 from .dft import SpectralMethod, check_spectral_method, cos_sin
 from .precision import compute_dtype, full_precision
-from .tracing import is_exporting
+from .tracing import is_exporting, untraced
 
 
-@register_notrace_module
+@untraced
 class FNet(nn.Module):
     """The real part of the DFT of all tokens along tokens and channels (FNet, arXiv 2105.03824, equation 3).
 

@@ -5,13 +5,12 @@ from typing import NamedTuple, Tuple
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 from timm.layers import trunc_normal_
-from timm.models import register_notrace_module
 
-from .attention import check_heads
+from .attention import DotProductAttention, check_heads
 from .cache import EvalCache
 from .precision import compute_dtype
+from .tracing import untraced
 
 
 class GatedAttention(NamedTuple):
@@ -33,6 +32,7 @@ class GatedAttention(NamedTuple):
         return torch.lerp(self.content, self.position, self.gate.view(-1, 1, 1))
 
 
+@untraced  # the map's size makes the distances
 class PositionalAttention(nn.Module):
     """Attention by position alone (ConViT, arXiv 2103.10697, section 3): softmax over keys of w . r, where
     r = (dx, dy, dx^2 + dy^2) leads from query to key in tokens.
@@ -106,7 +106,6 @@ class PositionalAttention(nn.Module):
             return self._kept_along(1, height, dtype), self._kept_along(0, width, dtype)
 
 
-@register_notrace_module  # the map's size makes the distances
 class GPSA(nn.Module):
     """Gated positional self-attention (ConViT, arXiv 2103.10697, section 3).
 
@@ -143,8 +142,8 @@ class GPSA(nn.Module):
         self.dim = dim
         self.num_heads = num_heads
         self.head_dim = check_heads(dim, num_heads)
-        self.attn_drop = attn_drop
         self.qkv = nn.Linear(dim, dim * 3, bias=qkv_bias, **dd)
+        self.attn = DotProductAttention(attn_drop)
         self.pos_proj = PositionalAttention(num_heads, locality_strength, **dd)
         self.gating_param = nn.Parameter(torch.empty(num_heads, **dd))
         self.proj = nn.Linear(dim, dim, **dd)
@@ -189,11 +188,12 @@ class GPSA(nn.Module):
         q, k, v = self._project(x)
         rows, columns = self.pos_proj(height, width, v.dtype)
         gate = torch.sigmoid(self.gating_param).to(v.dtype).view(-1, 1, 1)
-        if self.training and self.attn_drop > 0.0:  # drops the same weights from content and position
+        if not self.attn.fused_attn or (self.training and self.attn.attn_drop.p > 0.0):
+            # Dropout drops the same weights from content and position.
             weights = torch.lerp(self._content(q, k).to(v.dtype), self._position(rows, columns), gate)
-            x = F.dropout(weights, self.attn_drop) @ v
+            x = self.attn.attn_drop(weights) @ v
         else:
-            content = F.scaled_dot_product_attention(q, k, v)
+            content = self.attn(q, k, v)
             v = rows @ v.reshape(batch, self.num_heads, height, width * self.head_dim)  # B heads H W*head_dim
             v = columns.unsqueeze(1) @ v.reshape(batch, self.num_heads, height, width, self.head_dim)
             x = torch.lerp(content, v.reshape(batch, self.num_heads, height * width, self.head_dim), gate)

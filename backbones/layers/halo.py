@@ -7,16 +7,15 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from timm.layers import trunc_normal_
-from timm.models import register_notrace_module
 from torch.utils.checkpoint import checkpoint
 
-from .attention import check_heads
+from .attention import DotProductAttention, check_heads
 from .chunk import CHUNK_BYTES
 from .patch_embed import token_grid
-from .tracing import is_eager
+from .tracing import is_eager, untraced
 
 
-@register_notrace_module  # a tracer has no sizes to lay blocks out by
+@untraced  # a tracer has no sizes to lay blocks out by
 class HaloAttention(nn.Module):
     """Local self-attention in blocks (HaloNet, arXiv 2103.12731, section 2.2) with relative positions.
 
@@ -89,6 +88,7 @@ class HaloAttention(nn.Module):
         self.q = nn.Linear(dim, num_heads * self.head_dim, bias=False, **dd)
         # For head 0 its keys and then its values, then for head 1: a head's channels are gathered in one piece.
         self.kv = nn.Linear(dim, num_heads * (self.head_dim + self.value_head_dim), bias=False, **dd)
+        self.attn = DotProductAttention(scale=1.0)  # queries are scaled before a stride leaves some out
         self.height_rel = nn.Parameter(torch.empty(2 * self.window_size - 1, self.head_dim, **dd))
         self.width_rel = nn.Parameter(torch.empty(2 * self.window_size - 1, self.head_dim, **dd))
         self.reset_parameters()
@@ -146,7 +146,7 @@ class HaloAttention(nn.Module):
         takes longer than to compute it. The backward pass computes neighbourhoods and logits again, as fused kernels
         do: stored for all layers, they would be most of the memory that training takes.
         """
-        if q.device.type != "cpu" or not is_eager(q) or torch.jit.is_tracing():
+        if not self.attn.fused_attn or q.device.type != "cpu" or not is_eager(q) or torch.jit.is_tracing():
             return self._attend(q, kv, height_rel, width_rel, inside)
         rows = q.shape[2] // self.query_block_size
         bytes_per_image = math.prod(q.shape[1:4]) * self.window_size**2 * q.element_size()
@@ -191,7 +191,7 @@ class HaloAttention(nn.Module):
         # Tensor.unfold would gather as fast, but its gradient is slow.
         kv = kv.flatten(2, 3).index_select(2, cells).reshape(-1, w * w, kv.shape[4])  # N window**2 channels
         k, v = kv[..., : self.head_dim], kv[..., self.head_dim :]
-        x = self._fused_attention(q.flatten(1, 2), k, v, bias)  # N y*x value_head_dim
+        x = self.attn(q.flatten(1, 2)[:, None], k[:, None], v[:, None], bias[:, None])  # as one head
         x = x.reshape(-1, self.num_heads, rows, cols, b, b, self.value_head_dim)
         return x.permute(0, 2, 4, 3, 5, 1, 6).reshape(-1, rows * b, cols * b, self.num_heads * self.value_head_dim)
 
@@ -207,12 +207,3 @@ class HaloAttention(nn.Module):
         table = table / self.scale  # which queries have, but logits of relative positions have not
         windows = table.unfold(0, self.window_size, 1).flip(0)  # the window of query 0 is the last one
         return windows[: self.query_block_size * self.query_step : self.query_step]
-
-    def _fused_attention(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        if bias.device.type == "cpu" and (bias.requires_grad or self.head_dim != self.value_head_dim):
-            # PyTorch's fused kernel for the CPU takes neither, and what it falls back to is slower than this.
-            logits = q @ k.transpose(1, 2)
-            logits += bias
-            return logits.softmax(dim=-1) @ v
-        q, k, v, bias = q[:, None], k[:, None], v[:, None], bias[:, None]  # as one head
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=1.0)[:, 0]

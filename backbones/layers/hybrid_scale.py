@@ -5,12 +5,12 @@ from typing import List, Optional, Tuple
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from timm.models import register_notrace_module
 
 from .attention import check_heads
 from .lepe import LePE
 from .patch_embed import pad_to_multiple
-from .significance import attend, spread
+from .significance import ReceivedAttention, spread
+from .tracing import untraced
 
 
 def check_halves(dim: int, num_heads: int) -> int:
@@ -44,7 +44,7 @@ class CoarseMap(nn.Module):
         return self.act(self.norm(x))
 
 
-@register_notrace_module  # the map's size decides about padding
+@untraced  # the map's size decides about padding
 class HybridScaleAttention(nn.Module):
     """Hybrid-scale self-attention (SG-Former, arXiv 2308.12216, section 3.2), which also tells how significant each
     token is.
@@ -102,13 +102,14 @@ class HybridScaleAttention(nn.Module):
         self.head_dim = check_halves(dim, num_heads)
         self.reduction = reduction
         self.window_size = window_size
-        self.attn_drop = attn_drop
         self.gives_map = gives_map
-        self.store_weights = False  # whatever memory they take, see `attend`; set to count FLOPs
+        self.store_weights = False  # whatever memory they take, see ReceivedAttention; set to count FLOPs
         # Queries of the first half, then queries, keys and values of the second.
         self.qkv = nn.Linear(dim, dim * 2, bias=qkv_bias, **dd)
         self.coarse = CoarseMap(dim, reduction, **dd)
         self.coarse_kv = nn.Linear(dim, dim, bias=qkv_bias, **dd)
+        self.attn = ReceivedAttention(attn_drop)
+        self.window_attn = ReceivedAttention(attn_drop)
         self.lepe = LePE(dim, **dd)
         self.proj = nn.Linear(dim, dim, **dd)
         self.proj_drop = nn.Dropout(proj_drop)
@@ -130,10 +131,9 @@ class HybridScaleAttention(nn.Module):
         k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)  # B heads/2 K head_dim
         window_q, window_k, window_v = self._windows(qkv[..., dim // 2 :])
 
-        dropout_p = self.attn_drop if self.training else 0.0
-        out, everywhere = attend(q, k, v, None, dropout_p, self.gives_map, self.store_weights)
-        window_out, in_window = attend(
-            window_q, window_k, window_v, self._inside(x), dropout_p, self.gives_map, self.store_weights
+        out, everywhere = self.attn(q, k, v, None, self.gives_map, self.store_weights)
+        window_out, in_window = self.window_attn(
+            window_q, window_k, window_v, self._inside(x), self.gives_map, self.store_weights
         )
         out = out.transpose(1, 2).reshape(batch, height, width, -1)
         out = torch.cat([out, self._from_windows(window_out, height, width)], dim=-1)

@@ -4,18 +4,16 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from timm.layers import trunc_normal_
-from timm.models import register_notrace_module
 
-from .attention import check_heads
+from .attention import DotProductAttention, check_heads
 from .cache import EvalCache
 from .chunk import CHUNK_BYTES
 from .patch_embed import token_grid
-from .reduced_attention import biased_attention
 from .relative_bias import relative_bias
-from .tracing import is_eager
+from .tracing import is_eager, untraced
 
 
-@register_notrace_module  # a tracer has no sizes to lay blocks out by
+@untraced  # a tracer has no sizes to lay blocks out by
 class NeighbourhoodAttention(nn.Module):
     """Multi-head self-attention of every token to the kernel_size x kernel_size tokens around it, with a learned bias
     for each relative position (NAT, arXiv 2204.07143, section 3).
@@ -63,8 +61,8 @@ class NeighbourhoodAttention(nn.Module):
         self.head_dim = check_heads(dim, num_heads)
         self.kernel_size = kernel_size
         self.block_size = block_size
-        self.attn_drop = attn_drop
         self.qkv = nn.Linear(dim, dim * 3, bias=qkv_bias, **dd)
+        self.attn = DotProductAttention(attn_drop)
         num_distances = 2 * kernel_size - 1
         # Row and column are key minus query, plus kernel_size - 1.
         self.relative_position_bias = nn.Parameter(torch.empty(num_heads, num_distances, num_distances, **dd))
@@ -99,7 +97,7 @@ class NeighbourhoodAttention(nn.Module):
     def _attend_by_images(self, q: torch.Tensor, kv: torch.Tensor, height: int, width: int) -> torch.Tensor:
         """`_attend`, on the CPU for a few images at a time: gathered keys are larger than the map."""
         bias = self._kept_bias(height, width)
-        if q.device.type != "cpu" or not is_eager(q) or torch.jit.is_tracing():
+        if not self.attn.fused_attn or q.device.type != "cpu" or not is_eager(q) or torch.jit.is_tracing():
             return self._attend(q, kv, bias, height, width)
         num_images = max(1, CHUNK_BYTES // (bias.numel() * bias.element_size()))  # as many logits as biases
         parts = [
@@ -130,7 +128,7 @@ class NeighbourhoodAttention(nn.Module):
         kv = kv.index_select(2, cells.flatten()).unflatten(2, (rows * cols, -1)).flatten(1, 2)  # B heads*blocks keys ..
         k, v = kv[..., : self.head_dim], kv[..., self.head_dim :]
         # Each block has its own bias, as if it were a head.
-        x = biased_attention(q, k, v, bias, self.attn_drop if self.training else 0.0)
+        x = self.attn(q, k, v, bias)
         x = x.reshape(-1, heads, rows, cols, size, size, self.head_dim).permute(0, 2, 4, 3, 5, 1, 6)
         return x.reshape(-1, rows * size, cols * size, heads * self.head_dim)
 

@@ -14,7 +14,8 @@ from timm.models import register_notrace_function
 from .layout import channels_last
 
 
-@register_notrace_function  # a tracer has no sizes to compare
+@torch.fx.wrap  # a tracer has no sizes to compare
+@register_notrace_function
 def check_image_size(x: torch.Tensor, least: int) -> torch.Tensor:
     """Return the images `x` (B, C, H, W), or raise ValueError if a side is shorter than `least` pixels."""
     if x.shape[-2] < least or x.shape[-1] < least:
@@ -24,6 +25,7 @@ def check_image_size(x: torch.Tensor, least: int) -> torch.Tensor:
     return x
 
 
+@torch.fx.wrap
 @register_notrace_function
 def pad_to_multiple(x: torch.Tensor, multiple: int) -> torch.Tensor:
     """Zeros at the bottom and the right of (B, C, H, W), so that `multiple` divides both sides."""

@@ -5,12 +5,12 @@ from typing import Optional
 
 import torch
 import torch.nn as nn
-from timm.models import register_notrace_module
 
 from .precision import compute_dtype, full_precision
+from .tracing import untraced
 
 
-@register_notrace_module  # a tracer cannot leave autocast
+@untraced  # a tracer cannot leave autocast
 class PerformerAttention(nn.Module):
     """Linear attention with positive random features (Performer, arXiv 2009.14794, section 2.3), as ViTAE has it from
     T2T-ViT (arXiv 2101.11986): one head, and values are the shortcut.

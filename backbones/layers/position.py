@@ -7,11 +7,11 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from timm.layers import to_2tuple, trunc_normal_
-from timm.models import register_notrace_module
 
 from .cache import EvalCache
 from .patch_embed import token_grid
 from .precision import compute_dtype, full_precision
+from .tracing import untraced
 
 
 def check_grid_size(grid_size: Union[int, Tuple[int, int]]) -> Tuple[int, int]:
@@ -132,7 +132,7 @@ def resample_pairs(
     return wide.flatten(3, 4).flatten(1, 2).to(table.dtype)
 
 
-@register_notrace_module  # the grid decides whether there is anything to resample
+@untraced  # the grid decides whether there is anything to resample
 class PositionEmbedding(nn.Module):
     """Learned absolute position embedding, added to a map of tokens of any size.
 
@@ -189,7 +189,7 @@ class PositionEmbedding(nn.Module):
         return x + table.to(x.dtype)
 
 
-@register_notrace_module
+@untraced
 class PairBias(nn.Module):
     """A learned bias for each pair of a query and a key of a map, which attention adds to its logits: what PyramidTNT
     (arXiv 2201.00978) calls relative positions, though each pair has a value of its own.

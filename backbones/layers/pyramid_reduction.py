@@ -5,13 +5,13 @@ from typing import List, Sequence
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from timm.models import register_notrace_module
 
 from .layout import channels_last
 from .patch_embed import pad_to_multiple
+from .tracing import untraced
 
 
-@register_notrace_module  # a tracer has no sizes to pad
+@untraced  # a tracer has no sizes to pad
 class PyramidReduction(nn.Module):
     """Convolutions of several dilations side by side, all with the same stride, then GELU: the pyramid reduction module
     of ViTAE (arXiv 2106.03348, section 3.3).

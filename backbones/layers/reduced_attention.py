@@ -4,35 +4,9 @@ from typing import Optional
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
-from timm.models import register_notrace_module
 
-from .attention import check_heads
-
-
-def biased_attention(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor, dropout_p: float = 0.0
-) -> torch.Tensor:
-    """softmax(q kᵀ / sqrt(head width) + bias) v.
-
-    (B, heads, N, head width) for each of q, k and v -> the same as q. The weights are stored only where a gradient has
-    to reach the bias.
-
-    Args:
-        q: Queries.
-        k: Keys.
-        v: Values.
-        bias: What is added to the logits, (1 or B, heads, number of queries, number of keys), in any dtype.
-        dropout_p: Dropout on the attention weights.
-    """
-    bias = bias.to(q.dtype)  # which autocast chooses
-    if not torch.is_grad_enabled():
-        bias = bias.detach()  # a parameter asks for a gradient even then, and so for a path that is not fused
-    if bias.requires_grad and q.device.type == "cpu":
-        # Fused kernels for the CPU give a bias no gradient, and what torch falls back to takes half as long again.
-        weights = (torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-2, -1)) + bias).softmax(-1)
-        return torch.matmul(F.dropout(weights, dropout_p, training=dropout_p > 0.0), v)
-    return F.scaled_dot_product_attention(q, k, v, bias, dropout_p=dropout_p)
+from .attention import DotProductAttention, check_heads
+from .tracing import untraced
 
 
 class PooledKeys(nn.Module):
@@ -59,7 +33,7 @@ class PooledKeys(nn.Module):
         return self.norm(self.proj(x))
 
 
-@register_notrace_module  # who needs a gradient decides how attention is computed
+@untraced  # who needs a gradient decides how attention is computed
 class ReducedAttention(nn.Module):
     """Multi-head attention of every position of a map to a reduced map (PVT, arXiv 2102.12122, section 3.3).
 
@@ -94,13 +68,13 @@ class ReducedAttention(nn.Module):
             raise ValueError(f"the reduction of keys must be at least 1, got {reduction}")
         self.num_heads = num_heads
         self.head_dim = check_heads(dim, num_heads)
-        self.attn_drop = attn_drop
         self.reduce = PooledKeys(dim, reduction, **dd) if reduction > 1 else None
         if self.reduce is None:
             self.qkv = nn.Linear(dim, dim * 3, bias=qkv_bias, **dd)
         else:
             self.q = nn.Linear(dim, dim, bias=qkv_bias, **dd)
             self.kv = nn.Linear(dim, dim * 2, bias=qkv_bias, **dd)
+        self.attn = DotProductAttention(attn_drop)
         self.proj = nn.Linear(dim, dim, **dd)
         self.proj_drop = nn.Dropout(proj_drop)
 
@@ -116,11 +90,7 @@ class ReducedAttention(nn.Module):
         else:
             q = self._heads(self.q(x), 1)[0]
             k, v = self._heads(self.kv(self.reduce(x)), 2).unbind(0)
-        dropout_p = self.attn_drop if self.training else 0.0
-        if bias is None:
-            out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p)
-        else:
-            out = biased_attention(q, k, v, bias, dropout_p)
+        out = self.attn(q, k, v, bias)
         return self.proj_drop(self.proj(out.transpose(1, 2).reshape(x.shape)))
 
     def _heads(self, x: torch.Tensor, parts: int) -> torch.Tensor:

@@ -4,31 +4,40 @@ from typing import List, Optional, Sequence, Tuple
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
-from timm.models import register_notrace_module
+from timm.layers import trunc_normal_
 
+from .attention import DotProductAttention
 from .hybrid_scale import check_halves
 from .lepe import LePE
 from .significance import stable_order
+from .tracing import untraced
 
 
-class GroupMerging(nn.Linear):
+class GroupMerging(nn.Module):
     """Merges a group of tokens into one: a weighted sum over its places, the same for all channels, and a bias.
 
-    (..., group_size, C) -> (..., C).
+    (..., group_size, C) -> (..., C). The parameters are those of a linear layer from the places to one, as the official
+    code has it; no nn.Linear, since it is not called as one, and what replaces such layers would break it.
 
     Args:
         group_size: Tokens of a group.
     """
 
     def __init__(self, group_size: int, device=None, dtype=None) -> None:
-        super().__init__(group_size, 1, device=device, dtype=dtype)
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(1, group_size, device=device, dtype=dtype))
+        self.bias = nn.Parameter(torch.empty(1, device=device, dtype=dtype))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        trunc_normal_(self.weight, std=0.02)
+        nn.init.zeros_(self.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return (x * self.weight.view(-1, 1)).sum(-2) + self.bias
 
 
-@register_notrace_module  # the map's size decides how groups are filled
+@untraced  # the map's size decides how groups are filled
 class SelfGuidedAttention(nn.Module):
     """Self-guided attention (SG-Former, arXiv 2308.12216, section 3.3).
 
@@ -75,11 +84,11 @@ class SelfGuidedAttention(nn.Module):
         self.num_heads = num_heads
         self.head_dim = check_halves(dim, num_heads)
         self.group_sizes = list(group_sizes)
-        self.attn_drop = attn_drop
         self.q = nn.Linear(dim, dim, bias=qkv_bias, **dd)
         self.merge = nn.ModuleList([GroupMerging(size, **dd) for size in group_sizes])
         self.kv1 = nn.Linear(dim, dim, bias=qkv_bias, **dd)  # keys and values of the first half of the heads
         self.kv2 = nn.Linear(dim, dim, bias=qkv_bias, **dd)
+        self.attn = DotProductAttention(attn_drop)
         self.lepe = LePE(dim, **dd)
         self.proj = nn.Linear(dim, dim, **dd)
         self.proj_drop = nn.Dropout(proj_drop)
@@ -103,8 +112,7 @@ class SelfGuidedAttention(nn.Module):
         kv2 = self.kv2(keys[:, 1]).unflatten(-1, (2, self.num_heads // 2, self.head_dim))
         k, v = torch.cat([kv1, kv2], dim=3).permute(2, 0, 3, 1, 4).unbind(0)  # B heads K head_dim
         q = self.q(x).reshape(batch, height * width, self.num_heads, self.head_dim).transpose(1, 2)
-        out = F.scaled_dot_product_attention(q, k, v, dropout_p=self.attn_drop if self.training else 0.0)
-        out = out.transpose(1, 2).reshape(batch, height, width, dim)
+        out = self.attn(q, k, v).transpose(1, 2).reshape(batch, height, width, dim)
         return self.proj_drop(self.proj(out + self.lepe(x))), None
 
     def _order(self, significance: torch.Tensor) -> torch.Tensor:

@@ -6,53 +6,74 @@ from typing import Optional, Tuple
 import torch
 import torch.nn.functional as F
 
+from .attention import DotProductAttention
 from .chunk import CHUNK_BYTES
 from .precision import compute_dtype, full_precision
 from .tracing import is_exporting
 
 
-def attend(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    inside: Optional[torch.Tensor] = None,
-    dropout_p: float = 0.0,
-    received: bool = True,
-    store_weights: bool = False,
-) -> Tuple[torch.Tensor, Optional[torch.Tensor]]:
+class ReceivedAttention(DotProductAttention):
     """Attention, and how much of it each key receives: its weights summed over queries, mean of the heads.
 
     (B, heads, N, head width), (B, heads, K, head width) twice -> (B, heads, N, head width), (B, K). The second is in
-    float32 or float64, without gradients and before dropout.
-
-    Args:
-        q: Queries.
-        k: Keys.
-        v: Values.
-        inside: Which tokens exist, (B, N) with N = K: others neither attend nor receive. All, if None.
-        dropout_p: Dropout on the attention weights.
-        received: Whether the second result is wanted, None is given instead if not.
-        store_weights: Store the weights whatever memory they take; by default large ones are computed twice instead.
+    float32 or float64, without gradients and before dropout. Arguments as in DotProductAttention.
     """
-    if received and not torch.jit.is_scripting() and (store_weights or _keeps_weights(q, k)):
-        weights = _weights(q * q.shape[-1] ** -0.5, k.transpose(-2, -1), inside)
-        sums = _sum_over_queries(weights.detach(), inside)
-        return F.dropout(weights, dropout_p, training=dropout_p > 0.0) @ v, sums / q.shape[1]
-    mask = None if inside is None else inside[:, None, None]
-    out = F.scaled_dot_product_attention(q, k, v, mask, dropout_p=dropout_p)
-    if not received:
-        return out, None
-    if torch.jit.is_scripting():
-        sums = received_attention(q, k, inside)
-    else:
-        sums = _precisely_received(q, k, inside)
-    return out, sums
+
+    def forward(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        inside: Optional[torch.Tensor] = None,
+        received: bool = True,
+        store_weights: bool = False,
+    ) -> Tuple[torch.Tensor, Optional[torch.Tensor]]:
+        """Attend.
+
+        Args:
+            q: Queries.
+            k: Keys.
+            v: Values.
+            inside: Which tokens exist, (B, N) with N = K: others neither attend nor receive. All, if None.
+            received: Whether the second result is wanted, None is given instead if not.
+            store_weights: Store the weights whatever memory they take; by default large ones are computed twice instead
+                of being kept, but where fused attention is switched off.
+        """
+        if received and not torch.jit.is_scripting() and self._keeps_weights(q, k, store_weights):
+            weights = _weights(q * q.shape[-1] ** -0.5, k.transpose(-2, -1), inside)
+            sums = _sum_over_queries(weights.detach(), inside)
+            return torch.matmul(self.attn_drop(weights), v), sums / q.shape[1]
+        if self.fused_attn:
+            mask = None if inside is None else inside[:, None, None]
+            dropout_p = self.attn_drop.p if self.training else 0.0
+            out = F.scaled_dot_product_attention(q, k, v, mask, dropout_p=dropout_p)
+        else:
+            weights = _weights(q * q.shape[-1] ** -0.5, k.transpose(-2, -1), inside)
+            out = torch.matmul(self.attn_drop(weights), v)
+        if not received:
+            return out, None
+        if torch.jit.is_scripting():
+            sums = received_attention(q, k, inside)
+        else:
+            sums = _precisely_received(q, k, inside)
+        return out, sums
+
+    @torch.jit.unused
+    def _keeps_weights(self, q: torch.Tensor, k: torch.Tensor, store_weights: bool) -> bool:
+        """Whether weights are best computed once for both results: precise enough for the second, and small."""
+        if store_weights:
+            return True
+        autocast = q.device.type != "meta" and torch.is_autocast_enabled(q.device.type)
+        if autocast or compute_dtype(q.dtype) != q.dtype:
+            return False
+        return not self.fused_attn or q.shape[1] * q.shape[2] * k.shape[2] * q.element_size() <= CHUNK_BYTES
 
 
 def received_attention(
     q: torch.Tensor, k: torch.Tensor, inside: Optional[torch.Tensor] = None, max_bytes: int = CHUNK_BYTES
 ) -> torch.Tensor:
-    """The second result of `attend` by itself, for as many queries at a time as `max_bytes` hold weights of an image.
+    """The second result of ReceivedAttention by itself, for as many queries at a time as `max_bytes` hold weights of an
+    image.
 
     Fused attention gives no weights. Here they are computed once more, and are gone afterwards.
     """
@@ -73,15 +94,6 @@ def received_attention(
 def _precisely_received(q: torch.Tensor, k: torch.Tensor, inside: Optional[torch.Tensor]) -> torch.Tensor:
     with full_precision(q.device):
         return received_attention(q, k, inside)
-
-
-@torch.jit.unused
-def _keeps_weights(q: torch.Tensor, k: torch.Tensor) -> bool:
-    """Whether weights are best computed once for both results: precise enough for the second, and small."""
-    autocast = q.device.type != "meta" and torch.is_autocast_enabled(q.device.type)
-    if autocast or compute_dtype(q.dtype) != q.dtype:
-        return False
-    return q.shape[1] * q.shape[2] * k.shape[2] * q.element_size() <= CHUNK_BYTES
 
 
 def _weights(q: torch.Tensor, k: torch.Tensor, inside: Optional[torch.Tensor]) -> torch.Tensor:

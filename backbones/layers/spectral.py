@@ -4,7 +4,6 @@ from typing import Tuple
 
 import torch
 import torch.nn as nn
-from timm.models import register_notrace_module
 
 from .cache import EvalCache
 from .dft import (
@@ -20,9 +19,10 @@ from .dft import (
 from .fused_gate import spectral_gate, to_planes, uses_fused
 from .position import Interpolation, check_grid_size, check_interpolation, resample_spectrum, set_table
 from .precision import compute_dtype, full_precision
+from .tracing import untraced
 
 
-@register_notrace_module  # grid, dtype and mode decide how it computes
+@untraced  # grid, dtype and mode decide how it computes
 class SpectralGating(nn.Module):
     """Multiplies the spectrum of a map by a learned complex filter (SpectFormer, arXiv 2304.06446, section 3;
     GFNet's global filter, arXiv 2107.00645, equation 4).

@@ -2,9 +2,8 @@
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 
-from .attention import check_heads
+from .attention import DotProductAttention, check_heads
 
 
 class TokenAttention(nn.Module):
@@ -40,8 +39,8 @@ class TokenAttention(nn.Module):
         dd = {"device": device, "dtype": dtype}
         self.num_heads = num_heads
         self.head_dim = check_heads(out_dim, num_heads)
-        self.attn_drop = attn_drop
         self.qkv = nn.Linear(dim, out_dim * 3, bias=qkv_bias, **dd)
+        self.attn = DotProductAttention(attn_drop)
         self.proj = nn.Linear(out_dim, out_dim, **dd)
         self.proj_drop = nn.Dropout(proj_drop)
 
@@ -50,6 +49,5 @@ class TokenAttention(nn.Module):
         qkv = self.qkv(x)  # B H W 3*out_dim
         heads = qkv.reshape(batch, height * width, 3, self.num_heads, self.head_dim)
         q, k, v = heads.permute(2, 0, 3, 1, 4).unbind(0)  # B heads N head_dim
-        out = F.scaled_dot_product_attention(q, k, v, dropout_p=self.attn_drop if self.training else 0.0)
-        out = out.transpose(1, 2).reshape(batch, height, width, -1)
+        out = self.attn(q, k, v).transpose(1, 2).reshape(batch, height, width, -1)
         return qkv.chunk(3, dim=-1)[2] + self.proj_drop(self.proj(out))

@@ -1,7 +1,35 @@
 """What runs a forward pass: plain Python, or something that records it."""
 
+from typing import Any, Type
+
 import torch
+import torch.nn as nn
+from timm.models import register_notrace_module
+from torch.autograd import forward_ad
 from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+
+def untraced(module_cls: Type[nn.Module]) -> Type[nn.Module]:
+    """Class decorator for modules that torch.fx cannot look into, because sizes, types or modes decide how they
+    compute: every tracer takes them for one operation, timm's, torchvision's and torch's own.
+    """
+    module_cls.__call__ = _call_as_leaf
+    return register_notrace_module(module_cls)
+
+
+def _call_as_leaf(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    for argument in (*args, *kwargs.values()):
+        if isinstance(argument, torch.fx.Proxy):
+            tracer = argument.tracer
+            break
+    else:
+        return nn.Module.__call__(self, *args, **kwargs)
+    is_leaf_module = tracer.is_leaf_module
+    tracer.is_leaf_module = lambda module, path: module is self or is_leaf_module(module, path)
+    try:
+        return nn.Module.__call__(self, *args, **kwargs)  # which the tracer has replaced while it works
+    finally:
+        tracer.is_leaf_module = is_leaf_module
 
 
 @torch.jit.unused
@@ -12,8 +40,15 @@ def is_eager(x: torch.Tensor) -> bool:
     return not torch._C._functorch.is_functorch_wrapped_tensor(x)  # which type() cannot tell
 
 
+def is_transformed(x: torch.Tensor) -> bool:
+    """Whether torch.func transforms a function of `x`, or a forward-mode derivative is taken along it."""
+    if torch.compiler.is_compiling():
+        return False
+    return torch._C._functorch.is_functorch_wrapped_tensor(x) or forward_ad.unpack_dual(x).tangent is not None
+
+
 @torch.jit.unused
-def is_transformed() -> bool:
+def is_watched() -> bool:
     """Whether a transform of torch.func (vmap, grad, jvp) is at work, or a mode that sees every operator, such as fake
     tensors or a counter of FLOPs.
     """

@@ -6,16 +6,15 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from timm.layers import trunc_normal_
-from timm.models import register_notrace_module
 
-from .attention import check_heads
+from .attention import DotProductAttention, check_heads
 from .cache import EvalCache
 from .patch_embed import token_grid
-from .reduced_attention import biased_attention
 from .relative_bias import relative_bias
+from .tracing import untraced
 
 
-@register_notrace_module  # a tracer has no sizes to lay windows out by
+@untraced  # a tracer has no sizes to lay windows out by
 class WindowAttention(nn.Module):
     """Multi-head self-attention within windows that tile the map (Swin, arXiv 2103.14030, section 3.2).
 
@@ -67,8 +66,8 @@ class WindowAttention(nn.Module):
         self.head_dim = check_heads(out_dim, num_heads)
         self.window_size = window_size
         self.shift_size = shift_size
-        self.attn_drop = attn_drop
         self.qkv = nn.Linear(dim, out_dim * 3, bias=qkv_bias, **dd)
+        self.attn = DotProductAttention(attn_drop)
         num_distances = 2 * window_size - 1
         self.relative_position_bias = (
             nn.Parameter(torch.empty(num_heads, num_distances, num_distances, **dd)) if relative_bias else None
@@ -106,12 +105,7 @@ class WindowAttention(nn.Module):
         # All windows share a bias, or each has its own as if it had heads of its own.
         shared = bias is None or bias.shape[1] == self.num_heads
         q, k, v = (qkv.flatten(1, 3) if shared else qkv.flatten(2, 4)).unbind(0)
-        dropout_p = self.attn_drop if self.training else 0.0
-        if bias is None:
-            x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p)
-        else:
-            x = biased_attention(q, k, v, bias, dropout_p)
-
+        x = self.attn(q, k, v, bias)
         x = x.reshape(-1, rows, cols, self.num_heads, size, size, self.head_dim)
         x = x.permute(0, 1, 4, 2, 5, 3, 6).reshape(-1, rows * size, cols * size, self.num_heads * self.head_dim)
         if shift > 0:

@@ -1,6 +1,6 @@
 """What every classification data set shares: a picture, a label, a way to say which one failed."""
 
-from typing import Any, Callable, Dict, Sequence, Union
+from typing import Any, Callable, Dict, List, Optional, Sequence, Union
 
 import numpy as np
 from mmengine.registry import TRANSFORMS
@@ -8,6 +8,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from engine.errors import UserError
+from engine.images import preview, wrong_bands
 
 
 class ImageDataset(Dataset):
@@ -16,7 +17,8 @@ class ImageDataset(Dataset):
     Args:
         labels: Class of each picture, 0 to `len(classes) - 1`.
         classes: Names, in the order of the labels.
-        transform: A callable on PIL images or its config; None leaves pictures as they are.
+        transform: A callable on PIL images or its config; None leaves pictures as they are. One with `channels` takes
+            the numbers that are stored instead, (H, W, channels), as `BandTransform` does.
 
     Raises:
         UserError: There are no pictures, or a label has no class.
@@ -60,12 +62,40 @@ class ImageDataset(Dataset):
             raise UserError(f"cannot read image {self.where(index)}: {error or type(error).__name__}") from error
         return image
 
+    def bands(self, index: int, channels: Optional[int] = None) -> np.ndarray:
+        """Reads the numbers that are stored of one picture.
+
+        Args:
+            index: Which.
+            channels: How many bands are asked for; None takes what there are.
+
+        Returns:
+            (H, W, bands).
+
+        Raises:
+            UserError: It cannot be read, or has another number of bands; the message says where it is.
+        """
+        values = np.atleast_3d(np.asarray(self.image(index)))
+        if channels is not None and values.shape[-1] != channels:
+            raise wrong_bands(self.where(index), values.shape[-1], channels)
+        return values
+
+    def picture(self, index: int) -> Image.Image:
+        """Reads one picture for people, also where the transform takes numbers."""
+        channels = getattr(self.transform, "channels", None)
+        return self.image(index) if channels is None else preview(self.bands(index, channels))
+
+    def describe(self) -> List[str]:
+        """Says what a user should know of these data at the start of a run, a line each."""
+        return []
+
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> Dict[str, Any]:
         """Returns `inputs` (C, H, W), `labels` and `indices`."""
-        image = self.image(index)
+        channels = getattr(self.transform, "channels", None)
+        image = self.image(index) if channels is None else self.bands(index, channels)
         return {
             "inputs": self.transform(image) if self.transform else image,
             "labels": int(self.labels[index]),

@@ -2,11 +2,13 @@
 
 from typing import Any
 
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 
+from engine.config import plain
 from engine.errors import UserError
 from engine.hooks import DescribeHook
+from engine.images import WHITE
+from engine.models import bare
 
 
 @HOOKS.register_module()
@@ -21,7 +23,7 @@ class DescribeClassifierHook(DescribeHook):
         Raises:
             UserError: The config does not say how pictures are prepared.
         """
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = bare(runner.model)
         loader = runner.cfg.get("val_dataloader") or runner.cfg.get("test_dataloader")
         if loader is None:
             raise UserError(
@@ -31,6 +33,7 @@ class DescribeClassifierHook(DescribeHook):
         self.known = {
             "task": self.task,
             "model": model.spec,
-            "transform": {key: value for key, value in loader.dataset.transform.to_dict().items() if key != "type"},
+            "transform": plain(loader.dataset.transform),
+            "background": list(loader.dataset.get("background", WHITE)),
             "classes": list(runner.train_dataloader.dataset.classes),
         }

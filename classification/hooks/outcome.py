@@ -1,5 +1,6 @@
 """The pictures of an evaluation."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any, Dict, Optional
 
@@ -8,6 +9,8 @@ from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
+from engine.best import Best
+from engine.pictures import Drawing
 from engine.progress import Progress
 
 from ..metrics import Accuracy
@@ -20,10 +23,14 @@ class OutcomeHook(Hook):
 
     priority = "LOWEST"  # KeepCheckpointsHook has decided whether this is the best
 
+    def __init__(self) -> None:
+        self.drawing = Drawing()
+
     @master_only
     def after_val_epoch(self, runner: Any, metrics: Optional[Dict[str, float]] = None) -> None:
-        """Draws when this validation is the best so far."""
-        if runner.message_hub.runtime_info.get("best_at") == Progress.of(runner).done:
+        """Draws when this validation is the best so far, or nothing tells the best."""
+        best = Best.of(runner)
+        if best is None or best.at == Progress.of(runner).done:
             self._draw(runner.val_evaluator, runner.val_dataloader.dataset, runner.work_dir)
 
     @master_only
@@ -34,5 +41,9 @@ class OutcomeHook(Hook):
     def _draw(self, evaluator: Evaluator, dataset: Any, folder: str) -> None:
         for metric in evaluator.metrics:
             if isinstance(metric, Accuracy):
-                draw_confusion_matrix(metric.last, Path(folder) / "confusion_matrix.png")
-                draw_mistakes(metric.last, dataset, Path(folder) / "mistakes.png")
+                for path, draw in (
+                    (Path(folder) / "confusion_matrix.png", draw_confusion_matrix),
+                    (Path(folder) / "mistakes.png", partial(draw_mistakes, dataset=dataset)),
+                ):
+                    with self.drawing(path):
+                        draw(metric.last, path=path)

@@ -2,17 +2,23 @@
 
 from typing import Any, Dict, List, Union
 
+from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from torch import nn
 
 from engine.errors import UserError
+from engine.leaves import leaves, tell_once
+from engine.models import bare
+
+from ..annotations import CheckedCOCO
 
 
 @HOOKS.register_module()
 class CheckDetectorHook(Hook):
-    """Compares the backbone's maps with what the neck expects, and the heads' classes with the data's."""
+    """Compares the backbone's maps with what the neck expects, the heads' classes with the data's, and the data sets
+    and metrics of a run with one another.
+    """
 
     def before_run(self, runner: Any) -> None:
         """Checks once the model and the data are built.
@@ -20,11 +26,17 @@ class CheckDetectorHook(Hook):
         Raises:
             UserError: They don't fit; the message says which value of the config to change.
         """
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = bare(runner.model)
         check_channels(model, runner.cfg.model.get("neck"))
-        for loop in (runner._train_loop, runner._val_loop, runner._test_loop):
-            if hasattr(loop, "dataloader"):  # what this run does not use is not built
-                check_classes(model, loop.dataloader.dataset)
+        loops = [
+            loop for loop in (runner._train_loop, runner._val_loop, runner._test_loop) if hasattr(loop, "dataloader")
+        ]
+        for loop in loops:  # what this run does not use is not built
+            check_classes(model, loop.dataloader.dataset)
+            for metric in getattr(getattr(loop, "evaluator", None), "metrics", ()):
+                check_metric(metric, loop.dataloader.dataset)
+        if not hasattr(model, "language_model"):
+            check_order([loop.dataloader.dataset for loop in loops])
 
 
 def check_channels(model: nn.Module, neck: Union[Dict[str, Any], List[Dict[str, Any]], None]) -> None:
@@ -67,13 +79,14 @@ def check_classes(model: nn.Module, dataset: Any) -> None:
     """
     metainfo = getattr(dataset, "metainfo", {})
     classes = metainfo.get("classes")
-    if classes is None or hasattr(model, "language_model"):  # where classes are words, heads count those of a text
+    # Where classes are words, heads count those of a text.
+    if classes is None or any(hasattr(part, "language_model") for part in model.modules()):
         return
     for name, head in model.named_modules():
         if type(getattr(head, "num_classes", None)) is not int or not _tells_classes(name, head):
             continue
         # Of panoptic data the heads on regions find the things alone.
-        expected = metainfo.get("thing_classes", classes) if name.startswith("roi_head.") else classes
+        expected = metainfo.get("thing_classes", classes) if "roi_head" in name.split(".") else classes
         if head.num_classes != len(expected):
             raise UserError(
                 f"model.{name} has {head.num_classes} classes, the data {len(expected)}, such as {expected[0]}: set "
@@ -81,13 +94,63 @@ def check_classes(model: nn.Module, dataset: Any) -> None:
             )
 
 
+def check_metric(metric: BaseMetric, dataset: Any) -> None:
+    """Compares the annotation file that a metric of COCO has read by itself with the data set it scores.
+
+    Raises:
+        UserError: It lacks classes, masks or pictures of the data set.
+    """
+    file = getattr(metric, "_coco_api", None)
+    if not isinstance(file, CheckedCOCO):
+        return
+    one = next(leaves(dataset))
+    file.mend_for(getattr(one, "data_prefix", {}).get("img"), "segm" in metric.metrics)
+    ids = file.get_cat_ids(cat_names=dataset.metainfo["classes"])
+    keys = [item.get_data_info(index).get("img_id") for item in leaves(dataset) for index in range(len(item))]
+    if lost := [key for key in keys if key not in file.imgs]:
+        raise UserError(
+            f"the evaluator's ann_file, {file.path}, has no image {lost[0]!r} as {len(lost)} of the {len(keys)} images "
+            f"that it is to score, which are from {one.ann_file}: give both the same file"
+        )
+    if len(set(keys)) < len(file.imgs):
+        tell_once(
+            f"{file.path} has {len(file.imgs)} images, {len(set(keys))} of them are looked at: the objects of the "
+            "others count as not found"
+        )
+    if not any(file.catToImgs.get(key) for key in ids) and not metric.format_only:
+        tell_once(
+            f"{file.path} has no annotations of the {len(ids)} classes, so there are no figures (mmdet gives -1); to "
+            "write what is found to a file, set format_only=True and outfile_prefix of the evaluator"
+        )
+
+
+def check_order(datasets: List[Any]) -> None:
+    """Compares the classes of the data sets of a run with one another.
+
+    Raises:
+        UserError: They are the same in another order.
+    """
+    lists = [dataset.metainfo["classes"] for dataset in datasets if getattr(dataset, "metainfo", {}).get("classes")]
+    for names in lists[1:]:
+        first = list(lists[0])
+        if list(names) != first and sorted(names) == sorted(first):
+            place = next(place for place, name in enumerate(names) if name != first[place])
+            raise UserError(
+                f"metainfo.classes of the data sets of this run are in two orders: number {place} is {first[place]!r} "
+                f"in one and {names[place]!r} in another; give all of them one list"
+            )
+        if len(names) == len(first) and set(names) != set(first):
+            one, other = next((one, other) for one, other in zip(first, names) if one != other)
+            tell_once(f"metainfo.classes of the data sets of this run differ: {one!r} in one is {other!r} in another")
+
+
 def _tells_classes(name: str, head: nn.Module) -> bool:
-    """Whether the classes of a detector's head are those of the data's objects.
+    """Whether a part of a detector, wrapped by another or not, is a head whose classes are those of the data's objects.
 
     A region proposal network tells objects from no objects, and a semantic head beside those on regions, as in HTC and
-    Panoptic FPN, knows the classes of a map of its own. The detector itself repeats what a head of it says.
+    Panoptic FPN, knows the classes of a map of its own. Backbones, losses and whole detectors are not asked.
     """
-    parts = name.split(".")
-    if not name or parts[0] == "backbone" or "RPN" in type(head).__name__:
+    parts = [part for part in name.split(".") if not part.isdecimal()]  # heads may stand in lists
+    if not parts or not parts[-1].endswith("head") or "backbone" in parts or "RPN" in type(head).__name__:
         return False
     return "rpn_head" not in parts and "semantic_head" not in parts

@@ -1,12 +1,11 @@
 """The picture of an evaluation."""
 
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, Optional
 
 from mmengine.registry import HOOKS
 
 from engine.hooks import ScenesHook
-from engine.images import read_upright
 
 from ..pictures import Detections, Scene, draw_scenes
 
@@ -20,16 +19,22 @@ class DetectionsHook(ScenesHook):
         threshold: Least score of what is shown.
     """
 
+    picture = "detections.png"
+
     def __init__(self, count: int = 6, threshold: float = 0.5) -> None:
         super().__init__(count)
         self.threshold = threshold
 
-    def scene(self, sample: Any) -> Scene:
+    def scene(self, sample: Any) -> Optional[Scene]:
         """Takes the picture at its own size, which is that of the boxes, with what was found and what is there."""
-        found = Detections.of(sample.pred_instances, self.threshold)
-        there = Detections.of(sample.gt_instances) if "gt_instances" in sample else None
-        return Scene(read_upright(Path(sample.img_path)), found, there)
+        found = Detections.of(sample.pred_instances, self.threshold) if "pred_instances" in sample else None
+        if found is None:  # of a panoptic map alone
+            return None
+        # Test-time augmentation leaves the annotations as they are in the first of its views.
+        is_turned = sample.metainfo.get("flip", False)
+        there = Detections.of(sample.gt_instances) if "gt_instances" in sample and not is_turned else None
+        return Scene(self.read(sample.img_path), found, there)
 
     def draw(self, meta: Dict[str, Any], folder: Path) -> None:
         """Draws `detections.png`."""
-        draw_scenes(self.scenes, meta["classes"], meta.get("palette"), folder / "detections.png")
+        draw_scenes(self.scenes, meta["classes"], meta.get("palette"), folder / self.picture)

@@ -13,10 +13,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as ProgressBar
 
-from ..figures import figure_of, known
+from .. import checkpoint as files
+from ..best import Best
+from ..exports import exported
+from ..figures import figure_of, known, numbers
 from ..names import model_name
 from ..progress import Progress
-from .keep_checkpoints import best_path
 
 
 @HOOKS.register_module()
@@ -34,14 +36,14 @@ class ConsoleHook(Hook):
 
     def __init__(self, interval: float = 60.0) -> None:
         self.interval = interval
-        self.console = Console(highlight=False)
+        self.console = Console(highlight=False, markup=False, emoji=False)  # names are written as they are
         self.bar: Optional[ProgressBar] = None
 
     @master_only
     def before_train(self, runner: Any) -> None:
         """Says what is about to happen."""
         loop = runner.train_loop
-        self.start = self.said = time.perf_counter()
+        self.start = self.said = self.begun = time.perf_counter()
         self.done = 0
         progress = Progress.of(runner)
         start = f" from {progress.unit} {progress.done + 1}" if progress.done else ""
@@ -54,17 +56,29 @@ class ConsoleHook(Hook):
             + (f" in each of {runner.world_size} processes" if runner.distributed else ""),
             soft_wrap=True,
         )
+        self._describe(loop.dataloader, getattr(runner._val_loop, "dataloader", None))
         if self.console.is_terminal:
             columns = (
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[say]}"),
+                TextColumn("{task.fields[say]}", markup=False),
             )
             self.bar = ProgressBar(*columns, console=self.console, transient=True)
             self.task = self.bar.add_task("", total=progress.window, say="")
             self.bar.start()
             atexit.register(self.bar.stop)  # an interrupted run would leave the terminal without a cursor
+
+    @master_only
+    def before_test(self, runner: Any) -> None:
+        """Says which pictures are evaluated."""
+        self._describe(runner.test_dataloader)
+
+    def _describe(self, *loaders: Any) -> None:
+        """Prints what data sets have to say, each line once."""
+        lines = [line for loader in loaders for line in getattr(getattr(loader, "dataset", None), "describe", list)()]
+        for line in dict.fromkeys(lines):
+            self.console.print(line, soft_wrap=True, markup=False)
 
     @master_only
     def before_train_epoch(self, runner: Any) -> None:
@@ -89,34 +103,54 @@ class ConsoleHook(Hook):
             self.console.print(f"{_place(progress, 1)}{batch}: {say}", soft_wrap=True)
 
     @master_only
-    def after_val_epoch(self, runner: Any, metrics: Optional[Dict[str, float]] = None) -> None:
+    def before_val_epoch(self, runner: Any) -> None:
+        """Remembers when a validation began, to tell the files that it writes."""
+        self.validating = time.time()
+
+    @master_only
+    def after_val_epoch(self, runner: Any, metrics: Optional[Dict[str, Any]] = None) -> None:
         """Prints the line of a validation."""
         progress = Progress.of(runner)
         scalars = runner.message_hub.log_scalars
-        loss = scalars["train/loss"].mean(progress.window)
-        rate = scalars.get("train/base_lr", scalars["train/lr"]).current()
-        shown = known(metrics, runner.message_hub.get_info("best_metric"))
-        figures = ", ".join(figure.show(metrics[key]) for key, figure in shown) or "nothing found yet"
-        star = " *" if runner.message_hub.get_info("best_at") == progress.done else ""
+        best = Best.of(runner)
+        found = numbers(metrics)
+        files_written = exported(runner.val_evaluator, self.validating)
+        parts = [figure.show(found[key]) for key, figure in known(found, best and best.metric)]
+        if best and best.metric not in found:
+            parts.append(f"{figure_of(best.metric).name}: nothing found")
+        if not parts and not files_written:
+            parts.append("nothing found yet")
+        if files_written:
+            parts.append(f"written: {', '.join(files_written)}")
+        if "train/loss" in scalars:
+            parts.insert(0, f"loss {scalars['train/loss'].mean(progress.window):.3f}")
+        if rate := scalars.get("train/base_lr", scalars.get("train/lr")):
+            parts.append(f"lr {rate.current():.1e}")
+        star = " *" if best and best.at == progress.done else ""
         self.said = time.perf_counter()
         self.console.print(
-            f"{_place(progress, 0)}: loss {loss:.3f}, {figures}, lr {rate:.1e}, "
-            f"{self.said - self.begun:.1f} s, {self._left(runner)} left{star}",
+            f"{_place(progress, 0)}: {', '.join(parts)}, {self.said - self.begun:.1f} s, "
+            f"{self._left(runner)} left{star}",
             soft_wrap=True,
         )
         self.begun = self.said
 
     @master_only
     def after_train(self, runner: Any) -> None:
-        """Prints where the best model is."""
+        """Prints where the best model is, or the last where none is known to be the best."""
         if self.bar:
             self.bar.stop()
-        info = runner.message_hub.runtime_info
-        if "best_score" in info:
-            best = figure_of(info["best_metric"]).show(info["best_score"])
-            self.console.print(
-                f"best {best} ({Progress.of(runner).unit} {info['best_at']}): {best_path(runner)}", soft_wrap=True
-            )
+        if best := Best.of(runner):
+            shown = figure_of(best.metric).show(best.score)
+            self.console.print(f"best {shown} ({Progress.of(runner).unit} {best.at}): {best.path}", soft_wrap=True)
+            return
+        kept = files.list_kept(runner.work_dir)
+        last = kept[0] if kept else runner.message_hub.runtime_info.get("last_ckpt")  # of mmengine's CheckpointHook
+        why = "without a validation" if runner.val_loop is None else "by no figure of the validation"
+        self.console.print(
+            f"none is known to be the best, {why}; the last checkpoint is {last}" if last else "no checkpoint was kept",
+            soft_wrap=True,
+        )
 
     def _left(self, runner: Any) -> timedelta:
         """Estimates from this run's pace, validation included."""

@@ -9,9 +9,10 @@ from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-from ..figures import FIGURES, known
+from ..best import Best
+from ..figures import FIGURES, known, numbers
 from ..names import model_name
-from ..pictures import draw_curve
+from ..pictures import Drawing, draw_curve
 from ..progress import Progress
 
 
@@ -29,14 +30,15 @@ class CurveHook(Hook):
     def __init__(self, interval: float = 30.0) -> None:
         self.interval = interval
         self.drawn = -float("inf")
+        self.drawing = Drawing()
 
     @master_only
-    def after_val_epoch(self, runner: Any, metrics: Optional[Dict[str, float]] = None) -> None:
+    def after_val_epoch(self, runner: Any, metrics: Optional[Dict[str, Any]] = None) -> None:
         """Remembers the figures, and draws now and then."""
         hub = runner.message_hub
+        found = numbers(metrics)
         # With their time: a detector that finds nothing yet has no figures, and mmengine's scalars skip it.
-        shown = known(metrics, hub.runtime_info.get("best_metric"))
-        row = {"done": Progress.of(runner).done, **{key: float(metrics[key]) for key, _ in shown}}
+        row = {"done": Progress.of(runner).done, **{key: found[key] for key, _ in known(found, _telling(runner))}}
         hub.update_info("validations", [*hub.runtime_info.get("validations", []), row])
         if time.perf_counter() - self.drawn > self.interval:
             self._draw(runner)
@@ -49,16 +51,24 @@ class CurveHook(Hook):
 
     def _draw(self, runner: Any) -> None:
         rows = runner.message_hub.runtime_info.get("validations")
-        if not rows:
+        losses = runner.message_hub.log_scalars.get("train/loss")
+        if not rows or losses is None:
             return
         keys = dict.fromkeys(key for row in rows for key in row if key != "done")
         figures = {figure: [row.get(key, math.nan) for row in rows] for key, figure in known(keys, *keys)}
-        draw_curve(
-            train_loss=runner.message_hub.get_scalar("train/loss").data[0],
-            progress=Progress.of(runner),
-            validated=[row["done"] for row in rows],
-            val_loss=figures.get(FIGURES["loss"]),
-            figures={figure: values for figure, values in figures.items() if figure.in_curve},
-            title=model_name(runner.cfg.model),
-            path=Path(runner.work_dir) / "curve.png",
-        )
+        path = Path(runner.work_dir) / "curve.png"
+        with self.drawing(path):
+            draw_curve(
+                train_loss=losses.data[0],
+                progress=Progress.of(runner),
+                validated=[row["done"] for row in rows],
+                val_loss=figures.get(FIGURES["loss"]),
+                figures={figure: values for figure, values in figures.items() if figure.in_curve},
+                title=model_name(runner.cfg.model),
+                path=path,
+            )
+
+
+def _telling(runner: Any) -> Optional[str]:
+    best = Best.of(runner)
+    return best and best.metric

@@ -4,12 +4,12 @@ from typing import Any, Dict, Optional
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from timm.utils import ModelEmaV3
 from torch.distributed.fsdp import FSDPModule
 
 from ..errors import UserError
+from ..models import bare
 
 
 @HOOKS.register_module()
@@ -37,7 +37,7 @@ class ModelEmaHook(Hook):
         """
         if isinstance(runner.model, FSDPModule):
             raise UserError("an average of the weights is not kept of a sharded model: drop fsdp or default_hooks.ema")
-        self.ema = ModelEmaV3(_bare(runner.model), **self.kwargs)
+        self.ema = ModelEmaV3(bare(runner.model), **self.kwargs)
         if self.resumed is not None:
             self.ema.module.load_state_dict(self.resumed)
 
@@ -46,7 +46,7 @@ class ModelEmaHook(Hook):
     ) -> None:
         """Updates the average, unless the iteration only gathered gradients and left the weights as they were."""
         if runner.optim_wrapper.should_update():
-            self.ema.update(_bare(runner.model), step=runner.iter + 1)
+            self.ema.update(bare(runner.model), step=runner.iter + 1)
 
     def before_val_epoch(self, runner: Any) -> None:
         """Lends the average to the model."""
@@ -65,11 +65,7 @@ class ModelEmaHook(Hook):
         if self.ema is None:  # a test or validation without training has loaded what it evaluates
             return
         averaged = self.ema.module.state_dict()
-        for key, value in _bare(runner.model).state_dict().items():
+        for key, value in bare(runner.model).state_dict().items():
             held = value.clone()
             value.copy_(averaged[key])
             averaged[key].copy_(held)
-
-
-def _bare(model: torch.nn.Module) -> torch.nn.Module:
-    return model.module if is_model_wrapper(model) else model

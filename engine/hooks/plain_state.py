@@ -19,6 +19,8 @@ class PlainStateHook(Hook):
         for key, state in getattr(runner, "whole_state", {}).items():  # sharded training has gathered them
             if key in checkpoint:
                 checkpoint[key] = state
+        if "param_schedulers" in checkpoint:  # OneCycle's has the function that it anneals by
+            checkpoint["param_schedulers"] = _without_functions(checkpoint["param_schedulers"])
         hub = checkpoint["message_hub"]
         checkpoint["message_hub"] = {
             "log_scalars": {
@@ -40,6 +42,14 @@ class PlainStateHook(Hook):
             for key, history in hub["log_scalars"].items()
             if isinstance(history, (list, tuple))
         }
+
+
+def _without_functions(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_functions(item) for item in value]
+    if type(value) is dict:
+        return {key: _without_functions(item) for key, item in value.items() if not callable(item)}
+    return value
 
 
 def _plain(value: Any) -> Any:

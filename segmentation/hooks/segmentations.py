@@ -1,14 +1,13 @@
 """The picture of an evaluation."""
 
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, Optional
 
 from mmengine.registry import HOOKS
 
 from engine.hooks import ScenesHook
-from engine.images import read_upright
 
-from ..pictures import Scene, draw_scenes
+from ..pictures import Scene, class_map, draw_scenes
 
 
 @HOOKS.register_module()
@@ -20,14 +19,21 @@ class SegmentationsHook(ScenesHook):
         count: How many pictures, the first of the set.
     """
 
+    picture = "segmentations.png"
+
     def __init__(self, count: int = 4) -> None:
         super().__init__(count)
 
-    def scene(self, sample: Any) -> Scene:
+    def scene(self, sample: Any) -> Optional[Scene]:
         """Takes the picture at its own size, which is that of the maps, with what was predicted and what is there."""
-        there = sample.gt_sem_seg.data[0].cpu().numpy() if "gt_sem_seg" in sample else None
-        return Scene(read_upright(Path(sample.img_path)), sample.pred_sem_seg.data[0].cpu().numpy(), there)
+        if "pred_sem_seg" not in sample:  # of a depth estimator
+            return None
+        image = self.read(sample.img_path)
+        there = class_map(sample.gt_sem_seg.data) if "gt_sem_seg" in sample else None
+        if there is not None and there.shape != image.shape[:2]:  # loaded before the picture was resized
+            there = None
+        return Scene(image, class_map(sample.pred_sem_seg.data), there)
 
     def draw(self, meta: Dict[str, Any], folder: Path) -> None:
         """Draws `segmentations.png`."""
-        draw_scenes(self.scenes, meta["classes"], meta["palette"], folder / "segmentations.png")
+        draw_scenes(self.scenes, meta["classes"], meta["palette"], folder / self.picture)

@@ -6,6 +6,7 @@ import json
 import mmcv
 import numpy as np
 import pytest
+import timm
 import torch
 from mmengine.structures import InstanceData
 from PIL import Image
@@ -20,7 +21,7 @@ from detection.pictures import Detections, Scene, draw_detections, draw_scenes
 from detection.predictor import Predictor
 from engine import UserError
 
-from ..classification_fixtures import ROOT, SAMPLES, run_here
+from ..classification_fixtures import ROOT, SAMPLES, load_tool, run_here
 from .fixtures import DIGITS, make_small_digits, small_detector
 
 COCO = SAMPLES / "coco"
@@ -73,6 +74,27 @@ def test_predict_needs_nothing_but_the_checkpoint(trained, tmp_path, monkeypatch
     torch.save({key: whole[key] for key in ("state_dict", "meta")}, tmp_path / "plain.pth")
     again = run_here("predict.py", tmp_path / "plain.pth", *images, "--threshold", 0.0, "--config", config)
     assert again.splitlines()[:2] == lines[:2]
+
+
+def test_a_picture_that_cannot_be_resized_is_named_and_the_others_predicted(trained, tmp_path, capsys):
+    _, checkpoint, data = trained
+    Image.new("RGB", (4000, 1)).save(tmp_path / "a.png")
+    Image.open(min((data / "val").iterdir())).save(tmp_path / "b.png")
+    with pytest.raises(UserError, match=r"^1 of 2 pictures failed, first .*a\.png: "):
+        load_tool("predict.py").main([str(checkpoint), str(tmp_path), "--out-dir", str(tmp_path / "out")])
+    assert f"1 annotated pictures: {tmp_path / 'out'}" in capsys.readouterr().out
+
+
+def test_timm_takes_the_backbone_of_a_detector(trained):
+    _, path, _ = trained
+    checkpoint = torch.load(path, weights_only=True)
+    backbone = Predictor.load(str(path)).model.backbone
+    source = dict(pretrained=True, pretrained_cfg_overlay=dict(file=str(path)))
+    loaded = timm.create_model(backbone.name, features_only=True, **source, **backbone._kwargs).model.state_dict()
+    for key, value in checkpoint["state_dict_ema"].items():
+        assert torch.equal(value, checkpoint["state_dict"][f"backbone.model.{key}"])
+        assert key not in loaded or torch.equal(value, loaded[key])
+    assert loaded.keys() <= checkpoint["state_dict_ema"].keys()
 
 
 def test_pictures_of_a_run_and_of_a_prediction_show_the_same(trained):

@@ -99,6 +99,66 @@ def test_a_run_by_iterations_resumes_to_the_same_weights(tmp_path, finished):
     assert all(torch.equal(value, other["state_dict"][key]) for key, value in one["state_dict"].items())
 
 
+def reorder(source, path, classes):
+    """Writes a detector's checkpoint as training on the same classes in another order would have left it."""
+    checkpoint = load(source.parent, source.name)
+    rows = [checkpoint["predictor"]["classes"].index(name) for name in classes]
+    weights = checkpoint["state_dict"]
+    for key in [key for key in weights if key.startswith("roi_head")]:
+        value = weights[key]
+        if "fc_cls" in key:  # the background is last
+            weights[key] = value[[*rows, len(rows)]]
+        elif "fc_reg" in key:
+            weights[key] = value.unflatten(0, (len(rows), 4))[rows].flatten(0, 1)
+        elif "conv_logits" in key:
+            weights[key] = value[rows]
+    checkpoint["predictor"]["classes"] = checkpoint["meta"]["dataset_meta"]["classes"] = classes
+    torch.save(checkpoint, path)
+
+
+def test_a_detector_is_scored_by_the_names_of_its_classes(tmp_path, finished):
+    config, whole, _ = finished
+    reorder(whole / "epoch_3.pth", tmp_path / "other.pth", [str(digit) for digit in range(9, -1, -1)])
+    figures = []
+    everything = ["model.test_cfg.rcnn.score_thr=0.0", "default_hooks.visualization.threshold=0.0"]
+    for path in (whole / "epoch_3.pth", tmp_path / "other.pth"):
+        said = run_here("test.py", config, path, "--work-dir", tmp_path / path.stem, "--cfg-options", *everything)
+        figures.append([line for line in said.splitlines() if line.startswith("coco/")])
+    assert figures[0] == figures[1] and len(figures[0]) > 10
+    pictures = [(tmp_path / name / "detections.png").read_bytes() for name in ("epoch_3", "other")]
+    assert pictures[0] == pictures[1]
+
+
+def test_a_detector_of_other_classes_is_refused_or_begins_with_the_rows_it_shares(tmp_path, finished):
+    config, whole, _ = finished
+    checkpoint = load(whole, "epoch_3.pth")
+    checkpoint["predictor"]["classes"] = [*"01234", "five", "six", "seven", "eight", "nine"]
+    torch.save(checkpoint, tmp_path / "other.pth")
+    with pytest.raises(UserError, match=r"'five', .* are the checkpoint's alone; '5', .* are the data's alone"):
+        run_here("test.py", config, tmp_path / "other.pth", "--work-dir", tmp_path / "test")
+    options = [f"load_from={tmp_path / 'other.pth'}", "train_cfg.max_epochs=2", "optim_wrapper.optimizer.lr=0.0"]
+    said = run_here("train.py", config, "--work-dir", tmp_path / "run", "--cfg-options", *options)
+    assert "Of the 10 classes 5 keep their weights in the head, the others are new; new as a whole are roi_head" in said
+    old, new = load(whole, "epoch_3.pth")["state_dict"], load(tmp_path / "run", "epoch_2.pth")["state_dict"]
+    for key, kept in (("bbox_head.fc_cls.weight", [*range(5), 10]), ("mask_head.conv_logits.weight", [*range(5)])):
+        old_rows, new_rows = old[f"roi_head.{key}"], new[f"roi_head.{key}"]
+        same = [index for index in range(len(old_rows)) if torch.equal(old_rows[index], new_rows[index])]
+        assert same == kept, key
+
+
+def test_a_resumed_detector_keeps_the_order_of_its_checkpoint(tmp_path, finished):
+    config, whole, _ = finished
+    order = [str(digit) for digit in range(9, -1, -1)]
+    checkpoint = load(whole, "epoch_2.pth")
+    checkpoint["predictor"]["classes"] = checkpoint["meta"]["dataset_meta"]["classes"] = order
+    (tmp_path / "run").mkdir()
+    torch.save(checkpoint, tmp_path / "run" / "epoch_2.pth")
+    run_here("train.py", config, "--work-dir", tmp_path / "run", "--resume")
+    resumed = load(tmp_path / "run", "epoch_3.pth")
+    assert resumed["predictor"]["classes"] == list(resumed["meta"]["dataset_meta"]["classes"]) == order
+    assert losses(resumed) != losses(load(whole, "epoch_3.pth"))  # a seven is called a two there
+
+
 def test_amp_trains_in_bfloat16_on_the_cpu(tmp_path, finished):
     config, whole, _ = finished
     run_here("train.py", config, "--work-dir", tmp_path / "run", "--amp", "--cfg-options", "train_cfg.max_epochs=2")
@@ -156,7 +216,7 @@ def test_damaged_annotations_are_told(tmp_path):
     path.write_text(content.replace('"name": "', '"name": "digit '))
     with pytest.raises(
         UserError,
-        match=r"a data set has no picture: of one of detection, none has an annotation of a known class, give",
+        match=r"instances_train\.json has no category '0', '1', .* of metainfo.classes, but 'digit 0', 'digit 1', ",
     ):
         run_here(*arguments)
     path.write_text(content[: len(content) // 2])

@@ -83,7 +83,7 @@ def test_a_replaced_convolution_is_called():
 def test_timm_reparameterizes_it_to_one_convolution(kernel_size, stride, groups, act_layer, frozen):
     layer = nn.Sequential(pair(kernel_size, stride, groups, act_layer)[0].eval())
     if frozen:
-        layer = timm.layers.freeze_batch_norm_2d(layer)
+        layer = timm.layers.norm_act.freeze_batch_norm_2d(layer).eval()
     x = torch.randn(2, 5, 7, 8)
     folded = timm.utils.reparameterize_model(layer)
     torch.testing.assert_close(folded(x), layer(x), rtol=1e-4, atol=1e-5)

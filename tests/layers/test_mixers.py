@@ -115,7 +115,7 @@ def test_every_mixer_takes_maps_of_any_size(name, grid):
 
 def test_dropout_reaches_attention():
     mixer = create_mixer("attention", 16, (4, 6), num_heads=2, attn_drop=0.1, proj_drop=0.2)
-    assert (mixer.attn_drop, mixer.proj_drop.p) == (0.1, 0.2)
+    assert (mixer.attn.attn_drop.p, mixer.proj_drop.p) == (0.1, 0.2)
 
 
 def test_a_class_of_ones_own_is_called_with_what_a_mixer_needs():

@@ -52,9 +52,9 @@ def test_evaluation_is_fused_although_the_bias_is_a_parameter(monkeypatch):
     layer, bias = ReducedAttention(8, 2, 2), PairBias(2, (4, 4), 2)
     masks = []
 
-    def spy(q, k, v, mask, dropout_p, attention=F.scaled_dot_product_attention):
+    def spy(q, k, v, mask, attention=F.scaled_dot_product_attention, **kwargs):
         masks.append(mask)
-        return attention(q, k, v, mask, dropout_p=dropout_p)
+        return attention(q, k, v, mask, **kwargs)
 
     monkeypatch.setattr(F, "scaled_dot_product_attention", spy)
     with torch.no_grad():

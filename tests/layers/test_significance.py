@@ -5,7 +5,11 @@ import torch
 import torch.nn.functional as F
 
 from backbones.layers import significance
-from backbones.layers.significance import attend, received_attention, spread, stable_order
+from backbones.layers.significance import ReceivedAttention, received_attention, spread, stable_order
+
+
+def attend(*args, attn_drop=0.0, **kwargs):
+    return ReceivedAttention(attn_drop)(*args, **kwargs)
 
 
 def operands(batch=3, heads=2, queries=10, keys=6, dtype=torch.float64):
@@ -33,7 +37,7 @@ def formula(q, k, v, inside=None):
 @pytest.mark.parametrize("keeps_weights", [True, False])
 @pytest.mark.parametrize("padded", [True, False])
 def test_outputs_sums_and_gradients_follow_the_formula(padded, keeps_weights, monkeypatch):
-    monkeypatch.setattr(significance, "_keeps_weights", lambda q, k: keeps_weights)
+    monkeypatch.setattr(ReceivedAttention, "_keeps_weights", lambda *_: keeps_weights)
     q, k, v = operands(keys=10)
     inside = some_inside() if padded else None
     (out, received), (expected_out, expected_received) = attend(q, k, v, inside), formula(q, k, v, inside)
@@ -92,7 +96,7 @@ def test_sums_are_float32_in_half_precision_and_under_autocast(dtype):
 
 def test_dropout_reaches_the_output_alone():
     q, k, v = operands()
-    out, received = attend(q, k, v, dropout_p=0.5)
+    out, received = attend(q, k, v, attn_drop=0.5)
     assert not torch.allclose(out, attend(q, k, v)[0])
     torch.testing.assert_close(received, attend(q, k, v)[1])
 

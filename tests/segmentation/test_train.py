@@ -10,6 +10,7 @@ from PIL import Image
 
 import engine.predictor
 from detection.digits import CLASSES, Recipe, make_digits
+from engine import UserError
 from engine import checkpoint as files
 from engine.config import load
 from engine.images import read_upright
@@ -81,6 +82,83 @@ def test_rates_fall_to_the_end_of_a_run_whatever_its_length(run, tmp_path):
     for path in (whole / "iteration_4.pth", tmp_path / "iteration_3.pth"):
         rates = files.read(path)["message_hub"]["log_scalars"]["train/lr"][0].tolist()
         assert rates == pytest.approx(np.linspace(rates[0], 0, len(rates)))
+
+
+def test_a_longer_schedule_is_followed_from_where_a_run_stands(run, tmp_path):
+    config, whole, _ = run
+    (tmp_path / "iteration_4.pth").write_bytes((whole / "iteration_4.pth").read_bytes())
+    arguments = ["train.py", config, "--work-dir", tmp_path, "--resume"]
+    longer = ["--cfg-options", "train_cfg.max_iters=8"]
+    with pytest.raises(UserError, match="ends at iteration 4, the run at iteration 8: --schedule config follows"):
+        run_here(*arguments, *longer)
+    run_here(*arguments, "--schedule", "config", *longer)
+    rates = files.read(tmp_path / "iteration_8.pth")["message_hub"]["log_scalars"]["train/lr"][0].tolist()
+    assert rates[4:] == pytest.approx([rates[0] * left / 7 for left in (3, 2, 1, 0)])
+
+
+def reorder(source, path, classes):
+    """Writes a segmenter's checkpoint as training on the same classes in another order would have left it."""
+    checkpoint = files.read(source)
+    rows = [checkpoint["predictor"]["classes"].index(name) for name in classes]
+    for key in ("decode_head.conv_seg.weight", "decode_head.conv_seg.bias"):
+        checkpoint["state_dict"][key] = checkpoint["state_dict"][key][rows]
+    checkpoint["predictor"]["classes"] = checkpoint["meta"]["dataset_meta"]["classes"] = classes
+    torch.save(checkpoint, path)
+
+
+def test_a_segmenter_is_scored_by_the_names_of_its_classes(run, tmp_path):
+    config, whole, _ = run
+    order = [*CLASSES[::-1], "ground"]
+    reorder(whole / "best.pth", tmp_path / "other.pth", order)
+    figures = [
+        [
+            line
+            for line in run_here("test.py", config, path, "--work-dir", tmp_path / path.stem).splitlines()
+            if "." in line
+        ]
+        for path in (whole / "best.pth", tmp_path / "other.pth")
+    ]
+    figures = [[line for line in lines if line[:4] in ("mIoU", "mAcc", "aAcc")] for lines in figures]
+    assert figures[0] == figures[1] and len(figures[0]) == 3
+    pictures = [(tmp_path / name / "segmentations.png").read_bytes() for name in ("best", "other")]
+    assert pictures[0] == pictures[1]
+
+
+def test_a_segmenter_of_other_classes_is_refused_or_begins_with_the_rows_it_shares(run, tmp_path):
+    config, whole, _ = run
+    checkpoint = files.read(whole / "best.pth")
+    names = ["floor", *CLASSES[:5], *(f"{name} o'clock" for name in CLASSES[5:])]
+    checkpoint["predictor"]["classes"] = names
+    torch.save(checkpoint, tmp_path / "other.pth")
+    with pytest.raises(UserError, match=r"'floor', .* are the checkpoint's alone; 'ground', .* are the data's alone"):
+        run_here("test.py", config, tmp_path / "other.pth", "--work-dir", tmp_path / "test")
+    options = [f"load_from={tmp_path / 'other.pth'}", "train_cfg.max_iters=1", "optim_wrapper.optimizer.lr=0.0"]
+    said = run_here("train.py", config, "--work-dir", tmp_path / "run", "--cfg-options", *options)
+    assert "Of the 11 classes 5 keep their weights in the head" in said
+    old, new = (files.read(path)["state_dict"] for path in (whole / "best.pth", tmp_path / "run" / "iteration_1.pth"))
+    head = "decode_head.conv_seg.weight"
+    assert torch.equal(old[head][1:6], new[head][1:6]) and not (old[head][6:] == new[head][6:]).any()
+    assert torch.equal(old["neck.lateral_convs.0.conv.weight"], new["neck.lateral_convs.0.conv.weight"])
+
+
+def test_classes_that_share_a_channel_are_not_given_other_names(run, tmp_path):
+    """Of two classes in one channel no weight belongs to one of them: nothing of the head may stay for other names."""
+    config, whole, _ = run
+    two = config.parent / "two.py"
+    two.write_text(
+        f"_base_ = {str(config)!r}\n"
+        "model = dict(decode_head=dict(num_classes=2, out_channels=1, threshold=0.5, "
+        "loss_decode=dict(use_sigmoid=True)))\n"
+    )
+    cfg = load(str(two))
+    checkpoint = files.read(whole / "best.pth")
+    model = engine.predictor.MODELS.build(cfg.model)
+    runner = engine.CarefulRunner.__new__(engine.CarefulRunner)
+    runner.cfg = cfg
+    with pytest.raises(
+        UserError, match=r"'ground' is the checkpoint's alone; 'floor' is the data's alone\. Which of its"
+    ):
+        runner._carry_over(model, checkpoint["state_dict"], ["ground", "digit"], ["floor", "digit"], "best.pth")
 
 
 def by_epochs(config):

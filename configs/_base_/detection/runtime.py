@@ -4,7 +4,7 @@ custom_imports = dict(imports=["detection", "detection.hooks"], allow_failed_imp
 
 randomness = dict(seed=0)
 default_hooks = dict(
-    checkpoint=dict(_delete_=True, type="KeepCheckpointsHook", keep=2, metric="coco/bbox_mAP"),
+    checkpoint=dict(_delete_=True, type="KeepCheckpointsHook", keep=2),
     visualization=dict(_delete_=True, type="DetectionsHook"),
     describe=dict(type="DescribeDetectorHook"),
     seed=dict(type="IterSeedHook"),

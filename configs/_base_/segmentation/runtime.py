@@ -8,7 +8,7 @@ default_hooks = dict(
     logger=dict(type="LoggerHook", interval=50, log_metric_by_epoch=False),
     param_scheduler=dict(type="ParamSchedulerHook"),
     sampler_seed=dict(type="DistSamplerSeedHook"),
-    checkpoint=dict(type="KeepCheckpointsHook", keep=2, interval=4000, metric="mIoU"),
+    checkpoint=dict(type="KeepCheckpointsHook", keep=2, interval=4000),
     seed=dict(type="IterSeedHook"),
     loss_guard=dict(type="LossGuardHook"),
     sync_buffers=dict(type="SyncBuffersHook"),  # batch norm's averages, over the processes
