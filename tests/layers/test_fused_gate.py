@@ -253,6 +253,37 @@ def test_auto_takes_only_what_was_measured(monkeypatch):
     assert not measured.is_measured_faster("fused", torch.empty(128, 14, 14, 384, dtype=torch.bfloat16, device="meta"))
 
 
+def test_a_compiler_with_gradients_takes_what_was_measured_for_it_while_products_are_exact(monkeypatch):
+    class Map:
+        shape, dtype, device = (128, 14, 14, 384), torch.float32, type("Card", (), {"type": "cuda"})
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    chosen = measured.Measured(1000, ("fused",), compiled_training=("matmul",))
+    monkeypatch.setattr(measured, "MEASURED", {(9, 0): {(14, 14, torch.float32): chosen}})
+
+    def methods():
+        return [method for method in ("fused", "matmul") if measured.is_measured_faster(method, Map())]
+
+    assert methods() == ["fused"]
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert methods() == ["matmul"]
+    with torch.no_grad():
+        assert methods() == ["fused"]
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
+    assert methods() == ["fused"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dim", [3, 384])
+@pytest.mark.parametrize("grid", [(7, 7), (14, 14), (28, 28), (31, 31)])
+def test_a_program_holds_no_more_channels_than_there_are_and_a_warp_at_least_one(grid, dim, dtype):
+    x = torch.empty(128, *grid, dim, dtype=dtype, device="meta")
+    for backward in (False, True):
+        config = fused_gate.config_for(x, backward)
+        assert config.block < 2 * max(dim, 4) and config.warps <= config.block
+        assert 1 <= config.groups <= 128 and config.precision is None
+
+
 @pytest.mark.parametrize("grid", [(7, 7), (6, 5), (1, 1), (2, 9)])
 def test_planes_hold_the_filter_at_each_frequency_and_at_its_mirror_image(grid):
     height, width = grid
