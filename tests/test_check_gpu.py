@@ -36,6 +36,7 @@ def test_a_training_is_killed_and_resumed():
     assert "epoch_1.pth" in row["killed_with"] and row["resumed"] and row["ended"]
 
 
+@pytest.mark.slow
 def test_parts_run_in_processes_of_their_own_and_are_reported(tmp_path, capsys):
     assert check_gpu.main(["--out", str(tmp_path), "--device", "cpu", "--only", "machine"]) == 0
     found = json.loads((tmp_path / "check_gpu.json").read_text())["parts"]["machine"]
