@@ -242,7 +242,7 @@ def _numbers(content: bytes, path: Union[str, Path], channels: Optional[int], up
         if reader := _reader(path):
             return reader(content, channels)
         image = open_image(content, path)
-        if numbers.has_numbers(content, image):
+        if numbers.has_numbers(content, image) or numbers.has_pages(image, channels):
             return numbers.decode(content, image, channels, upright)
         image.load()
         return _pillow_numbers(ImageOps.exif_transpose(image) if upright else image, channels)
