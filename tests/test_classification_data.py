@@ -190,10 +190,7 @@ def test_split_folders_are_known_by_their_usual_names(tmp_path, names, serve):
         ("cat/cat_train/1 cat/cat_val/1 dog/x/1", "cat holds cat_train/, cat_val/"),
         ("cat/old_train/1 cat/old_test/1 dog/x/1", "cat holds old_test/, old_train/"),
         ("cat/train/1 cat/cat_val/1 dog/x/1", "cat holds cat_val/, train/"),
-        (
-            "train/images/1 train/images/2 train/labels/ val/images/1",
-            "of the class folders of .* only images has images",
-        ),
+        ("train/images/1 train/images/2 train/labels/x/ val/images/1", "only images has images: a classifier needs"),
         ("all/a/1 all/b/1", "two classes or more, found .'all'.; if its folders a, b are meant, name"),
     ],
 )
