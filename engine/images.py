@@ -249,7 +249,7 @@ def _numbers(content: bytes, path: Union[str, Path], channels: Optional[int], up
         if reader := _reader(path):
             return reader(content, channels)
         image = open_image(content, path)
-        if numbers.has_numbers(content, image):
+        if numbers.has_numbers(content, image) or numbers.has_pages(image, channels):
             return numbers.decode(content, image, channels, upright)
         held = _load(image, upright)
         stored = _pillow_numbers(image, channels)

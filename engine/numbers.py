@@ -141,14 +141,21 @@ def has_numbers(content: bytes, image: Optional[Image.Image]) -> bool:
         return True
     if image.format == "TIFF" and image.mode != "CMYK":  # whose upper eight bits Pillow keeps, as JPEG has them
         bits, kinds = image.tag_v2.get(258, (1,)), image.tag_v2.get(339, (1,))
-        return max(bits) > 8 or any(kind != 1 for kind in kinds)
+        is_more = image.tag_v2.get(277, 1) > len(image.getbands())  # bands whose meaning is not said are left out
+        return is_more or max(bits) > 8 or any(kind != 1 for kind in kinds)
     return image.format == "PNG" and content[24] == 16
+
+
+def has_pages(image: Optional[Image.Image], channels: Optional[int]) -> bool:
+    """Whether the pages of a TIFF of single bands, as Pillow opened it, may be the bands that are asked for."""
+    is_single = image is not None and image.format == "TIFF" and image.mode in ("1", "L")
+    return is_single and channels not in (None, 1) and image.n_frames > 1
 
 
 def decode(
     content: bytes, image: Optional[Image.Image], channels: Optional[int] = None, upright: bool = True
 ) -> Numbers:
-    """Reads a picture for which `has_numbers` holds.
+    """Reads a picture for which `has_numbers` or `has_pages` holds.
 
     Args:
         content: Of the file.
@@ -195,9 +202,8 @@ def _decode_tiff(content: bytes, image: Optional[Image.Image], channels: Optiona
         held = page.tags[_ORIENTATION].value if _ORIENTATION in page.tags else 1
         alpha = ""
         try:
-            if page.samplesperpixel == 1 and channels and len(file.pages) > 1:
-                values = bands_last(file.series[0].asarray(), channels)  # a page a band
-            else:
+            values = _pages(file, channels) if page.samplesperpixel == 1 and channels not in (None, 1) else None
+            if values is None:
                 values = page.asarray()
                 values = np.moveaxis(values, 0, -1) if page.axes.startswith("S") else values
         except (ValueError, NotImplementedError) as error:
@@ -212,6 +218,22 @@ def _decode_tiff(content: bytes, image: Optional[Image.Image], channels: Optiona
             total = np.array(low + high).astype(numbers.values.dtype)
             numbers = replace(numbers, values=total - numbers.values)
     return numbers if not upright else replace(numbers, values=turn(numbers.values, held))
+
+
+def _pages(file: Any, channels: int) -> Optional[np.ndarray]:
+    """The pages that are like the first as (H, W, bands); None where there is one, or where they are frames of which
+    the first is meant: three channels are grey shades too, unless there are three pages.
+    """
+    first = file.pages[0]
+    alike = [page for page in file.pages if (page.shape, page.dtype, page.is_reduced) == (first.shape, first.dtype, 0)]
+    if len(alike) > 1:
+        stack = np.stack([page.asarray() for page in alike])
+    elif file.series[0].ndim == 3:  # ImageJ describes one page of many
+        stack = file.series[0].asarray()
+    else:
+        return None
+    stack = bands_last(stack, channels)
+    return None if channels == 3 != stack.shape[-1] else stack
 
 
 def _without_codecs(

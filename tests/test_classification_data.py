@@ -185,6 +185,12 @@ def test_split_folders_are_known_by_their_usual_names(tmp_path, names, serve):
         ("cat/x/training/1 cat/x/testing/1 dog/x/1", "cat/x holds"),
         ("2021/cat/1 2021/dog/1 2022/cat/1 2022/dog/1", "2021/, 2022/, which hold the same sub-folders"),
         ("fold_1/cat/1 fold_1/dog/1 fold_2/cat/1 fold_2/dog/1", "fold_1/, fold_2/, which hold the same sub-folders"),
+        ("tr/cat/1 tr/dog/1 te/cat/1 te/dog/1", "te/, tr/, which hold the same sub-folders"),
+        ("setA/cat/1 setA/dog/1 setB/cat/1", "setA/, setB/, which hold the same sub-folders"),
+        ("cat/cat_train/1 cat/cat_val/1 dog/x/1", "cat holds cat_train/, cat_val/"),
+        ("cat/old_train/1 cat/old_test/1 dog/x/1", "cat holds old_test/, old_train/"),
+        ("cat/train/1 cat/cat_val/1 dog/x/1", "cat holds cat_val/, train/"),
+        ("train/images/1 train/images/2 train/labels/x/ val/images/1", "only images has images: a classifier needs"),
         ("all/a/1 all/b/1", "two classes or more, found .'all'.; if its folders a, b are meant, name"),
     ],
 )
@@ -212,6 +218,17 @@ def test_classes_that_share_a_word_with_splits_are_classes(tmp_path, files):
     data = ImageFolder(str(tmp_path), "train")
     assert data.classes == tuple(sorted({name.split("/")[0] for name in files.split()}))
     assert len(data) + len(ImageFolder(str(tmp_path), "val")) == len(files.split())
+
+
+def test_classes_that_hold_the_same_folders_are_told(tmp_path):
+    """As splits under names in another language would."""
+    lay_out(tmp_path, *(f"{name}/{label}/1.png" for name in ("übung", "prüfung") for label in ("cat", "dog")))
+    says = (
+        "prüfung/, übung/ are taken for classes, though each holds the same sub-folders, cat/, dog/: .* dataset.splits="
+    )
+    assert re.search(says, "\n".join(ImageFolder(str(tmp_path), "train").describe()))
+    lay_out(tmp_path, "prüfung/fox/1.png")
+    assert not any("taken for" in line for line in ImageFolder(str(tmp_path), "train").describe())
 
 
 def test_a_user_says_which_folders_are_splits(tmp_path):

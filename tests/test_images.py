@@ -276,6 +276,31 @@ def test_bands_are_read_as_they_are_stored(tmp_path):
         read_bands(tmp_path / "rgb.png", 2)
 
 
+@pytest.mark.parametrize("bands", [2, 3, 4, 5, 7])
+@pytest.mark.parametrize("dtype", ["u1", "u2", "f4"])
+def test_bands_of_every_layout_of_a_tiff_are_read(tmp_path, bands, dtype):
+    """In one page, side by side or one after another, or a page a band, written at once or one by one."""
+    values = np.random.RandomState(0).randint(0, 200, (6, 8, bands)).astype(dtype)
+    planes = np.moveaxis(values, -1, 0)
+    tifffile.imwrite(tmp_path / "contig.tif", values, photometric="minisblack", planarconfig="contig")
+    tifffile.imwrite(tmp_path / "planes.tif", planes, photometric="minisblack", planarconfig="separate")
+    tifffile.imwrite(tmp_path / "pages.tif", planes, photometric="minisblack")
+    with tifffile.TiffWriter(tmp_path / "appended.tif") as file:
+        for plane in planes:
+            file.write(plane, contiguous=False)
+    first, *others = map(Image.fromarray, planes)
+    first.save(tmp_path / "pillow.tif", save_all=True, append_images=others)
+    if bands > 3 and dtype == "u1":
+        more = dict(planarconfig="contig", extrasamples=["unspecified"] * (bands - 3))
+        tifffile.imwrite(tmp_path / "more.tif", values, photometric="rgb", **more)
+    for path in tmp_path.iterdir():
+        np.testing.assert_array_equal(read_bands(path, bands), values, err_msg=path.name)
+    assert read_bands(tmp_path / "appended.tif", 1).tolist() == values[..., :1].tolist()  # of frames the first
+    for path in (tmp_path / "pages.tif", tmp_path / "appended.tif", tmp_path / "pillow.tif"):
+        with pytest.raises(UserError, match=f"{path.name} has {bands} bands|{path.name} has 3 bands"):
+            read_bands(path, 40)
+
+
 def test_a_reader_of_another_ending_is_added(tmp_path, monkeypatch):
     monkeypatch.setattr(numbers, "READERS", dict(numbers.READERS))
 

@@ -70,6 +70,11 @@ class ImageFolder(FileDataset):
                 f"the class folders of {self.folder.absolute()} have no images ({say_endings(self.also)}); "
                 f"{self.passed_over or 'they are empty'}"
             )
+        if split == "train" and len(np.unique(labels)) == 1:
+            raise UserError(
+                f"of the class folders of {self.folder.absolute()} only {classes[labels[0]]} has images: a classifier "
+                "needs two classes or more"
+            )
         self.held_out = ""
         if not layout.splits:
             marked = _held_out(labels, val_fraction)

@@ -19,8 +19,11 @@ _ROLES = {
 # Words that stand beside those: `trainset`, `val_images`.
 _FILLERS = r"(?:set|data|dataset|split|images?|imgs?|pictures?|photos?|folder|dir)"
 
-# Years, and numbered parts, which are never classes where all hold the same sub-folders.
-_PART = re.compile(r"(?:(?:fold|part|split|subset|set|batch|run|cv)[\W_]*\d+)|(?:19|20)\d\d")
+# Years, numbered parts and short words for splits, which are never classes where all hold the same sub-folders.
+_PART = re.compile(
+    r"(?:(?:fold|part|split|subset|set|batch|run|cv)[\W_]*(?:\d+|[a-z]))|(?:19|20)\d\d"
+    r"|tr|trn|te|tst|ts|va|vl|learn|learning|check|holdout|hold[\W_]out|unseen|public|private|seen|labell?ed"
+)
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def find_layout(root: Path, splits: Optional[Mapping[str, str]] = None, also: Co
     rest = [path for path in folders if path not in chosen.values()]
     _refuse_lookalikes(root, rest, inner, loose, chosen)
     if not chosen:
-        return Layout({})
+        return Layout({}, _say_same_inside(rest, inner, loose))
     if "train" not in chosen:
         named = [path for path, role in roles.items() if role == "train"]
         raise UserError(
@@ -88,6 +91,20 @@ def find_layout(root: Path, splits: Optional[Mapping[str, str]] = None, also: Co
     notes = [f"{path.name}/, which is beside the splits, is not used" for path in rest if inner[path] or loose[path]]
     stray = len(own_images(root, also))
     return Layout(chosen, (*notes, *([f"{count(stray, 'image')} beside the splits, not used"] if stray else [])))
+
+
+def _say_same_inside(
+    folders: List[Path], inner: Mapping[Path, List[Path]], loose: Mapping[Path, bool]
+) -> Tuple[str, ...]:
+    """Tells of classes that all hold the same sub-folders, as splits under names that are not known would."""
+    names = {frozenset(sub.name for sub in inner[path]) for path in folders if inner[path] or loose[path]}
+    same = sorted(next(iter(names))) if len(names) == 1 and not any(loose.values()) else []
+    if len(same) < 2:
+        return ()
+    return (
+        f"{_names(folders[:10])} are taken for classes, though each holds the same sub-folders, {_names(same[:10])}: "
+        "if they are splits, say which serves as what, dataset.splits=dict(train=..., val=...)",
+    )
 
 
 def _given(root: Path, splits: Mapping[str, str]) -> Dict[str, Path]:
@@ -167,15 +184,16 @@ def check_inside(folder: Path, images: Iterable[Path]) -> None:
     Raises:
         UserError: A folder below it has sub-folders that are named as two splits or more.
     """
-    inside: Dict[Path, Dict[str, str]] = defaultdict(dict)
+    inside: Dict[Tuple[Path, str], Dict[str, str]] = defaultdict(dict)  # by folder and what is left of the names
     for parent in sorted({image.parent for image in images}):
         for path in (parent, *parent.parents):
             if path == folder or path.parent == folder:
                 break
             role, left = split_word(path.name)
-            if role and not left:
-                inside[path.parent][role] = path.name
-    for path, names in sorted(inside.items()):
+            if role:
+                above = {part.casefold() for part in path.parent.relative_to(folder).parts}
+                inside[path.parent, "" if left in above else left][role] = path.name
+    for (path, _), names in sorted(inside.items()):
         if len(names) > 1:
             raise UserError(
                 f"folder {path.absolute()} holds {_names(sorted(names.values()))}: splits are folders above those of "
