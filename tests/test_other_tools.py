@@ -138,7 +138,7 @@ def test_weights_of_attention_are_nodes_of_a_graph_where_tracers_see_it(name):
 
 @pytest.mark.parametrize("name", [name for name in ONE_OF_EACH_CLASS if not name.startswith("sgformer")] + ["dat_pp_t"])
 def test_forward_mode_derivatives_are_those_of_differences(name):
-    model = without_fused_attention(short(name)).double()
+    model = short(name).double()
     x, direction = images(1, dtype=torch.float64), images(1, dtype=torch.float64)
     _, derivative = torch.func.jvp(model, (x,), (direction,))
     with torch.no_grad():
@@ -149,7 +149,7 @@ def test_forward_mode_derivatives_are_those_of_differences(name):
 
 def test_forward_mode_derivatives_of_sgformer_are_finite():
     """Differences cross steps, where tokens change their order."""
-    model = without_fused_attention(short("sgformer_s"))
+    model = short("sgformer_s")
     _, derivative = torch.func.jvp(model, (images(1),), (images(1),))
     assert derivative.isfinite().all() and derivative.any()
 

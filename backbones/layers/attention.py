@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from timm.layers import use_fused_attn
 
 from .precision import compute_dtype
-from .tracing import untraced
+from .tracing import is_transforming, untraced
 
 
 def check_heads(dim: int, num_heads: int) -> int:
@@ -25,8 +25,9 @@ class DotProductAttention(nn.Module):
 
     timm's switch decides how, `timm.layers.set_fused_attn` or TIMM_FUSED_ATTN in the environment, as it stands when the
     layer is made; `fused_attn` may be set later, too. Fused kernels store no weights. Without them all weights
-    (..., N, K) pass through the module `attn_drop`, where hooks and `timm.utils.AttentionExtract` find them, and have
-    forward-mode derivatives, at the price of their memory.
+    (..., N, K) pass through the module `attn_drop`, where hooks and `timm.utils.AttentionExtract` find them, at the price
+    of their memory. Transforms of torch.func (vmap, jvp, gradients of each image) take that way by themselves, since
+    fused kernels have neither forward-mode derivatives nor all the rules of vmap.
 
     Args:
         attn_drop: Dropout on the weights.
@@ -51,6 +52,8 @@ class DotProductAttention(nn.Module):
             bias: What is added to the logits, of a shape that expands to theirs, in any dtype.
         """
         fused = self.fused_attn
+        if not torch.jit.is_scripting():
+            fused = fused and not is_transforming()
         if bias is not None:
             bias = bias.to(q.dtype)  # which autocast chooses
             if not torch.is_grad_enabled():

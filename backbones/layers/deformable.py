@@ -223,7 +223,7 @@ class DeformableAttention(nn.Module):
         """
         if torch.jit.is_scripting():
             sampled = F.grid_sample(maps, points, align_corners=True)
-        elif not self.attn.fused_attn and (is_transformed(maps) or is_transformed(points)):
+        elif is_transformed(maps) or is_transformed(points):
             sampled = sample_by_cells(maps, points)  # torch's kernel has no forward-mode derivative
         else:
             sampled = F.grid_sample(maps, points, align_corners=True)

@@ -48,11 +48,17 @@ def is_transformed(x: torch.Tensor) -> bool:
 
 
 @torch.jit.unused
+def is_transforming() -> bool:
+    """Whether a transform of torch.func (vmap, grad, jvp) or a forward-mode derivative is at work, in no graph."""
+    if torch.compiler.is_compiling():
+        return False
+    return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
+
+
+@torch.jit.unused
 def is_watched() -> bool:
-    """Whether a transform of torch.func (vmap, grad, jvp) is at work, or a mode that sees every operator, such as fake
-    tensors or a counter of FLOPs.
-    """
-    return torch._C._functorch.peek_interpreter_stack() is not None or _get_current_dispatch_mode() is not None
+    """Whether a transform is at work, or a mode that sees every operator, such as fake tensors or a counter of FLOPs."""
+    return is_transforming() or _get_current_dispatch_mode() is not None
 
 
 @torch.jit.unused
