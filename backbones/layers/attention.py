@@ -25,9 +25,9 @@ class DotProductAttention(nn.Module):
 
     timm's switch decides how, `timm.layers.set_fused_attn` or TIMM_FUSED_ATTN in the environment, as it stands when the
     layer is made; `fused_attn` may be set later, too. Fused kernels store no weights. Without them all weights
-    (..., N, K) pass through the module `attn_drop`, where hooks and `timm.utils.AttentionExtract` find them, at the price
-    of their memory. Transforms of torch.func (vmap, jvp, gradients of each image) take that way by themselves, since
-    fused kernels have neither forward-mode derivatives nor all the rules of vmap.
+    (..., N, K) pass through the module `attn_drop`, where hooks and `timm.utils.AttentionExtract` find them, at the
+    price of their memory. Transforms of torch.func (vmap, jvp, gradients of each image) take that way by themselves,
+    since fused kernels have neither forward-mode derivatives nor all the rules of vmap.
 
     Args:
         attn_drop: Dropout on the weights.

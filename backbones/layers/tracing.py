@@ -57,7 +57,7 @@ def is_transforming() -> bool:
 
 @torch.jit.unused
 def is_watched() -> bool:
-    """Whether a transform is at work, or a mode that sees every operator, such as fake tensors or a counter of FLOPs."""
+    """Whether a transform is at work, or a mode that sees every operator, such as a counter of FLOPs."""
     return is_transforming() or _get_current_dispatch_mode() is not None
 
 
