@@ -158,7 +158,7 @@ def test_deep_pictures_train_predict_and_are_drawn_alike(tmp_path):
     assert torch.equal(deep.pred_instances.scores, same.scores) and torch.equal(deep.pred_instances.bboxes, same.bboxes)
     hook = DetectionsHook()
     hook.load = LoadUprightImage()
-    assert np.array_equal(hook.picture(str(path)), pixels)
+    assert np.array_equal(hook.read(str(path)), pixels)
     assert isinstance(predictor.pipeline, Compose)
     predictor.lay_on((0, 0, 9))
     Image.new("RGBA", (64, 64)).save(tmp_path / "clear.png")

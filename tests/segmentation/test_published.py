@@ -104,7 +104,7 @@ model["neck"]["in_channels"] = [64, 128, 256, 512]
         for key, value in MODELS.build(without_weights(cfg.model)).state_dict().items()
         if not key.startswith("backbone.")
     }
-    names = ["ground", *(f"digit {number}" for number in range(10))]
+    names = [*(str(number) for number in reversed(range(10))), "ground"]
     state = timm.create_model("resnet18", features_only=True).state_dict()
     path = tmp_path / "published.pth"
     torch.save(published.checkpoint(state, shapes, names, place="backbone.timm_model."), path)
