@@ -95,7 +95,7 @@ class PixelEmbed(nn.Module):
             x = self.proj(cut(x, self.patch_size))
         x = x.flatten(2).transpose(1, 2)  # BH'W' L c
         x = x + self.pos.to(x.dtype)
-        return x.reshape(batch, height, width, self.num_pixels, -1)
+        return x.reshape(batch, height, width, self.num_pixels, x.shape[-1])
 
 
 class PixelProjection(nn.Module):

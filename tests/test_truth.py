@@ -160,3 +160,15 @@ def test_all_doors_of_sizes_give_one_answer(name, interpolation):
     assert_close(loaded.eval()(x), expected)
     model.set_input_size((96, 80))
     assert_close(model(x), expected)
+
+
+@by_name
+def test_an_empty_batch_gives_an_empty_answer(name):
+    if name == "eca_halonext_26ts":
+        pytest.skip("timm's EcaModule takes no empty batch")
+    model = without_repetitions(create(name, short=True)).eval()
+    for size in SIZES:
+        x = torch.zeros(0, 3, *size, requires_grad=True)
+        y = model(x)
+        y.sum().backward()
+        assert y.shape == (0, 5) and x.grad.shape == x.shape

@@ -58,7 +58,7 @@ class ConvNormAct(nn.Module):
         # Images get their layout here: chosen before the convolution, training would keep a copy of them.
         x = self.bn(channels_last(self.conv(x)))
         x = x.permute(0, 2, 3, 1)
-        return x.reshape(batch, height, width, -1) if self.by_positions else x
+        return x.reshape(batch, height, width, x.shape[-1]) if self.by_positions else x
 
     @torch.jit.ignore
     def reparameterize(self) -> None:

@@ -126,8 +126,8 @@ class HybridScaleAttention(nn.Module):
         batch, height, width, dim = x.shape
         qkv = self.qkv(x)  # B H W 2C
         coarse = self.coarse(x)
-        q = qkv[..., : dim // 2].reshape(batch, height * width, -1, self.head_dim).transpose(1, 2)
-        kv = self.coarse_kv(coarse).reshape(batch, -1, 2, self.num_heads // 2, self.head_dim)
+        q = qkv[..., : dim // 2].reshape(batch, height * width, self.num_heads // 2, self.head_dim).transpose(1, 2)
+        kv = self.coarse_kv(coarse).unflatten(-1, (2, self.num_heads // 2, self.head_dim)).flatten(1, -4)
         k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)  # B heads/2 K head_dim
         window_q, window_k, window_v = self._windows(qkv[..., dim // 2 :])
 
@@ -135,7 +135,7 @@ class HybridScaleAttention(nn.Module):
         window_out, in_window = self.window_attn(
             window_q, window_k, window_v, self._inside(x), self.gives_map, self.store_weights
         )
-        out = out.transpose(1, 2).reshape(batch, height, width, -1)
+        out = out.transpose(1, 2).reshape(batch, height, width, dim // 2)
         out = torch.cat([out, self._from_windows(window_out, height, width)], dim=-1)
         out = self.proj_drop(self.proj(out + self.lepe(x)))
         if everywhere is None or in_window is None:

@@ -69,9 +69,9 @@ class PerformerAttention(nn.Module):
         """(B, H, W, 3 out_dim) -> (B, H, W, out_dim)."""
         batch, height, width, _ = kqv.shape
         k, q, v = kqv.to(compute_dtype(kqv.dtype)).flatten(0, 2).chunk(3, dim=1)  # BN out_dim
-        k = self._phi(k).unflatten(0, (batch, -1))  # B N M
-        q = self._phi(q).unflatten(0, (batch, -1))
-        sums = torch.bmm(k.transpose(1, 2), v.unflatten(0, (batch, -1)))  # B M out_dim
+        k = self._phi(k).unflatten(0, (batch, height * width))  # B N M
+        q = self._phi(q).unflatten(0, (batch, height * width))
+        sums = torch.bmm(k.transpose(1, 2), v.unflatten(0, (batch, height * width)))  # B M out_dim
         weight = torch.bmm(q, k.sum(1).unsqueeze(2))  # B N 1
         y = torch.bmm(q, sums) / (weight + self.eps)
         return y.to(kqv.dtype).unflatten(1, (height, width))

@@ -95,4 +95,4 @@ class ReducedAttention(nn.Module):
 
     def _heads(self, x: torch.Tensor, parts: int) -> torch.Tensor:
         """(B, H, W, parts C) -> (parts, B, heads, H W, head width)."""
-        return x.reshape(x.shape[0], -1, parts, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
+        return x.unflatten(-1, (parts, self.num_heads, self.head_dim)).flatten(1, -4).permute(2, 0, 3, 1, 4)

@@ -143,7 +143,7 @@ class SelfGuidedAttention(nn.Module):
         first_tokens = torch.arange(batch, device=x.device).view(-1, 1, 1) * num_tokens
         # Selecting rows of one list of tokens takes a tenth of the time of gathering along an axis of the map.
         tokens = x.flatten(0, 2).index_select(0, (order + first_tokens).flatten())
-        classes = tokens.reshape(batch, 2, -1, x.shape[3]).split(num_places, dim=2)  # B 2 places C each
+        classes = tokens.reshape(batch, 2, sum(num_places), x.shape[3]).split(num_places, dim=2)  # B 2 places C each
         keys: List[torch.Tensor] = []
         for i, merge in enumerate(self.merge):
             keys.append(merge(classes[i].unflatten(2, (num_groups[i], self.group_sizes[i]))))

@@ -49,5 +49,5 @@ class TokenAttention(nn.Module):
         qkv = self.qkv(x)  # B H W 3*out_dim
         heads = qkv.reshape(batch, height * width, 3, self.num_heads, self.head_dim)
         q, k, v = heads.permute(2, 0, 3, 1, 4).unbind(0)  # B heads N head_dim
-        out = self.attn(q, k, v).transpose(1, 2).reshape(batch, height, width, -1)
+        out = self.attn(q, k, v).transpose(1, 2).reshape(batch, height, width, self.num_heads * self.head_dim)
         return qkv.chunk(3, dim=-1)[2] + self.proj_drop(self.proj(out))
