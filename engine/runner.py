@@ -4,6 +4,7 @@ import io
 import logging
 import random
 import shutil
+import traceback
 from contextlib import contextmanager, redirect_stdout
 from itertools import islice
 from pathlib import Path
@@ -17,7 +18,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DATASETS, RUNNERS
-from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from timm.layers import convert_sync_batchnorm
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
@@ -29,7 +30,14 @@ from . import checkpoint as files
 from . import resuming, sharding
 from .config import nodes, without_weights
 from .errors import UserError, told_plainly
-from .hooks import CatchUpHook, ClassOrderHook, FreshWorkersHook, PlainStateHook, TimmStateHook
+from .hooks import (
+    CatchUpHook,
+    ClassOrderHook,
+    FreshWorkersHook,
+    KeepCheckpointsHook,
+    PlainStateHook,
+    TimmStateHook,
+)
 from .models import bare
 from .names import ClassOrder, agree, class_names, classes_of, differences, rows_by_name
 from .sampler import SeededDataset
@@ -398,7 +406,28 @@ class CarefulRunner(Runner):
         if not isinstance(self._train_loop, BaseLoop):  # and not called once more
             resuming.check_work_dir(self.work_dir, self.cfg)
         with told_plainly():
-            return super().train()
+            try:
+                return super().train()
+            except Exception as error:
+                self._save_before(error)
+                raise
+
+    def _save_before(self, error: Exception) -> None:
+        """Saves what was trained where a file that the data need, met late, ends a run by iterations.
+
+        The error came from between two iterations, so that the run goes on from here once the file is mended. Of a run
+        by epochs an unfinished one cannot be gone on with.
+        """
+        names = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+        loop = self._train_loop
+        if "__next__" not in names or not isinstance(loop, IterBasedTrainLoop) or loop.iter == 0:
+            return
+        if "run_iter" in names or "after_val_iter" in names or "before_train" in names:  # no batch to train with
+            return
+        hook = next((hook for hook in self.hooks if isinstance(hook, KeepCheckpointsHook)), None)
+        if hook and self.rank == 0 and not isinstance(self.model, FSDPModule):  # whose parts the others hold
+            hook.save_now(self)
+            self.logger.warning(f"iteration {loop.iter} is saved: mend what is told below, and go on with --resume")
 
     def test(self) -> Dict[str, float]:
         """Evaluates on the test set; see `mmengine.runner.Runner.test`.
