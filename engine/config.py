@@ -5,9 +5,10 @@ Importing this lets configs inherit `mmseg::` bases where mmseg is installed und
 
 import ast
 import copy
+import os.path
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import Any, Dict, Iterator, Optional, Union
+from typing import Any, Dict, Iterator, List, Optional, Union
 
 from mmengine.config import Config, ConfigDict
 from mmengine.config.utils import MODULE2PACKAGE
@@ -214,10 +215,27 @@ def metainfo(dataset: ConfigDict, scope: str) -> Dict[str, Any]:
         if registry.get(dataset["type"]) is None:
             known = ", ".join(sorted(registry.module_dict))
             raise UserError(f"there is no data set {dataset['type']!r}; {scope} and this library have {known}")
-        meta = registry.build({**dataset, "pipeline": [], "lazy_init": True, "test_mode": False}).metainfo
+        try:
+            meta = registry.build({**dataset, "pipeline": [], "lazy_init": True, "test_mode": False}).metainfo
+        except AssertionError as error:  # of mmseg's, which look for their files at once
+            missing = _missing(dataset)
+            if not missing:
+                raise
+            raise UserError(
+                f"data set {dataset['type']} has no {', '.join(missing)}: name the folder of the data set with "
+                "--data-root, or mend the path in the config"
+            ) from error
     if not meta.get("classes"):
         raise UserError(f"data set {dataset['type']} names no classes: set metainfo=dict(classes=..., palette=...)")
     return meta
+
+
+def _missing(dataset: ConfigDict) -> List[str]:
+    """Lists what the config of a data set names and is not there."""
+    root = dataset.get("data_root") or ""
+    named = [dataset.get("ann_file"), *(dataset.get("data_prefix") or {}).values()]
+    paths = [os.path.join(root, name) for name in named if isinstance(name, str) and name] or [root]
+    return [path for path in paths if not os.path.exists(path)]
 
 
 def plain(value: Any) -> Any:

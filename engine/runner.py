@@ -4,6 +4,7 @@ import io
 import logging
 import random
 import shutil
+import traceback
 from contextlib import contextmanager, redirect_stdout
 from itertools import islice
 from pathlib import Path
@@ -17,7 +18,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DATASETS, RUNNERS
-from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from timm.layers import convert_sync_batchnorm
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
@@ -29,7 +30,14 @@ from . import checkpoint as files
 from . import resuming, sharding
 from .config import nodes, without_weights
 from .errors import UserError, told_plainly
-from .hooks import CatchUpHook, ClassOrderHook, FreshWorkersHook, PlainStateHook, TimmStateHook
+from .hooks import (
+    CatchUpHook,
+    ClassOrderHook,
+    FreshWorkersHook,
+    KeepCheckpointsHook,
+    PlainStateHook,
+    TimmStateHook,
+)
 from .models import bare
 from .names import ClassOrder, agree, class_names, classes_of, differences, rows_by_name
 from .sampler import SeededDataset
@@ -52,6 +60,8 @@ class CarefulRunner(Runner):
 
     evaluates_only = False  # set by `test`: what is evaluated must be all of what was trained
     _timestamps: ClassVar[Set[str]] = set()  # of the runs of this process
+    _known: Optional[List[str]] = None  # classes of the checkpoint that was loaded, and of the model
+    _known_by: str = ""  # that checkpoint
 
     def setup_env(self, env_cfg: Dict) -> None:
         """Joins the other processes, and gives the run a timestamp that no run of this process had before.
@@ -214,7 +224,7 @@ class CarefulRunner(Runner):
 
     def _match_classes(self, known: Optional[List[str]], filename: str) -> Optional[List[str]]:
         """Compares the classes of a checkpoint with those of the data, and lets them be translated where only their
-        order differs. A training that begins from it may have others.
+        order differs. A training that begins from it may have others. Loops that are built later are compared then.
 
         Returns:
             The classes of the data where they are others.
@@ -222,54 +232,67 @@ class CarefulRunner(Runner):
         Raises:
             UserError: They are others, and what was trained for the checkpoint's is evaluated or trained further.
         """
-        loops = (
-            ("train", "train_dataloader", self._train_loop),
-            ("val", "val_dataloader", self._val_loop),
-            ("test", "test_dataloader", self._test_loop),
-        )
-        orders = {}
-        if known is None or any(hasattr(part, "language_model") for part in self.model.modules()):
-            return None  # where classes are words, a model finds any
-        for step, place, loop in loops:
-            given = classes_of(loop.dataloader.dataset) if hasattr(loop, "dataloader") else None
-            if given in (None, known):
-                continue
-            if agree(known, given):
-                if "thing_classes" in loop.dataloader.dataset.metainfo:
-                    raise UserError(
-                        f"{filename} has the classes of {place} in another order, which is not translated for panoptic "
-                        f"data: give its data set the checkpoint's, {', '.join(known)}"
-                    )
-                orders[step] = ClassOrder(known, given)
-            elif step == "train" and not self._resume:
+        self._orders = {}  # of a checkpoint that was loaded before
+        if any(hasattr(part, "language_model") for part in self.model.modules()):
+            known = None  # where classes are words, a model finds any
+        self._known, self._known_by = known, filename
+        loops = dict(train=self._train_loop, val=self._val_loop, test=self._test_loop)
+        renamed = None
+        for step, loop in loops.items():
+            if hasattr(loop, "dataloader") and (renamed := self._match_loop(step, loop)):
+                self._known = None  # the model will have those of the data
+                break
+        for hook in self.hooks:
+            if isinstance(hook, ClassOrderHook) and (known or renamed):
+                hook.classes = renamed or known
+        return renamed
+
+    def _match_loop(self, step: str, loop: Any) -> Optional[List[str]]:
+        known, filename, dataset = self._known, self._known_by, loop.dataloader.dataset
+        given = classes_of(dataset)
+        if known is None or given in (None, known):
+            return None
+        if not agree(known, given):
+            if step == "train" and not self._resume:
                 return given
-            else:
-                raise UserError(
-                    f"{filename} was trained for other classes than the data of {place} have: "
-                    f"{differences(known, given)}"
-                    + (f"; a new run begins from it by --cfg-options load_from={filename}" if self._resume else "")
-                )
-        if orders:
+            raise UserError(
+                f"{filename} was trained for other classes than the data of {step}_dataloader have: "
+                f"{differences(known, given)}"
+                + (f"; a new run begins from it by --cfg-options load_from={filename}" if self._resume else "")
+            )
+        if "thing_classes" in dataset.metainfo:
+            raise UserError(
+                f"{filename} has the classes of {step}_dataloader in another order, which is not translated for "
+                f"panoptic data: give its data set the checkpoint's, {', '.join(known)}"
+            )
+        if not self._orders:
             self.logger.warning(
                 f"{filename} has the classes of the data in another order: they are matched by name, and the model's "
                 "order stays"
             )
-            self._translate(orders)
+        self._orders[step] = ClassOrder(known, given)
+        self._translate(step)
+        if not any(isinstance(hook, ClassOrderHook) for hook in self.hooks):
             self.register_hook(ClassOrderHook(known), priority="VERY_LOW")
         return None
 
-    def _translate(self, orders: Dict[str, ClassOrder]) -> None:
-        if order := orders.get("train"):
-            train_step = self.model.train_step
-            self.model.train_step = lambda data, optim_wrapper: train_step(order.batch(data), optim_wrapper)
-        for name in ("val", "test"):
-            if name in orders:
-                step = getattr(self.model, f"{name}_step")
-                setattr(
-                    self.model,
-                    f"{name}_step",
-                    lambda data, step=step, order=orders[name]: order.predictions(step(data)),
-                )
+    def _translate(self, step: str) -> None:
+        """Lets a step of the model go through the order of its classes, whichever checkpoint is loaded by then."""
+        name = f"{step}_step"
+        if getattr(vars(self.model).get(name), "translates", False):
+            return
+        call = getattr(self.model, name)
+
+        def translated(data: Any, *args: Any, **kwargs: Any) -> Any:
+            order = self._orders.get(step)
+            if order is None:
+                return call(data, *args, **kwargs)
+            if step == "train":
+                return call(order.batch(data), *args, **kwargs)
+            return order.predictions(call(data, *args, **kwargs))
+
+        translated.translates = True
+        setattr(self.model, name, translated)
 
     def _carry_over(
         self, model: nn.Module, weights: Dict[str, torch.Tensor], known: List[str], given: List[str], filename: str
@@ -383,7 +406,28 @@ class CarefulRunner(Runner):
         if not isinstance(self._train_loop, BaseLoop):  # and not called once more
             resuming.check_work_dir(self.work_dir, self.cfg)
         with told_plainly():
-            return super().train()
+            try:
+                return super().train()
+            except Exception as error:
+                self._save_before(error)
+                raise
+
+    def _save_before(self, error: Exception) -> None:
+        """Saves what was trained where a file that the data need, met late, ends a run by iterations.
+
+        The error came from between two iterations, so that the run goes on from here once the file is mended. Of a run
+        by epochs an unfinished one cannot be gone on with.
+        """
+        names = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+        loop = self._train_loop
+        if "__next__" not in names or not isinstance(loop, IterBasedTrainLoop) or loop.iter == 0:
+            return
+        if "run_iter" in names or "after_val_iter" in names or "before_train" in names:  # no batch to train with
+            return
+        hook = next((hook for hook in self.hooks if isinstance(hook, KeepCheckpointsHook)), None)
+        if hook and self.rank == 0 and not isinstance(self.model, FSDPModule):  # whose parts the others hold
+            hook.save_now(self)
+            self.logger.warning(f"iteration {loop.iter} is saved: mend what is told below, and go on with --resume")
 
     def test(self) -> Dict[str, float]:
         """Evaluates on the test set; see `mmengine.runner.Runner.test`.
@@ -415,18 +459,25 @@ class CarefulRunner(Runner):
                 "train_cfg=dict(type='IterBasedTrainLoop', max_iters=..., val_interval=...)"
             )
         self._check_data(loader.dataset)
+        if self._match_loop("train", loop):
+            self.logger.warning(
+                f"{self._known_by} was loaded before the data, which have other classes: its head is taken as it is"
+            )
+            self._known = None
         return loop
 
     def build_val_loop(self, loop: Any) -> Any:
         """Builds the loop and checks that the data fit the model, see `build_train_loop`."""
         loop = super().build_val_loop(loop)
         self._check_data(loop.dataloader.dataset)
+        self._match_loop("val", loop)
         return loop
 
     def build_test_loop(self, loop: Any) -> Any:
         """Builds the loop and checks that the data fit the model, see `build_train_loop`."""
         loop = super().build_test_loop(loop)
         self._check_data(loop.dataloader.dataset)
+        self._match_loop("test", loop)
         return loop
 
     def _check_data(self, dataset: Any) -> None:

@@ -1,5 +1,7 @@
 """What a resumed run takes from its checkpoint and what from its config, and what is in its work directory."""
 
+import contextlib
+import io
 import shutil
 from types import SimpleNamespace
 
@@ -11,8 +13,10 @@ from mmengine.registry import PARAM_SCHEDULERS
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from torch import nn
 
-from engine import UserError
+from classification.config import complete
+from engine import CarefulRunner, UserError
 from engine.config import flatten, parse
+from engine.config import load as read_config
 from engine.names import ClassOrder, class_names
 from engine.resuming import Length, follow, stretch
 
@@ -427,7 +431,40 @@ def test_a_test_matches_classes_by_name(run):
         images = [work_dir / "test" / f"{name}.png" for name in ("confusion_matrix", "mistakes")]
         outputs.append([path.read_bytes() for path in images])
     assert outputs[0] == outputs[2] and outputs[1] == outputs[3]
-    assert float(outputs[0][0].split()[1]) > 90
+    (top1,) = (line for line in outputs[0] if line.startswith("top1: "))
+    assert float(top1.split()[1]) > 90
+
+
+def test_a_runner_that_loads_one_checkpoint_after_another_translates_for_the_last_alone(run, tmp_path):
+    """Loops that are built after a checkpoint was loaded are translated as well, and nothing is translated twice."""
+    config, work_dir = run
+    cfg = complete(read_config(str(config), {"load_from": str(work_dir / "best.pth"), "train_cfg.max_epochs": 2}))
+    cfg.work_dir = str(tmp_path / "new")
+    cfg.optim_wrapper.optimizer.lr = 0.0
+    paths = []
+    for classes in (["blue", "green", "red"], ["red", "blue", "green"], ["green", "red", "blue"]):
+        paths.append(tmp_path / f"{classes[0]}.pth")
+        shutil.copy(work_dir / "best.pth", paths[-1])
+        reorder(paths[-1], classes)
+    cfg.load_from = str(paths[1])
+    with contextlib.redirect_stdout(io.StringIO()):
+        runner = CarefulRunner.from_cfg(cfg)
+        runner.train()
+        figures = [runner.test()["top1"]]  # its loop is built now
+        for path in (paths[2], paths[0], paths[1], paths[1]):
+            runner.load_checkpoint(str(path))
+            figures.append(runner.test()["top1"])
+            runner.save_checkpoint(str(tmp_path), "saved.pth")
+            saved = load(tmp_path / "saved.pth")
+            assert saved["predictor"]["classes"] == load(path)["predictor"]["classes"]
+    assert figures[0] > 90 and len(set(figures)) == 1
+    # mmengine's own way to begin: weights first, then the loops.
+    cfg.load_from, cfg.work_dir = None, str(tmp_path / "other")
+    with contextlib.redirect_stdout(io.StringIO()):
+        runner = CarefulRunner.from_cfg(cfg)
+        runner.load_checkpoint(str(paths[2]))
+        runner.train()
+    assert runner.message_hub.get_scalar("val/top1").current() == figures[0]
 
 
 def rename(folder, root, **names):

@@ -12,6 +12,7 @@ from engine.leaves import leaves, tell_once
 from engine.models import bare
 
 from ..annotations import CheckedCOCO
+from ..toolbox import mmdet
 
 
 @HOOKS.register_module()
@@ -28,6 +29,7 @@ class CheckDetectorHook(Hook):
         """
         model = bare(runner.model)
         check_channels(model, runner.cfg.model.get("neck"))
+        check_losses(model)
         loops = [
             loop for loop in (runner._train_loop, runner._val_loop, runner._test_loop) if hasattr(loop, "dataloader")
         ]
@@ -82,6 +84,9 @@ def check_classes(model: nn.Module, dataset: Any) -> None:
     # Where classes are words, heads count those of a text.
     if classes is None or any(hasattr(part, "language_model") for part in model.modules()):
         return
+    # MOT's files name 13 classes, and trackers know the pedestrian alone.
+    if any(isinstance(one, mmdet.datasets.MOTChallengeDataset) for one in leaves(dataset)):
+        return
     for name, head in model.named_modules():
         if type(getattr(head, "num_classes", None)) is not int or not _tells_classes(name, head):
             continue
@@ -91,6 +96,26 @@ def check_classes(model: nn.Module, dataset: Any) -> None:
             raise UserError(
                 f"model.{name} has {head.num_classes} classes, the data {len(expected)}, such as {expected[0]}: set "
                 f"its num_classes to {len(expected)}"
+            )
+
+
+def check_losses(model: nn.Module) -> None:
+    """Compares the weights of classes in losses with what heads give for each box.
+
+    Raises:
+        UserError: There are more or fewer.
+    """
+    for name, head in model.named_modules():
+        weights = getattr(getattr(head, "loss_cls", None), "class_weight", None)
+        if not hasattr(weights, "__len__") or type(getattr(head, "num_classes", None)) is not int:
+            continue
+        outputs = getattr(head, "cls_out_channels", getattr(getattr(head, "fc_cls", None), "out_features", None))
+        allowed = [head.num_classes, head.num_classes + 1] if outputs is None else [outputs]
+        if len(weights) not in allowed:
+            background = " and the background, which comes last" if outputs == head.num_classes + 1 else ""
+            raise UserError(
+                f"model.{name}.loss_cls.class_weight has {len(weights)} numbers, the head "
+                f"{' or '.join(map(str, allowed))}: give one for each of its {head.num_classes} classes{background}"
             )
 
 

@@ -115,6 +115,10 @@ class KeepCheckpointsHook(Hook):
                 f"{', '.join(found) or 'no figure'}: name one of them"
             )
 
+    def save_now(self, runner: Any) -> None:
+        """Saves between two iterations, whatever the interval."""
+        self._save_last(runner, Progress.of(runner))
+
     def _is_better(self, metric: str, score: float, hub: Any) -> bool:
         info = hub.runtime_info
         if info.get("best_metric") != metric:

@@ -10,10 +10,11 @@ from mmengine.registry import init_default_scope
 import detection  # noqa: F401
 
 pytest.importorskip("mmdet", reason="mmdet is not installed")
-from mmdet.datasets import CocoDataset, CocoPanopticDataset
+from mmdet.datasets import CocoDataset, CocoPanopticDataset, MOTChallengeDataset
 from mmdet.registry import MODELS
 
-from detection.hooks.check import check_channels, check_classes
+from detection.hooks.check import check_channels, check_classes, check_losses
+from engine.config import without_weights
 from engine.errors import UserError
 
 COCO, PANOPTIC = (SimpleNamespace(metainfo=dataset.METAINFO) for dataset in (CocoDataset, CocoPanopticDataset))
@@ -87,6 +88,43 @@ def test_classes_of_a_text_are_not_those_of_the_data():
 def test_other_classes_than_the_datas_are_refused(name, overrides, data, says):
     with pytest.raises(UserError, match=says):
         check_classes(build(name, **overrides), data)
+
+
+def test_trackers_of_mot_know_the_pedestrian_alone():
+    """MOT's files name 13 classes; mmdet's own trackers on them have 1."""
+    data = MOTChallengeDataset.__new__(MOTChallengeDataset)
+    data._metainfo = MOTChallengeDataset.METAINFO
+    cfg = get_config("mmdet::sort/sort_faster-rcnn_r50_fpn_8xb2-4e_mot17halftrain_test-mot17halfval.py")
+    with torch.device("meta"):
+        tracker = MODELS.build(without_weights(cfg.model))
+    assert len(data.metainfo["classes"]) == 13 and tracker.detector.roi_head.bbox_head.num_classes == 1
+    check_classes(tracker, data)
+    with pytest.raises(UserError, match="has 1 classes, the data 80"):
+        check_classes(tracker, COCO)
+
+
+@pytest.mark.parametrize(
+    "name, place, count",
+    [
+        ("faster_rcnn/faster-rcnn_r50_fpn_1x_coco", "roi_head.bbox_head", 81),
+        ("cascade_rcnn/cascade-rcnn_r50_fpn_1x_coco", "roi_head.bbox_head.1", 81),
+        ("retinanet/retinanet_r50_fpn_1x_coco", "bbox_head", 80),
+        ("ssd/ssd300_coco", "bbox_head", 81),
+        ("yolo/yolov3_d53_8xb8-320-273e_coco", "bbox_head", 80),
+        ("mask2former/mask2former_r50_8xb2-lsj-50e_coco", "panoptic_head", 81),
+    ],
+)
+def test_weights_of_classes_are_as_many_as_a_head_gives(name, place, count):
+    model = build(name)
+    check_losses(model)
+    head = model.get_submodule(place)
+    if not hasattr(head, "loss_cls"):  # SSD's weighs nothing
+        head.loss_cls = torch.nn.Module()
+    head.loss_cls.class_weight = [1.0] * count
+    check_losses(model)
+    head.loss_cls.class_weight = [1.0] * 79
+    with pytest.raises(UserError, match=rf"model\.{place}\.loss_cls\.class_weight has 79 numbers, the head .*{count}"):
+        check_losses(model)
 
 
 NECKS = {

@@ -63,6 +63,11 @@ def said(config, *arguments):
             "data set BaseSegDataset names no classes: set metainfo=dict(classes=..., palette=...)",
         ),
         (
+            "train_dataloader['dataset'] = dict(_delete_=True, type='PascalVOCDataset', data_root='away', "
+            "ann_file='train.txt', data_prefix=dict(img_path='photos'), pipeline=[dict(type='LoadAnnotations')])",
+            "data set PascalVOCDataset has no away/train.txt, away/photos: name the folder of the data set with --data",
+        ),
+        (
             "param_scheduler.append(dict(type='PolyLR', by_epoch=False, begin=4))",
             "param_scheduler 1, PolyLR, begins at iteration 4, but train_cfg.max_iters is 4: raise that, or shorten",
         ),

@@ -1,5 +1,7 @@
 """Annotation maps, batches and losses that mmseg takes without a word: told before the first step."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,7 @@ pytest.importorskip("mmseg", reason="mmseg is not installed")
 from detection.digits import Recipe, make_digits
 from engine.config import nodes
 from engine.errors import UserError
-from segmentation.hooks.check import check_alike, check_batches, check_losses, check_metric
+from segmentation.hooks.check import check_alike, check_batches, check_classes, check_losses, check_metric
 from segmentation.maps import check_maps
 from segmentation.toolbox import mmseg
 
@@ -257,5 +259,7 @@ def test_segmenters_of_mmsegs_zoo_pass_as_they_are_trained(name):
         node.pop("init_cfg", None)
     with torch.device("meta"):
         segmenter = mmseg.registry.MODELS.build(cfg.model)
+    data_set = mmseg.registry.DATASETS.get(cfg.train_dataloader.dataset.type)
+    check_classes(segmenter, SimpleNamespace(metainfo=data_set.METAINFO))  # STDC has a head that finds borders
     check_losses(segmenter)
     check_batches(segmenter, loader(2975, cfg.train_dataloader.batch_size, sampler=InfiniteSampler(range(2975))))

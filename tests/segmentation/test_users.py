@@ -1,9 +1,11 @@
 """What users bring to a segmenter: one output channel, maps without labels, other ignored labels, loops and views."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
 from PIL import Image
 
@@ -183,6 +185,46 @@ class OwnSampler(InfiniteSampler):
             *("train.py", config, "--work-dir", tmp_path / "own"),
             *("--cfg-options", "train_dataloader.sampler.type=OwnSampler"),
         )
+
+
+SPOIL = """
+from pathlib import Path
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+@HOOKS.register_module(force=True)
+class SpoilHook(Hook):
+    def __init__(self, folder, suffix):
+        self.folder, self.suffix = folder, suffix
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if runner.iter == 1:
+            for path in Path(self.folder).rglob("training/*" + self.suffix):
+                path.rename(str(path) + ".good")
+                path.write_bytes(b"no picture")
+"""
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"], ids=["picture", "map"])
+def test_a_damaged_file_that_is_met_late_costs_no_trained_step(digits, tmp_path, monkeypatch, suffix):
+    (tmp_path / "spoil_hook.py").write_text(SPOIL)
+    monkeypatch.syspath_prepend(tmp_path)
+    data = tmp_path / "data"
+    shutil.copytree(digits, data)
+    hook = f"custom_hooks = [dict(type='SpoilHook', folder={str(data)!r}, suffix={suffix!r})]\n"
+    rare = "train_cfg = dict(max_iters=4, val_interval=4)\ndefault_hooks = dict(checkpoint=dict(interval=1000))\n"
+    config, run = small_config(tmp_path, data, extra=rare), tmp_path / "run"
+    spoilt = tmp_path / "spoilt.py"
+    imports = 'custom_imports = dict(imports=["segmentation", "segmentation.digits_dataset", "spoil_hook"])\n'
+    spoilt.write_text(config.read_text() + imports + hook)
+    with pytest.raises(UserError, match=rf"cannot read (image|annotation) .*\{suffix}"):
+        run_here("train.py", spoilt, "--work-dir", run)
+    assert [path.name for path in run.glob("*.pth")] == ["iteration_2.pth"]
+    for path in data.rglob("*.good"):
+        path.replace(path.with_suffix(""))
+    assert "iteration 4/4" in run_here("train.py", config, "--work-dir", run, "--resume")
+    run_here("train.py", config, "--work-dir", tmp_path / "whole")
+    ends = [torch.load(one / "iteration_4.pth", weights_only=True)["state_dict"] for one in (run, tmp_path / "whole")]
+    assert all(torch.equal(value, ends[1][key]) for key, value in ends[0].items())
 
 
 def test_views_of_a_picture_are_merged_with_the_weights_of_the_model_alone(digits, tmp_path):
