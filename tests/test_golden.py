@@ -1,6 +1,14 @@
-"""Outputs of the official code on weights made from tensor names (tests/golden/weights.py): ours must agree."""
+"""Outputs of the official code on weights made from tensor names (tests/golden/weights.py): ours must agree.
 
+Every file of `tests/golden` is tested and, where the environment variable GOLDEN_EXTRA names a folder, every file in
+it; what is not ours yet is skipped and said. Tests of these files, here and elsewhere, have `golden` in their names and
+the file's in their ids, and no other test has: `pytest -k golden` runs them.
+"""
+
+import filecmp
+import functools
 import json
+import os
 import re
 from pathlib import Path
 
@@ -14,48 +22,93 @@ import backbones
 from .golden import weights
 
 GOLDEN = Path(__file__).parent / "golden"
-# Files carry official names; ours differ where timm has the name.
-OURS = {
-    "convit_tiny": "convit_ti",
-    "convit_small": "convit_s",
-    "halonet26t": "halonet_26t",
-    "eca_halonext26ts": "eca_halonext_26ts",
-    "sehalonet33ts": "sehalonet_33ts",
-    "dat_tiny": "dat_t",
-    "datpp_tiny": "dat_pp_t",
-    "vitae_tiny": "vitae_ti",
-    "halonet_h1": "halonet_h1_256",
+# Official names, which files carry, to ours and their arguments, where they are not the same.
+OFFICIAL = {
+    "convit_tiny": ("convit_ti", {}),
+    "convit_small": ("convit_s", {}),
+    "convit_base": ("convit_b", {}),
+    "halonet26t": ("halonet_26t", {}),
+    "halonet50ts": ("halonet_50ts", {}),
+    "eca_halonext26ts": ("eca_halonext_26ts", {}),
+    "sehalonet33ts": ("sehalonet_33ts", {}),
+    # timm's has more heads in its first stage than the paper's, and no convolution in the shortcut there.
+    "halonet_h1": ("halonet_h1_256", dict(num_heads=(8, 8, 8, 8), project_first=False)),
+    "dat_tiny": ("dat_t", {}),
+    "dat_small": ("dat_s", {}),
+    "dat_base": ("dat_b", {}),
+    "dat_base_384": ("dat_b_384", {}),
+    "datpp_tiny": ("dat_pp_t", {}),
+    "datpp_small": ("dat_pp_s", {}),
+    "datpp_base": ("dat_pp_b", {}),
+    "datpp_base_384": ("dat_pp_b_384", {}),
+    "vitae_tiny": ("vitae_ti", {}),
+    "vitae_small": ("vitae_s", {}),
+    "vitae_base": ("vitae_b", {}),
 }
-# timm's H1 has more heads in its first stage than the paper's, and no convolution in the shortcut there.
-ARGUMENTS = {"halonet_h1": dict(num_heads=(8, 8, 8, 8), project_first=False)}
 TOLERANCE = 1e-4  # of the output's scale
 
 
-def our_name(file):
-    """A file is named after its model, and its size where the official fine-tuning script resampled the checkpoint."""
+def files():
+    """Paths of all golden files. One that is in both folders is taken once."""
+    own = sorted(GOLDEN.glob("*.npz"))
+    folder = os.environ.get("GOLDEN_EXTRA")
+    if not folder:
+        return own
+    if not Path(folder).is_dir():
+        raise NotADirectoryError(f"GOLDEN_EXTRA names {folder}, which is no folder")
+    known = {path.name: path for path in own}
+    extra = sorted(Path(folder).glob("*.npz"))
+    return own + [path for path in extra if path.name not in known or not filecmp.cmp(path, known[path.name], False)]
+
+
+def model_of(file):
+    """Our name for a file's model, and its arguments; None where there is no such model.
+
+    A file is named after its model, and its size where the official fine-tuning script resampled the checkpoint.
+    """
+    if file in OFFICIAL:
+        return OFFICIAL[file]
+    if file in NAMES:
+        return file, {}
     name = re.sub(r"_\d{3}$", "", file)
-    return OURS.get(file) or (name if name in backbones.list_models() else file)
+    name, arguments = OFFICIAL.get(name, (name, {}))
+    return (name, {**arguments, "img_size": None}) if name in NAMES else None
 
 
 def is_resampled(file):
-    return our_name(file) != OURS.get(file, file)
+    return "img_size" in model_of(file)[1]
 
 
-FILES = [path.stem for path in sorted(GOLDEN.glob("*.npz")) if our_name(path.stem) in backbones.list_models()]
+NAMES = frozenset(backbones.list_models())
+FILES = files()
+MODELS = [path for path in FILES if model_of(path.stem)]
 
 
-def create(file, golden, overlay, **kwargs):
-    kwargs.update(ARGUMENTS.get(file, {}))
-    if is_resampled(file):
+def each(paths):
+    """Runs a test on each of the files, whose name stands in the test's."""
+    paths = [GOLDEN / f"{path}.npz" if isinstance(path, str) else path for path in paths]
+    return pytest.mark.parametrize("path", paths, ids=lambda path: path.stem, scope="module")
+
+
+def create(path, golden, overlay, **kwargs):
+    name, arguments = model_of(path.stem)
+    kwargs.update(arguments)
+    if is_resampled(path.stem):
         kwargs["img_size"] = tuple(golden["image_shape"][-2:].tolist())
-    return timm.create_model(our_name(file), pretrained=True, pretrained_cfg_overlay=overlay, **kwargs).eval()
+    return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **kwargs).eval()
 
 
-def load(file, **kwargs):
-    golden = np.load(GOLDEN / f"{file}.npz")
+def load(path, **kwargs):
+    golden = np.load(path)
     state_dict = weights.state_dict(golden["names"], golden["shapes"])
-    model = create(file, golden, dict(state_dict=state_dict), **kwargs)
+    model = create(path, golden, dict(state_dict=state_dict), **kwargs)
     return golden, *in_its_precision(golden, model, weights.images(golden["image_shape"]))
+
+
+@functools.lru_cache(maxsize=1)
+def loaded(path):
+    """As `load`, once for the tests of a file, which must leave it as it is."""
+    return load(path)
 
 
 def in_its_precision(golden, model, images):
@@ -82,27 +135,47 @@ def assert_samples_agree(tensor, golden, key):
     assert float(flat.std(unbiased=False)) == pytest.approx(float(golden[f"{key}_std"]), rel=1e-3)
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_official_state_dict_gives_official_logits(file):
-    golden, model, images = load(file)
+@each(FILES)
+def test_golden_outputs_are_ours(path):
+    if path not in MODELS:
+        pytest.skip(f"{path.name} is {of_what(path)}, which is not ours yet")
+    golden, model, images = loaded(path)
     with torch.no_grad():
         assert_agrees(model(images), reference(golden, "logits"))
 
 
-@pytest.mark.parametrize("file", ["spectformer_ti", "spectformer_h_s", "gfnet_h_ti"])
-@pytest.mark.parametrize("wrap", [lambda sd: {"model": sd, "epoch": 299}, lambda sd: {"model": {"state_dict": sd}}])
-def test_official_checkpoint_file_gives_official_logits(file, wrap, tmp_path):
-    golden = np.load(GOLDEN / f"{file}.npz")
-    torch.save(wrap(weights.state_dict(golden["names"], golden["shapes"])), tmp_path / "official.pth")
-    model = create(file, golden, dict(file=str(tmp_path / "official.pth")))
+def of_what(path):
+    """What a file that is of no model of ours says of itself."""
+    golden = np.load(path)
+    for key in ("mixer", "config"):
+        if key in golden.files:
+            options = f" with {golden['options']}" if "options" in golden.files else ""
+            return f"of {key} {golden[key]}{options}"
+    return f"of {path.stem}"
+
+
+@each(MODELS)
+def test_golden_features_are_taken_at_the_official_taps(path):
+    golden, model, images = loaded(path)
+    taps = [key.removesuffix("_shape") for key in golden.files if key.endswith("_shape") and key != "image_shape"]
+    assert taps, "the golden file has no taps"
+    entering_norm = []
+    handle = model.norm.register_forward_pre_hook(lambda module, args: entering_norm.append(args[0]))
     with torch.no_grad():
-        assert_agrees(model(weights.images(golden["image_shape"])), golden["logits"])
+        features = model.forward_intermediates(images, intermediates_only=True)
+    handle.remove()
+    for tap in taps:
+        if tap == "tokens":  # the sequence that enters the final norm, a class token first
+            assert_samples_agree(entering_norm[0].flatten(1, -2), golden, tap)
+        elif tap.removeprefix("feature_").isdigit():
+            assert_samples_agree(features[int(tap.removeprefix("feature_"))], golden, tap)
 
 
-@pytest.mark.parametrize("file", [file for file in FILES if not is_resampled(file)])
-def test_parameter_count_equals_the_official_one(file):
-    golden = np.load(GOLDEN / f"{file}.npz")
-    model = timm.create_model(our_name(file), device="meta", **ARGUMENTS.get(file, {}))
+@each([path for path in MODELS if not is_resampled(path.stem)])
+def test_golden_parameters_are_as_many_as_ours(path):
+    golden = np.load(path)
+    name, arguments = model_of(path.stem)
+    model = timm.create_model(name, device="meta", **arguments)
     shapes = dict(zip(map(str, golden["names"]), json.loads(str(golden["shapes"]))))
     # Averages, what TNT's checkpoints hold and nothing uses, and ViTAE's random features, which are a buffer here
     left_out = ("running_", "outer_tokens", ".RC.attn.w")
@@ -110,37 +183,36 @@ def test_parameter_count_equals_the_official_one(file):
     assert sum(parameter.numel() for parameter in model.parameters()) == official
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_features_are_taken_where_the_official_taps_are(file):
-    golden, model, images = load(file)
-    taps = [key.removesuffix("_shape") for key in golden.files if key.endswith("_shape") and key != "image_shape"]
-    assert taps, "the golden file has no taps"
-    entering_norm = []
-    model.norm.register_forward_pre_hook(lambda module, args: entering_norm.append(args[0]))
+@each(["spectformer_ti", "spectformer_h_s", "gfnet_h_ti"])
+@pytest.mark.parametrize("nested", [False, True], ids=["model", "nested"])
+def test_golden_logits_come_from_an_official_file(path, nested, tmp_path):
+    golden = np.load(path)
+    state_dict = weights.state_dict(golden["names"], golden["shapes"])
+    wrapped = {"model": {"state_dict": state_dict}} if nested else {"model": state_dict, "epoch": 299}
+    torch.save(wrapped, tmp_path / "official.pth")
+    model = create(path, golden, dict(file=str(tmp_path / "official.pth")))
     with torch.no_grad():
-        features = model.forward_intermediates(images, intermediates_only=True)
-        for tap in taps:
-            if tap == "tokens":  # the sequence that enters the final norm, a class token first
-                assert_samples_agree(entering_norm[0].flatten(1, -2), golden, tap)
-            elif tap.removeprefix("feature_").isdigit():
-                assert_samples_agree(features[int(tap.removeprefix("feature_"))], golden, tap)
+        assert_agrees(model(weights.images(golden["image_shape"])), golden["logits"])
 
 
-def test_spectformer_h_normalises_the_last_map_on_request():
-    golden, model, images = load("spectformer_h_s")
+@each(["spectformer_h_s"])
+def test_golden_last_map_is_normalised_on_request(path):
+    golden, model, images = loaded(path)
     with torch.no_grad():
         (last,) = model.forward_intermediates(images, indices=[3], norm=True, intermediates_only=True)
     assert_samples_agree(last, golden, "feature_3_norm4")
 
 
-def test_spectformer_h_without_token_labelling_classifies_by_the_class_token_alone():
-    golden, model, images = load("spectformer_h_s", aux_head=False)
+@each(["spectformer_h_s"])
+def test_golden_logits_of_the_class_token_are_those_without_token_labelling(path):
+    golden, model, images = load(path, aux_head=False)
     with torch.no_grad():
         assert_agrees(model(images), golden["logits_cls_only"])
 
 
-def test_spectformer_h_takes_a_checkpoint_that_was_trained_without_token_labelling():
-    golden = np.load(GOLDEN / "spectformer_h_s.npz")
+@each(["spectformer_h_s"])
+def test_golden_checkpoint_without_token_labelling_is_taken(path):
+    golden = np.load(path)
     state_dict = weights.state_dict(golden["names"], golden["shapes"])
     state_dict = {name: value for name, value in state_dict.items() if not name.startswith("aux_head")}
     overlay = dict(state_dict=state_dict)
