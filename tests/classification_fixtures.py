@@ -4,13 +4,18 @@ import contextlib
 import importlib.util
 import io
 import json
+import multiprocessing
 import os
 import pickle
+import socket
 import subprocess
 import sys
+import tempfile
+import traceback
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 from scipy.io import savemat
 
@@ -159,3 +164,43 @@ def run_tool(tool, *arguments, processes=1, path=""):
         stderr=subprocess.STDOUT,
         timeout=300,
     )
+
+
+def run_forked(tool, *arguments, processes=1, path=""):
+    """As `run_tool`, in processes that begin as copies of this one, which spares them all imports.
+
+    For what has to be killed and for what processes do together; that torchrun starts a tool is shown by `run_tool`.
+    """
+    if torch.cuda.is_available():
+        return run_tool(tool, *arguments, processes=processes, path=path)  # no fork may follow the use of a GPU
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": str(processes)}
+    with tempfile.TemporaryFile() as output:
+        context, children = multiprocessing.get_context("fork"), []
+        for rank in range(processes):
+            settings = {**group, "RANK": str(rank), "LOCAL_RANK": str(rank)} if processes > 1 else {}
+            children.append(context.Process(target=_copy, args=(tool, arguments, output.fileno(), settings, str(path))))
+            children[-1].start()
+        for child in children:
+            child.join(300)
+            if child.is_alive():
+                child.kill()
+                child.join()
+        output.seek(0)
+        codes = [child.exitcode for child in children]
+        return subprocess.CompletedProcess([tool, *arguments], max(codes, key=abs), output.read().decode())
+
+
+def _copy(tool, arguments, output, settings, path):
+    for stream in (1, 2):
+        os.dup2(output, stream)
+    sys.stdout, sys.stderr = (os.fdopen(os.dup(stream), "w", buffering=1) for stream in (1, 2))
+    os.environ.update(settings)
+    sys.path.insert(0, path)
+    try:
+        load_tool(tool).main([str(argument) for argument in arguments])
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
