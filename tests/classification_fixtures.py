@@ -166,6 +166,29 @@ def run_tool(tool, *arguments, processes=1, path=""):
     )
 
 
+FRESH = """
+import os, sys, warnings
+import mmengine, timm
+
+warnings.simplefilter("ignore")
+for code in sys.argv[1:]:
+    if not (child := os.fork()):
+        exec(code, {})
+        sys.stdout.flush()
+        os._exit(0)
+    if os.waitpid(child, 0)[1]:
+        sys.exit(f"this failed: {code}")
+    print(end="\\0", flush=True)
+"""
+
+
+def run_fresh(*codes):
+    """Runs each code in an interpreter that has imported timm and mmengine alone; returns what each prints."""
+    done = subprocess.run([sys.executable, "-c", FRESH, *codes], env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return [output.strip() for output in done.stdout.split("\0")[:-1]]
+
+
 def run_forked(tool, *arguments, processes=1, path=""):
     """As `run_tool`, in processes that begin as copies of this one, which spares them all imports.
 
