@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import runpy
 import socket
 import subprocess
 import sys
@@ -220,10 +221,16 @@ def _copy(tool, arguments, output, settings, path):
         os.dup2(output, stream)
     sys.stdout, sys.stderr = (os.fdopen(os.dup(stream), "w", buffering=1) for stream in (1, 2))
     os.environ.update(settings)
-    sys.path.insert(0, path)
+    sys.argv = [str(ROOT / "tools" / tool), *map(str, arguments)]
+    sys.path[:0] = [str(ROOT / "tools"), path]
+    code = 0
     try:
-        load_tool(tool).main([str(argument) for argument in arguments])
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    except SystemExit as exit:
+        code = exit.code
+        if isinstance(code, str):
+            print(code, file=sys.stderr)
     except BaseException:
         traceback.print_exc()
-        os._exit(1)
-    os._exit(0)
+        code = 1
+    os._exit(code if isinstance(code, int) else code is not None)

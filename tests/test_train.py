@@ -292,7 +292,7 @@ def test_mistakes_are_told(tmp_path, data, options, says):
 
 @pytest.mark.parametrize("arguments", [("train.py",), ("flops.py", "--config")], ids=lambda arguments: arguments[0])
 def test_a_mistake_ends_the_command_with_one_line(tmp_path, arguments):
-    result = run_tool(*arguments, tmp_path / "absent.py")
+    result = run_forked(*arguments, tmp_path / "absent.py")
     assert result.returncode == 1
     expected = f"error: config {tmp_path}/absent.py does not exist; the library's own are under configs/"
     assert result.stdout.splitlines()[-1] == expected and "Traceback" not in result.stdout
