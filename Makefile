@@ -1,22 +1,29 @@
-# Commands on a machine that has Python and make: `make demo` and `make test`; `make gpu` on one that has a GPU, too.
-# The first two make .venv and install what they need the first time (about three minutes and 7 GB, nearly all of it torch).
+# Commands on a machine that has Python and make: `make demo`, `make test` and, while one works, `make test-fast`;
+# `make gpu` on one that has a GPU, too.
+# The others make .venv and install what they need the first time (about three minutes and 7 GB, nearly all of it torch).
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test gpu clean
+.PHONY: demo test test-fast style gpu clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.mm
 	@echo "== Training small SpectFormers on handwritten digits: to classify, to detect and to segment them. About eight minutes on two cores."
 	OMP_WAIT_POLICY=passive $(BIN)/python tools/demo.py
 
-test: .venv/.test
+style: .venv/.test
 	@echo "== Style"
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+test: style
 	@echo "== Tests, one process for each core"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+
+test-fast: style
+	@echo "== Tests of what the last commit does not have yet, of a name of each family, of a run of each task"
+	OMP_NUM_THREADS=1 $(BIN)/python tools/fast_tests.py
 
 # With the Python that has torch for this GPU: `make gpu PYTHON=...`. It installs nothing.
 gpu:

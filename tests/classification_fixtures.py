@@ -4,13 +4,19 @@ import contextlib
 import importlib.util
 import io
 import json
+import multiprocessing
 import os
 import pickle
+import runpy
+import socket
 import subprocess
 import sys
+import tempfile
+import traceback
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 from scipy.io import savemat
 
@@ -159,3 +165,72 @@ def run_tool(tool, *arguments, processes=1, path=""):
         stderr=subprocess.STDOUT,
         timeout=300,
     )
+
+
+FRESH = """
+import os, sys, warnings
+import mmengine, timm
+
+warnings.simplefilter("ignore")
+for code in sys.argv[1:]:
+    if not (child := os.fork()):
+        exec(code, {})
+        sys.stdout.flush()
+        os._exit(0)
+    if os.waitpid(child, 0)[1]:
+        sys.exit(f"this failed: {code}")
+    print(end="\\0", flush=True)
+"""
+
+
+def run_fresh(*codes):
+    """Runs each code in an interpreter that has imported timm and mmengine alone; returns what each prints."""
+    done = subprocess.run([sys.executable, "-c", FRESH, *codes], env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return [output.strip() for output in done.stdout.split("\0")[:-1]]
+
+
+def run_forked(tool, *arguments, processes=1, path=""):
+    """As `run_tool`, in processes that begin as copies of this one, which spares them all imports.
+
+    For what has to be killed and for what processes do together; that torchrun starts a tool is shown by `run_tool`.
+    """
+    if torch.cuda.is_available():
+        return run_tool(tool, *arguments, processes=processes, path=path)  # no fork may follow the use of a GPU
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": str(processes)}
+    with tempfile.TemporaryFile() as output:
+        context, children = multiprocessing.get_context("fork"), []
+        for rank in range(processes):
+            settings = {**group, "RANK": str(rank), "LOCAL_RANK": str(rank)} if processes > 1 else {}
+            children.append(context.Process(target=_copy, args=(tool, arguments, output.fileno(), settings, str(path))))
+            children[-1].start()
+        for child in children:
+            child.join(300)
+            if child.is_alive():
+                child.kill()
+                child.join()
+        output.seek(0)
+        codes = [child.exitcode for child in children]
+        return subprocess.CompletedProcess([tool, *arguments], max(codes, key=abs), output.read().decode())
+
+
+def _copy(tool, arguments, output, settings, path):
+    for stream in (1, 2):
+        os.dup2(output, stream)
+    sys.stdout, sys.stderr = (os.fdopen(os.dup(stream), "w", buffering=1) for stream in (1, 2))
+    os.environ.update(settings)
+    sys.argv = [str(ROOT / "tools" / tool), *map(str, arguments)]
+    sys.path[:0] = [str(ROOT / "tools"), path]
+    code = 0
+    try:
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    except SystemExit as exit:
+        code = exit.code
+        if isinstance(code, str):
+            print(code, file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    os._exit(code if isinstance(code, int) else code is not None)

@@ -1,5 +1,7 @@
 """The golden files as models: which of ours each stands for, built with the weights made from its tensor names."""
 
+import filecmp
+import os
 import re
 from pathlib import Path
 
@@ -11,47 +13,80 @@ import backbones
 from .golden import weights
 
 GOLDEN = Path(__file__).parent / "golden"
-# Files carry official names; ours differ where timm has the name.
-OURS = {
-    "convit_tiny": "convit_ti",
-    "convit_small": "convit_s",
-    "halonet26t": "halonet_26t",
-    "eca_halonext26ts": "eca_halonext_26ts",
-    "sehalonet33ts": "sehalonet_33ts",
-    "dat_tiny": "dat_t",
-    "datpp_tiny": "dat_pp_t",
-    "vitae_tiny": "vitae_ti",
-    "halonet_h1": "halonet_h1_256",
+# Official names, which files carry, to ours and their arguments, where they are not the same.
+OFFICIAL = {
+    "convit_tiny": ("convit_ti", {}),
+    "convit_small": ("convit_s", {}),
+    "convit_base": ("convit_b", {}),
+    "halonet26t": ("halonet_26t", {}),
+    "halonet50ts": ("halonet_50ts", {}),
+    "eca_halonext26ts": ("eca_halonext_26ts", {}),
+    "sehalonet33ts": ("sehalonet_33ts", {}),
+    # timm's has more heads in its first stage than the paper's, and no convolution in the shortcut there.
+    "halonet_h1": ("halonet_h1_256", dict(num_heads=(8, 8, 8, 8), project_first=False)),
+    "dat_tiny": ("dat_t", {}),
+    "dat_small": ("dat_s", {}),
+    "dat_base": ("dat_b", {}),
+    "dat_base_384": ("dat_b_384", {}),
+    "datpp_tiny": ("dat_pp_t", {}),
+    "datpp_small": ("dat_pp_s", {}),
+    "datpp_base": ("dat_pp_b", {}),
+    "datpp_base_384": ("dat_pp_b_384", {}),
+    "vitae_tiny": ("vitae_ti", {}),
+    "vitae_small": ("vitae_s", {}),
+    "vitae_base": ("vitae_b", {}),
 }
-# timm's H1 has more heads in its first stage than the paper's, and no convolution in the shortcut there.
-ARGUMENTS = {"halonet_h1": dict(num_heads=(8, 8, 8, 8), project_first=False)}
 TOLERANCE = 1e-4  # of the output's scale
 
 
-def our_name(file):
-    """A file is named after its model, and its size where the official fine-tuning script resampled the checkpoint."""
+def files():
+    """Paths of all golden files. One that is in both folders is taken once."""
+    own = sorted(GOLDEN.glob("*.npz"))
+    folder = os.environ.get("GOLDEN_EXTRA")
+    if not folder:
+        return own
+    if not Path(folder).is_dir():
+        raise NotADirectoryError(f"GOLDEN_EXTRA names {folder}, which is no folder")
+    known = {path.name: path for path in own}
+    extra = sorted(Path(folder).glob("*.npz"))
+    return own + [path for path in extra if path.name not in known or not filecmp.cmp(path, known[path.name], False)]
+
+
+def model_of(file):
+    """Our name for a file's model, and its arguments; None where there is no such model.
+
+    A file is named after its model, and its size where the official fine-tuning script resampled the checkpoint.
+    """
+    if file in OFFICIAL:
+        return OFFICIAL[file]
+    if file in NAMES:
+        return file, {}
     name = re.sub(r"_\d{3}$", "", file)
-    return OURS.get(file) or (name if name in backbones.list_models() else file)
+    name, arguments = OFFICIAL.get(name, (name, {}))
+    return (name, {**arguments, "img_size": None}) if name in NAMES else None
 
 
 def is_resampled(file):
-    return our_name(file) != OURS.get(file, file)
+    return "img_size" in model_of(file)[1]
 
 
-FILES = [path.stem for path in sorted(GOLDEN.glob("*.npz")) if our_name(path.stem) in backbones.list_models()]
+NAMES = frozenset(backbones.list_models())
+FILES = files()
+MODELS = [path for path in FILES if model_of(path.stem)]
 
 
-def create(file, golden, overlay, **kwargs):
-    kwargs.update(ARGUMENTS.get(file, {}))
-    if is_resampled(file):
+def create(path, golden, overlay, **kwargs):
+    name, arguments = model_of(path.stem)
+    kwargs.update(arguments)
+    if is_resampled(path.stem):
         kwargs["img_size"] = tuple(golden["image_shape"][-2:].tolist())
-    return timm.create_model(our_name(file), pretrained=True, pretrained_cfg_overlay=overlay, **kwargs).eval()
+    return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **kwargs).eval()
 
 
-def load(file, **kwargs):
-    golden = np.load(GOLDEN / f"{file}.npz")
+def load(path, **kwargs):
+    golden = np.load(path)
     state_dict = weights.state_dict(golden["names"], golden["shapes"])
-    model = create(file, golden, dict(state_dict=state_dict), **kwargs)
+    model = create(path, golden, dict(state_dict=state_dict), **kwargs)
     return golden, *in_its_precision(golden, model, weights.images(golden["image_shape"]))
 
 

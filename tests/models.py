@@ -2,7 +2,7 @@
 
 What can be said without values runs on the meta device. To draw the weights of a large model takes longer than a test
 with it, so they are drawn once for each name and shared: tests of one name should follow one another, as they do with
-`parametrize("name", NAMES, scope="module")`.
+`parametrize("name", REPRESENTATIVES, scope="module")`.
 """
 
 import copy
@@ -113,6 +113,12 @@ def without_repetitions(model):
     for owner in getattr(model, "stages", [model]):
         owner.blocks = torch.nn.ModuleList([owner.blocks[i] for i in _places(owner.blocks)])
     return model
+
+
+def classifier_names(model):
+    """The classifiers that a model names in its configuration, as a tuple."""
+    names = model.default_cfg["classifier"]
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def images(batch=2, height=SIZE, width=SIZE, channels=3, **kwargs):

@@ -1,11 +1,11 @@
-"""The contract of a model (backbones/backbone.py) for every registered name: registering a family covers it.
+"""The contract of a model (backbones/backbone.py), on the smallest model of each code path.
 
-What takes long and depends on a model's code, not on its sizes, is in test_contract_of_code.py.
+See `code_path` in models.py; registering a family covers it. Graphs, autocast in training and the doors of checkpoints
+are in test_contract_of_code.py, what a name alone can break is in test_names.py.
 """
 
 import fnmatch
 from functools import partial
-from pathlib import Path
 
 import pytest
 import timm
@@ -13,22 +13,16 @@ import torch
 from timm.models._manipulate import group_parameters
 
 from . import models
-from .models import NAMES, SIZE, assert_close, images, without_repetitions
+from .models import REPRESENTATIVES, SIZE, assert_close, classifier_names, images, without_repetitions
 
-# What is promised for every name is tested without the blocks of a pyramid that only repeat others; checkpoints, at the
-# end, are of whole models.
+# Without the blocks of a pyramid that only repeat others; checkpoints, at the end, are of whole models.
 create, drawn, on_meta = (partial(make, short=True) for make in (models.create, models.drawn, models.on_meta))
 
-pytestmark = pytest.mark.parametrize("name", NAMES, scope="module")
+pytestmark = pytest.mark.parametrize("name", REPRESENTATIVES, scope="module")
 
 
 def least_size(model):
     return model.feature_info[0]["reduction"]
-
-
-def classifier_names(model):
-    names = model.default_cfg["classifier"]
-    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def is_of(key, names):
@@ -37,25 +31,6 @@ def is_of(key, names):
 
 
 # Creation ---------------------------------------------------------------------------------------------------------
-
-
-def test_name_is_not_one_of_timms(name):
-    assert Path(timm.__file__).parent not in Path(timm.model_entrypoint(name).__code__.co_filename).parents
-
-
-def test_default_cfg_describes_the_model(name):
-    model = timm.create_model(name, device="meta")
-    cfg = model.default_cfg
-    assert model.num_classes == cfg["num_classes"] == 1000
-    assert model.in_chans == cfg["input_size"][0] == 3
-    for field in ("mean", "std", "interpolation", "crop_pct", "license", "origin_url", "paper_ids"):
-        assert cfg[field], f"default_cfg has no {field}"
-    assert model.get_submodule(cfg["first_conv"]).weight.shape[1] == 3
-    classifiers = model.get_classifier()
-    classifiers = classifiers if isinstance(classifiers, tuple) else (classifiers,)
-    assert tuple(model.get_submodule(key) for key in classifier_names(model)) == classifiers
-    assert [classifier.out_features for classifier in classifiers] == [1000] * len(classifiers)
-    assert len(model.feature_info) >= 3
 
 
 def test_features_without_classifier_have_the_promised_width(name):

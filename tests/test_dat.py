@@ -194,8 +194,8 @@ def test_a_checkpoint_of_no_model_that_has_a_name_says_what_it_is():
     load("dat_t", state_dict, depths=(2, 2, 4, 2))
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_buffers_of_official_files_are_ignored(name):
+@pytest.mark.parametrize("name", FILES, ids=FILES.get)
+def test_golden_logits_come_from_official_files_with_buffers(name):
     golden, state_dict = official(name)
     buffers = {
         "stages.0.attns.0.relative_position_index": torch.zeros(49, 49, dtype=torch.long),
@@ -206,9 +206,9 @@ def test_buffers_of_official_files_are_ignored(name):
         assert_agrees(model(weights.images(golden["image_shape"])), golden["logits"])
 
 
-@pytest.mark.parametrize("name", ["dat_t", "dat_pp_t"])
+@pytest.mark.parametrize("name", ["dat_t", "dat_pp_t"], ids=FILES.get)
 @pytest.mark.parametrize("kwargs", [dict(), dict(num_classes=0), dict(features_only=True)])
-def test_the_backbone_of_a_detector_gives_official_features(name, kwargs, caplog):
+def test_golden_features_come_from_the_backbone_of_a_detector(name, kwargs, caplog):
     golden, state_dict = official(name)
     detector = {f"backbone.{key}": value for key, value in state_dict.items() if not key.startswith("cls_")}
     detector |= {f"backbone.norms.{i}.norm.weight": torch.ones(64) for i in range(4)}

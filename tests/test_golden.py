@@ -1,5 +1,11 @@
-"""Outputs of the official code on weights made from tensor names (tests/golden/weights.py): ours must agree."""
+"""Outputs of the official code on weights made from tensor names (tests/golden/weights.py): ours must agree.
 
+Every file of `tests/golden` is tested and, where the environment variable GOLDEN_EXTRA names a folder, every file in
+it; what is not ours yet is skipped and said. Tests of these files, here and elsewhere, have `golden` in their names and
+the file's in their ids, and no other test has: `pytest -k golden` runs them.
+"""
+
+import functools
 import json
 
 import numpy as np
@@ -8,7 +14,19 @@ import timm
 import torch
 
 from .golden import weights
-from .golden_models import ARGUMENTS, FILES, GOLDEN, TOLERANCE, create, is_resampled, load, our_name, reference
+from .golden_models import FILES, GOLDEN, MODELS, TOLERANCE, create, is_resampled, load, model_of, reference
+
+
+def each(paths):
+    """Runs a test on each of the files, whose name stands in the test's."""
+    paths = [GOLDEN / f"{path}.npz" if isinstance(path, str) else path for path in paths]
+    return pytest.mark.parametrize("path", paths, ids=lambda path: path.stem, scope="module")
+
+
+@functools.lru_cache(maxsize=1)
+def loaded(path):
+    """As `load`, once for the tests of a file, which must leave it as it is."""
+    return load(path)
 
 
 def assert_agrees(actual, expected):
@@ -25,27 +43,47 @@ def assert_samples_agree(tensor, golden, key):
     assert float(flat.std(unbiased=False)) == pytest.approx(float(golden[f"{key}_std"]), rel=1e-3)
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_official_state_dict_gives_official_logits(file):
-    golden, model, images = load(file)
+@each(FILES)
+def test_golden_outputs_are_ours(path):
+    if path not in MODELS:
+        pytest.skip(f"{path.name} is {of_what(path)}, which is not ours yet")
+    golden, model, images = loaded(path)
     with torch.no_grad():
         assert_agrees(model(images), reference(golden, "logits"))
 
 
-@pytest.mark.parametrize("file", ["spectformer_ti", "spectformer_h_s", "gfnet_h_ti"])
-@pytest.mark.parametrize("wrap", [lambda sd: {"model": sd, "epoch": 299}, lambda sd: {"model": {"state_dict": sd}}])
-def test_official_checkpoint_file_gives_official_logits(file, wrap, tmp_path):
-    golden = np.load(GOLDEN / f"{file}.npz")
-    torch.save(wrap(weights.state_dict(golden["names"], golden["shapes"])), tmp_path / "official.pth")
-    model = create(file, golden, dict(file=str(tmp_path / "official.pth")))
+def of_what(path):
+    """What a file that is of no model of ours says of itself."""
+    golden = np.load(path)
+    for key in ("mixer", "config"):
+        if key in golden.files:
+            options = f" with {golden['options']}" if "options" in golden.files else ""
+            return f"of {key} {golden[key]}{options}"
+    return f"of {path.stem}"
+
+
+@each(MODELS)
+def test_golden_features_are_taken_at_the_official_taps(path):
+    golden, model, images = loaded(path)
+    taps = [key.removesuffix("_shape") for key in golden.files if key.endswith("_shape") and key != "image_shape"]
+    assert taps, "the golden file has no taps"
+    entering_norm = []
+    handle = model.norm.register_forward_pre_hook(lambda module, args: entering_norm.append(args[0]))
     with torch.no_grad():
-        assert_agrees(model(weights.images(golden["image_shape"])), golden["logits"])
+        features = model.forward_intermediates(images, intermediates_only=True)
+    handle.remove()
+    for tap in taps:
+        if tap == "tokens":  # the sequence that enters the final norm, a class token first
+            assert_samples_agree(entering_norm[0].flatten(1, -2), golden, tap)
+        elif tap.removeprefix("feature_").isdigit():
+            assert_samples_agree(features[int(tap.removeprefix("feature_"))], golden, tap)
 
 
-@pytest.mark.parametrize("file", [file for file in FILES if not is_resampled(file)])
-def test_parameter_count_equals_the_official_one(file):
-    golden = np.load(GOLDEN / f"{file}.npz")
-    model = timm.create_model(our_name(file), device="meta", **ARGUMENTS.get(file, {}))
+@each([path for path in MODELS if not is_resampled(path.stem)])
+def test_golden_parameters_are_as_many_as_ours(path):
+    golden = np.load(path)
+    name, arguments = model_of(path.stem)
+    model = timm.create_model(name, device="meta", **arguments)
     shapes = dict(zip(map(str, golden["names"]), json.loads(str(golden["shapes"]))))
     # Averages, what TNT's checkpoints hold and nothing uses, and ViTAE's random features, which are a buffer here
     left_out = ("running_", "outer_tokens", ".RC.attn.w")
@@ -53,37 +91,36 @@ def test_parameter_count_equals_the_official_one(file):
     assert sum(parameter.numel() for parameter in model.parameters()) == official
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_features_are_taken_where_the_official_taps_are(file):
-    golden, model, images = load(file)
-    taps = [key.removesuffix("_shape") for key in golden.files if key.endswith("_shape") and key != "image_shape"]
-    assert taps, "the golden file has no taps"
-    entering_norm = []
-    model.norm.register_forward_pre_hook(lambda module, args: entering_norm.append(args[0]))
+@each(["spectformer_ti", "spectformer_h_s", "gfnet_h_ti"])
+@pytest.mark.parametrize("nested", [False, True], ids=["model", "nested"])
+def test_golden_logits_come_from_an_official_file(path, nested, tmp_path):
+    golden = np.load(path)
+    state_dict = weights.state_dict(golden["names"], golden["shapes"])
+    wrapped = {"model": {"state_dict": state_dict}} if nested else {"model": state_dict, "epoch": 299}
+    torch.save(wrapped, tmp_path / "official.pth")
+    model = create(path, golden, dict(file=str(tmp_path / "official.pth")))
     with torch.no_grad():
-        features = model.forward_intermediates(images, intermediates_only=True)
-        for tap in taps:
-            if tap == "tokens":  # the sequence that enters the final norm, a class token first
-                assert_samples_agree(entering_norm[0].flatten(1, -2), golden, tap)
-            elif tap.removeprefix("feature_").isdigit():
-                assert_samples_agree(features[int(tap.removeprefix("feature_"))], golden, tap)
+        assert_agrees(model(weights.images(golden["image_shape"])), golden["logits"])
 
 
-def test_spectformer_h_normalises_the_last_map_on_request():
-    golden, model, images = load("spectformer_h_s")
+@each(["spectformer_h_s"])
+def test_golden_last_map_is_normalised_on_request(path):
+    golden, model, images = loaded(path)
     with torch.no_grad():
         (last,) = model.forward_intermediates(images, indices=[3], norm=True, intermediates_only=True)
     assert_samples_agree(last, golden, "feature_3_norm4")
 
 
-def test_spectformer_h_without_token_labelling_classifies_by_the_class_token_alone():
-    golden, model, images = load("spectformer_h_s", aux_head=False)
+@each(["spectformer_h_s"])
+def test_golden_logits_of_the_class_token_are_those_without_token_labelling(path):
+    golden, model, images = load(path, aux_head=False)
     with torch.no_grad():
         assert_agrees(model(images), golden["logits_cls_only"])
 
 
-def test_spectformer_h_takes_a_checkpoint_that_was_trained_without_token_labelling():
-    golden = np.load(GOLDEN / "spectformer_h_s.npz")
+@each(["spectformer_h_s"])
+def test_golden_checkpoint_without_token_labelling_is_taken(path):
+    golden = np.load(path)
     state_dict = weights.state_dict(golden["names"], golden["shapes"])
     state_dict = {name: value for name, value in state_dict.items() if not name.startswith("aux_head")}
     overlay = dict(state_dict=state_dict)

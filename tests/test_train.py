@@ -22,6 +22,7 @@ from .classification_fixtures import (
     environment,
     load_tool,
     make_folder,
+    run_forked,
     run_here,
     run_tool,
     small_config,
@@ -166,11 +167,11 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path, data, finished):
     deadly = small_config(tmp_path, data, max_epochs=4, imports=["kill_hook"])
     # The number of workers may change on the way.
     options = ["default_hooks.kill.type=KillHook", "train_dataloader.num_workers=2"]
-    killed = run_tool(*arguments(deadly, "--resume", options=options), path=tmp_path)
+    killed = run_forked(*arguments(deadly, "--resume", options=options), path=tmp_path)
     assert killed.returncode == -signal.SIGKILL, killed.stdout
     assert (work_dir / ".epoch_3.pth.part").exists() and not (work_dir / "epoch_3.pth").exists()
 
-    result = run_tool(*arguments(config, "--resume"))
+    result = run_forked(*arguments(config, "--resume"))
     assert result.returncode == 0, result.stdout
     assert "for 4 epochs from epoch 3:" in result.stdout
     for name in ("epoch_4.pth", "best.pth"):
@@ -190,7 +191,7 @@ def test_a_damaged_checkpoint_costs_one_epoch(tmp_path, finished):
     for path in whole.glob("*.pth"):
         (work_dir / path.name).write_bytes(path.read_bytes())
     (work_dir / "epoch_4.pth").write_bytes((whole / "epoch_4.pth").read_bytes()[:5000])
-    result = run_tool("train.py", config, "--work-dir", work_dir, "--resume", "--cfg-options", *RANDOM)
+    result = run_forked("train.py", config, "--work-dir", work_dir, "--resume", "--cfg-options", *RANDOM)
     assert result.returncode == 0, result.stdout
     assert f"{work_dir}/epoch_4.pth is cut short or damaged: going back" in result.stdout
     assert_equal(load(whole, "epoch_4.pth"), load(work_dir, "epoch_4.pth"), "state_dict")
@@ -291,7 +292,7 @@ def test_mistakes_are_told(tmp_path, data, options, says):
 
 @pytest.mark.parametrize("arguments", [("train.py",), ("flops.py", "--config")], ids=lambda arguments: arguments[0])
 def test_a_mistake_ends_the_command_with_one_line(tmp_path, arguments):
-    result = run_tool(*arguments, tmp_path / "absent.py")
+    result = run_forked(*arguments, tmp_path / "absent.py")
     assert result.returncode == 1
     expected = f"error: config {tmp_path}/absent.py does not exist; the library's own are under configs/"
     assert result.stdout.splitlines()[-1] == expected and "Traceback" not in result.stdout
@@ -402,11 +403,11 @@ def test_sharded_training_has_the_losses_of_one_and_resumes(tmp_path, alone):
     """Two processes with half of every tensor each write whole checkpoints, and go on from them."""
     config, one = alone
     arguments = ["train.py", config, "--work-dir", tmp_path, "--cfg-options", "fsdp=True"]
-    result = run_tool(*arguments, processes=2)
+    result = run_forked(*arguments, processes=2)
     assert result.returncode == 0, result.stdout
     assert_same_run(one, load(tmp_path, "epoch_2.pth"))
     (tmp_path / "epoch_2.pth").rename(tmp_path / "first.pth")
-    result = run_tool(*arguments, "--resume", processes=2)
+    result = run_forked(*arguments, "--resume", processes=2)
     assert result.returncode == 0 and "from epoch 2:" in result.stdout, result.stdout
     first, resumed = load(tmp_path, "first.pth"), load(tmp_path, "epoch_2.pth")
     assert_equal(first, resumed, "state_dict")

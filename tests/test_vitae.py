@@ -178,8 +178,9 @@ def test_random_features_come_from_the_checkpoint():
     assert torch.equal(model.stages[1].downsample.mixer.random_features, state_dict["layers.1.RC.attn.w"])
 
 
-def test_averaged_weights_are_taken_from_a_training_checkpoint(tmp_path):
-    golden, state_dict = official("vitaev2_s")
+@pytest.mark.parametrize("name", ["vitaev2_s"])
+def test_golden_logits_come_from_the_averaged_weights_of_a_training(name, tmp_path):
+    golden, state_dict = official(name)
     zeros = {name: torch.zeros_like(value) for name, value in state_dict.items()}
     buffers = {"layers.0.NC.0.attn.relative_position_index": torch.zeros(49, 49, dtype=torch.long)}
     averaged = {f"module.{name}": value for name, value in {**state_dict, **buffers}.items()}
@@ -194,8 +195,9 @@ def test_averaged_weights_are_taken_from_a_training_checkpoint(tmp_path):
     assert torch.equal(without.head.weight, model.head.weight)
 
 
-def test_the_backbone_of_a_detector_gives_official_features(caplog):
-    golden, state_dict = official("vitaev2_s")
+@pytest.mark.parametrize("name", ["vitaev2_s"])
+def test_golden_features_come_from_the_backbone_of_a_detector(name, caplog):
+    golden, state_dict = official(name)
     detector = {f"backbone.{name}": value for name, value in state_dict.items() if not name.startswith("head")}
     detector["neck.lateral_convs.0.conv.weight"] = torch.ones(256, 64, 1, 1)
     model = load("vitaev2_s", {"state_dict": detector, "meta": {}}, features_only=True)

@@ -254,18 +254,19 @@ def parity(place: Place) -> Iterator[Row]:
     golden_models = importlib.import_module("tests.golden_models")
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
-    files = sorted(golden_models.FILES, key=lambda f: (GOLDEN_FIRST.index(f) if f in GOLDEN_FIRST else 99, f))
+    first = {stem: place for place, stem in enumerate(GOLDEN_FIRST)}
+    paths = sorted(golden_models.MODELS, key=lambda path: (first.get(path.stem, len(first)), path.stem))
     if not place.cuda:
-        files = files[:1]
+        paths = paths[:1]
     with ThreadPoolExecutor(4) as pool:  # drawing the weights takes longer than the model
-        pending = [pool.submit(golden_models.load, file) for file in files]
-        for file, future in zip(files, pending):
+        pending = [pool.submit(golden_models.load, path) for path in paths]
+        for number, (path, future) in enumerate(zip(paths, pending)):
             if place.left() < 5:
                 pool.shutdown(wait=False, cancel_futures=True)
-                yield {"what": file, "ok": False, "error": "not reached"}
+                yield {"what": path.stem, "ok": False, "error": "not reached"}
                 continue
-            yield attempt({"what": file}, lambda future=future: _parity(future.result(), golden_models, place))
-            pending[files.index(file)] = None  # the model may go
+            yield attempt({"what": path.stem}, lambda future=future: _parity(future.result(), golden_models, place))
+            pending[number] = None  # the model may go
 
 
 @torch.no_grad()

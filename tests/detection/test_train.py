@@ -12,7 +12,7 @@ pytest.importorskip("mmdet", reason="mmdet is not installed")
 
 from engine import UserError
 
-from ..classification_fixtures import run_here, run_tool
+from ..classification_fixtures import run_forked, run_here
 from .fixtures import make_small_digits, small_detector
 
 
@@ -71,7 +71,7 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path, data, finished):
     (tmp_path / "kill_hook.py").write_text(KILL)
     deadly = small_detector(tmp_path, data, max_epochs=3, imports=["kill_hook"])
     arguments = ["train.py", deadly, "--work-dir", tmp_path / "run", "--cfg-options"]
-    killed = run_tool(*arguments, "default_hooks.kill.type=KillHook", "train_dataloader.num_workers=1", path=tmp_path)
+    killed = run_forked(*arguments, "default_hooks.kill.type=KillHook", "train_dataloader.num_workers=1", path=tmp_path)
     assert killed.returncode == -signal.SIGKILL, killed.stdout
     config, whole, _ = finished
     resumed = run_here("train.py", config, "--work-dir", tmp_path / "run", "--resume")
@@ -169,7 +169,7 @@ def test_amp_trains_in_bfloat16_on_the_cpu(tmp_path, finished):
 @pytest.mark.slow
 def test_two_processes_train_one_model_and_score_all_images(tmp_path, data, finished):
     config = finished[0]
-    result = run_tool(
+    result = run_forked(
         "train.py", config, "--work-dir", tmp_path / "run", "--cfg-options", "train_cfg.max_epochs=2", processes=2
     )
     assert result.returncode == 0, result.stdout

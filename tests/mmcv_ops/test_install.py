@@ -1,9 +1,7 @@
 """mmcv finds its operators once `detection` was imported, whatever was imported before."""
 
 import importlib.util
-import os
 import pkgutil
-import subprocess
 import sys
 
 import pytest
@@ -12,15 +10,30 @@ import detection
 from detection.mmcv_ops import install
 from detection.mmcv_ops.finder import ExtensionFinder, ExtensionLoader
 
+from ..classification_fixtures import run_fresh
+
 pytest.importorskip("mmcv")
 
 
-def run(code, path=""):
-    """Runs code in a fresh interpreter and gives what it prints."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(path), os.getcwd()]))}
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], env=environment, check=True, capture_output=True, text=True
-    ).stdout.strip()
+AFTER = "import detection, mmcv.ops; print(mmcv.ops.nms.__module__)"
+BEFORE = """
+try:
+    import mmcv.ops
+except ModuleNotFoundError as error:
+    print(error.name)
+import detection, mmcv.ops
+print(mmcv.ops.nms.__module__)"""
+COMPILED = "import sys; sys.path.insert(0, {path!r}); import detection, mmcv._ext; print(mmcv._ext.nms)"
+
+
+@pytest.fixture(scope="module")
+def printed(tmp_path_factory):
+    """What mmcv gives after `detection`, before and after it, and where it is compiled."""
+    path = tmp_path_factory.mktemp("compiled")
+    (path / "mmcv").mkdir()
+    (path / "mmcv" / "__init__.py").touch()
+    (path / "mmcv" / "_ext.py").write_text("nms = 'compiled'")
+    return run_fresh(AFTER, BEFORE, COMPILED.format(path=str(path)))
 
 
 @pytest.fixture
@@ -34,18 +47,11 @@ def supplied():
 class TestSupplied:
     """Where mmcv is not compiled."""
 
-    def test_mmcv_works_when_imported_after(self):
-        assert run("import detection, mmcv.ops; print(mmcv.ops.nms.__module__)") == "mmcv.ops.nms"
+    def test_mmcv_works_when_imported_after(self, printed):
+        assert printed[0] == "mmcv.ops.nms"
 
-    def test_mmcv_works_when_imported_before_and_failed(self):
-        code = """
-try:
-    import mmcv.ops
-except ModuleNotFoundError as error:
-    print(error.name)
-import detection, mmcv.ops
-print(mmcv.ops.nms.__module__)"""
-        assert run(code).split() == ["mmcv._ext", "mmcv.ops.nms"]
+    def test_mmcv_works_when_imported_before_and_failed(self, printed):
+        assert printed[1].split() == ["mmcv._ext", "mmcv.ops.nms"]
 
     def test_availability_checks_see_it(self):
         from mmcv.utils import ext_loader
@@ -74,11 +80,8 @@ print(mmcv.ops.nms.__module__)"""
             _ = mmcv._ext._private
 
 
-def test_a_compiled_extension_is_left_alone(tmp_path):
-    (tmp_path / "mmcv").mkdir()
-    (tmp_path / "mmcv" / "__init__.py").touch()
-    (tmp_path / "mmcv" / "_ext.py").write_text("nms = 'compiled'")
-    assert run("import detection, mmcv._ext; print(mmcv._ext.nms)", tmp_path) == "compiled"
+def test_a_compiled_extension_is_left_alone(printed):
+    assert printed[2] == "compiled"
 
 
 def test_installing_again_changes_nothing():

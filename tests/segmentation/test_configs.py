@@ -1,5 +1,5 @@
-"""Every segmentation config is parsed and built, and its parts fit. One of each algorithm and family also takes a
-training step and predicts, on whole images and in sliding windows; the others are built without values.
+"""Every segmentation config is parsed and built, and its parts fit. One of each algorithm and one of each family also
+takes a training step and predicts, on whole images and in sliding windows; the others are built without values.
 """
 
 import warnings
@@ -31,20 +31,13 @@ TRAINED = {
     "spectformer-h-s_upernet",
     "spectformer-h-s_mask2former",
     "spectformer-ti_sfp-upernet",
-    "gfnet-h-ti_fpn",
     "gfnet-h-ti_upernet",
     "gfnet-ti_sfp-upernet",
     "pyramidtnt-ti_fpn",
-    "pyramidtnt-ti_upernet",
-    "halonet-h0-256_fpn",
     "halonet-h0-256_upernet",
     "sgformer-s_fpn",
-    "sgformer-s_upernet",
-    "dat-t_fpn",
     "dat-t_upernet",
     "dat-pp-t_fpn",
-    "dat-pp-t_upernet",
-    "vitaev2-s_fpn",
     "vitaev2-s_upernet",
     "convit-ti_sfp-upernet",
     "tnt-ti_sfp-upernet",

@@ -16,7 +16,7 @@ from engine.config import load
 from engine.images import read_upright
 from engine.progress import Progress
 
-from ..classification_fixtures import run_here, run_tool
+from ..classification_fixtures import run_forked, run_here
 from .fixtures import small_config
 
 pytest.importorskip("mmseg", reason="mmseg is not installed")
@@ -273,7 +273,7 @@ def test_a_picture_shows_its_classes(run, tmp_path):
 def test_two_processes_train_and_say_that_batch_norm_is_not_synchronised(run, tmp_path):
     """Gloo has no synchronised batch norm: SyncBN becomes plain batch norm, and a warning says so once."""
     config, _, _ = run
-    result = run_tool("train.py", config, "--work-dir", tmp_path, processes=2)
+    result = run_forked("train.py", config, "--work-dir", tmp_path, processes=2)
     assert result.returncode == 0, result.stdout
     assert "batches of 2 in each of 2 processes" in result.stdout
     assert result.stdout.count("batch norm takes its statistics from each process alone") == 1
