@@ -19,7 +19,7 @@ import numpy as np
 from mmengine.fileio import get, list_from_file
 
 from engine.errors import UserError
-from engine.leaves import is_new, tell_once
+from engine.leaves import is_new, steps, tell_once
 
 from .coco_file import mend
 from .toolbox import mmdet
@@ -186,7 +186,7 @@ class OrderedCOCOevalMP(_InOrder, mmdet.datasets.api_wrappers.COCOevalMP):
 
 def _reader(dataset: Any) -> partial:
     """What a data set reads its annotations by: masks are asked for where its pipeline loads them."""
-    masks = any(getattr(step, "with_mask", False) for step in dataset.pipeline.transforms)
+    masks = any(getattr(step, "with_mask", False) for step in steps(dataset))
     return partial(CheckedCOCO, folder=dataset.data_prefix.get("img", ""), masks=masks)
 
 

@@ -51,6 +51,10 @@ _MENDABLE = (
         "mmdet's test-time augmentation merges boxes and no masks: leave out --tta, or test a detector of boxes alone",
     ),
     (
+        r"([Pp]lease (?:run|install) .*pip install .*)",
+        "a part of the config needs a package that is not installed: {0}",
+    ),
+    (
         r"(\S+) is not in the (\S+) registry",
         "{0} is not in the registry {1}: mend its name, or let the custom_imports of the config name the package that "
         "registers it; configs/_base_/<task>/runtime.py imports this library's",

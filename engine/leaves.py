@@ -17,6 +17,21 @@ def leaves(dataset: Any) -> Iterator[Any]:
         yield from leaves(item)
 
 
+def steps(dataset: Any) -> Iterator[Any]:
+    """Lists the transforms of a built data set without wrapper, and those inside of others, as TestTimeAug has them."""
+    yield from _inside(getattr(getattr(dataset, "pipeline", None), "transforms", ()))
+
+
+def _inside(part: Any) -> Iterator[Any]:
+    if isinstance(part, (list, tuple)):
+        for item in part:
+            yield from _inside(item)
+    elif part is not None:
+        yield part
+        yield from _inside(getattr(part, "subroutines", None))  # Compose, whose transforms come next
+        yield from _inside(getattr(part, "transforms", None))
+
+
 def is_new(*key: Hashable) -> bool:
     """Says whether something comes up for the first time in this run, which is told by its logger."""
     told = _TOLD.setdefault(MMLogger.get_current_instance(), set())

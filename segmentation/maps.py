@@ -9,7 +9,7 @@ from typing import Any, Dict, List, Optional, Sequence, Set
 import numpy as np
 
 from engine.errors import UserError
-from engine.leaves import leaves, tell_once
+from engine.leaves import leaves, steps, tell_once
 
 from .loading import LoadCheckedAnnotations
 
@@ -64,8 +64,7 @@ def look(dataset: Any) -> Optional[Maps]:
     Raises:
         UserError: One cannot be read, is no picture of one channel, or holds a value that is no class.
     """
-    steps = getattr(getattr(dataset, "pipeline", None), "transforms", ())
-    reader = next((step for step in steps if isinstance(step, LoadCheckedAnnotations)), None)
+    reader = next((step for step in steps(dataset) if isinstance(step, LoadCheckedAnnotations)), None)
     classes = getattr(dataset, "metainfo", {}).get("classes")
     if reader is None or not classes or not len(dataset):
         return None

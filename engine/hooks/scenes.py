@@ -10,7 +10,7 @@ from mmengine.hooks import Hook
 from ..best import Best
 from ..config import LOADER
 from ..images import displayed, read_upright
-from ..leaves import leaves
+from ..leaves import leaves, steps
 from ..pictures import Drawing
 from ..progress import Progress
 
@@ -101,5 +101,4 @@ class ScenesHook(Hook):
 
 def _loader_of(dataset: Any) -> Any:
     """The transform by which a data set reads pictures, None where it is not this library's."""
-    steps = getattr(getattr(next(leaves(dataset)), "pipeline", None), "transforms", ())
-    return next((step for step in steps if type(step).__name__ == LOADER), None)
+    return next((step for step in steps(next(leaves(dataset))) if type(step).__name__ == LOADER), None)

@@ -10,7 +10,7 @@ from torch import nn
 
 from backbones.dense import DenseBackbone
 from engine.errors import UserError, told_plainly
-from engine.leaves import leaves, tell_once
+from engine.leaves import leaves, steps, tell_once
 from engine.models import bare
 from engine.sampler import EndlessSampler
 
@@ -164,8 +164,8 @@ def check_metric(metric: Any, dataset: Any) -> None:
     if not isinstance(metric, mmseg.evaluation.IoUMetric) or metric.format_only:
         return
     for one in leaves(dataset):
-        steps = getattr(getattr(one, "pipeline", None), "transforms", None)
-        if steps and not any("Annotation" in type(step).__name__ for step in steps):
+        names = [type(step).__name__ for step in steps(one)]
+        if names and not any("Annotation" in name for name in names):
             raise UserError(
                 "the evaluator, IoUMetric, compares with annotations, but the pipeline of its data set loads none: add "
                 "dict(type='LoadAnnotations') behind the loading of the image, or, of pictures without annotations, "

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from mmengine.dataset import InfiniteSampler
+from mmengine.dataset import Compose, InfiniteSampler
 from mmengine.hub import get_config
 from mmengine.registry import init_default_scope
 from PIL import Image
@@ -20,7 +20,7 @@ from segmentation.hooks.check import check_alike, check_batches, check_classes, 
 from segmentation.maps import check_maps
 from segmentation.toolbox import mmseg
 
-from ..classification_fixtures import run_here
+from ..classification_fixtures import run_here, run_tool
 from .fixtures import small_config
 
 LOAD = dict(type="LoadCheckedAnnotations")
@@ -142,7 +142,7 @@ def test_maps_with_a_palette_whose_indices_are_classes_pass(tmp_path):
 
 @pytest.mark.parametrize("ignored", [254, 255])
 def test_what_the_head_ignores_is_ignored(tmp_path, ignored):
-    load = dict(LOAD, ignored=ignored)
+    load = dict(LOAD, ignore_index=ignored)
     check_maps(data(tmp_path, [grid(0, 1, ignored)], load=load), "training", True)
     with pytest.raises(UserError, match=f"holds label 253; .* 0 to 1, {ignored} being ignored"):
         check_maps(data(tmp_path / "other", [grid(0, 1, 253)], load=load), "training", True)
@@ -192,6 +192,15 @@ def test_an_evaluator_without_annotations_is_told_before_the_run(tmp_path):
     check_metric(mmseg.evaluation.IoUMetric(format_only=True, output_dir=str(tmp_path / "out")), bare)
 
 
+def test_annotations_inside_of_other_transforms_are_found(tmp_path):
+    """As in test-time augmentation, whose views share them."""
+    one = data(tmp_path, [grid(0, 255)])
+    one.pipeline = Compose([dict(type="TestTimeAug", transforms=[[dict(LOAD, num_classes=2)]])])
+    check_metric(mmseg.evaluation.IoUMetric(), one)
+    with pytest.raises(UserError, match="'thing' never occurs"):
+        check_maps(one, "test", False)
+
+
 def model(head, **settings):
     widths = dict(UPerHead=[8, 8], PSPHead=8, FCNHead=8, ASPPHead=8)[head]
     settings = dict(norm_cfg=dict(type="BN"), loss_decode=dict(type="CrossEntropyLoss")) | settings
@@ -236,6 +245,18 @@ def test_a_validation_set_in_colours_stops_the_run_before_its_first_step(tmp_pat
         Image.open(path).convert("L").convert("RGB").save(path)
     with pytest.raises(UserError, match="has 3 channels"):
         run_here("train.py", config, "--work-dir", tmp_path / "run")
+    assert not list((tmp_path / "run").glob("*.pth"))
+
+
+@pytest.mark.slow
+def test_what_one_process_sees_in_the_maps_stops_all(tmp_path):
+    """The process that reads none would wait for the other until it is killed."""
+    make_digits(tmp_path / "data", Recipe("segmentation", train=6, val=4, size=64))
+    for path in (tmp_path / "data" / "annotations" / "validation").iterdir():
+        path.write_bytes(b"no picture")
+    config = small_config(tmp_path, tmp_path / "data")
+    result = run_tool("train.py", config, "--work-dir", tmp_path / "run", processes=2)
+    assert result.returncode and result.stdout.count("error: cannot read annotation") == 2
     assert not list((tmp_path / "run").glob("*.pth"))
 
 
