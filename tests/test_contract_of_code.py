@@ -16,12 +16,17 @@ from .models import REPRESENTATIVES, SIZE, assert_close, create, drawn, images, 
 pytestmark = pytest.mark.parametrize("name", REPRESENTATIVES, scope="module")
 
 
+def small(name):
+    """The model without blocks that only repeat others: compilers and exporters take their time for each block."""
+    return without_repetitions(create(name, short=True))
+
+
 # Compilation and export -------------------------------------------------------------------------------------------
 
 
 def test_compiles_as_one_graph(name):
     torch.compiler.reset()  # what is compiled is counted by function, and models share those
-    model = create(name).eval()
+    model = small(name).eval()
     x = images()
     compiled = torch.compile(model, fullgraph=True, backend="eager")
     assert_close(compiled(x), model(x))
@@ -29,8 +34,8 @@ def test_compiles_as_one_graph(name):
 
 @functools.lru_cache(maxsize=1)
 def exported(name):
-    """A model and its program: exporters take their time for each block of a model."""
-    model = without_repetitions(create(name)).eval()
+    """A model and its program."""
+    model = small(name).eval()
     batch = torch.export.Dim("batch", min=1)
     return model, torch.export.export(model, (images(),), dynamic_shapes=({0: batch},))
 
@@ -57,7 +62,7 @@ def test_onnx_equals_eager(name, tmp_path):
 
 
 def test_scripts(name):
-    model = create(name).eval()
+    model = small(name).eval()
     x = images()
     assert_close(torch.jit.script(model)(x), model(x))
 
@@ -67,7 +72,7 @@ def test_scripts(name):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_trains_under_autocast(name, dtype):
-    model = create(name)
+    model = small(name)
     with torch.autocast("cpu", dtype):
         loss = model(images()).float().square().mean()
     loss.backward()
