@@ -54,7 +54,7 @@ def test_config_builds_and_takes_a_step(path, tmp_path):
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     batch = dict(inputs=torch.stack([image, image]).to(device), labels=torch.tensor([0, 1], device=device))
     if path not in FIRST:
-        wrapper.clip_kwargs = None  # to clip, the gradients' norm is read
+        wrapper.clip_grad_kwargs = None  # to clip, the gradients' norm is read
         model.train_step(batch, wrapper)
         assert all(parameter.grad is not None for parameter in model.parameters())
         return

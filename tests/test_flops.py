@@ -13,6 +13,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from backbones.flop_handles import einsum_macs, fft_flops
@@ -238,8 +239,9 @@ FAMILIES = [
 
 
 def torch_flops(model, image):
-    # With gradients: FlopCounterMode's hooks fail on modules that are handed a parameter under no_grad.
-    with FlopCounterMode(display=False) as counter:
+    # With gradients: FlopCounterMode's hooks fail on modules that are handed a parameter under no_grad. By products: it
+    # does not know the fused attention of CPUs, which torch takes on some processors.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model(image)
     return counter.get_total_flops()
 

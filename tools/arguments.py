@@ -7,7 +7,6 @@ import re
 from typing import Any, List, Sequence
 
 import timm
-from mmengine.config import DictAction
 
 
 def model_name(text: str) -> str:
@@ -98,6 +97,8 @@ def _words(text: str) -> Any:
     """Reads words without quotes, alone or in a list or tuple."""
     begins = text[:1] != "" and text[0] in f"{_OPEN}'\""
     if not begins and "," not in text and not _CALL.fullmatch(text):
+        from mmengine.config import DictAction  # models are counted where mmengine is not installed
+
         return DictAction._parse_int_float_bool(text)
     parts = _split(text)
     for bracket, kind in (("[]", list), ("()", tuple)):

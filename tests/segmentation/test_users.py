@@ -193,7 +193,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
 @HOOKS.register_module(force=True)
-class SpoilHook(Hook):
+class SpoilFileHook(Hook):
     def __init__(self, folder, suffix):
         self.folder, self.suffix = folder, suffix
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
@@ -206,15 +206,15 @@ class SpoilHook(Hook):
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"], ids=["picture", "map"])
 def test_a_damaged_file_that_is_met_late_costs_no_trained_step(digits, tmp_path, monkeypatch, suffix):
-    (tmp_path / "spoil_hook.py").write_text(SPOIL)
+    (tmp_path / "spoil_file_hook.py").write_text(SPOIL)
     monkeypatch.syspath_prepend(tmp_path)
     data = tmp_path / "data"
     shutil.copytree(digits, data)
-    hook = f"custom_hooks = [dict(type='SpoilHook', folder={str(data)!r}, suffix={suffix!r})]\n"
+    hook = f"custom_hooks = [dict(type='SpoilFileHook', folder={str(data)!r}, suffix={suffix!r})]\n"
     rare = "train_cfg = dict(max_iters=4, val_interval=4)\ndefault_hooks = dict(checkpoint=dict(interval=1000))\n"
     config, run = small_config(tmp_path, data, extra=rare), tmp_path / "run"
     spoilt = tmp_path / "spoilt.py"
-    imports = 'custom_imports = dict(imports=["segmentation", "segmentation.digits_dataset", "spoil_hook"])\n'
+    imports = 'custom_imports = dict(imports=["segmentation", "segmentation.digits_dataset", "spoil_file_hook"])\n'
     spoilt.write_text(config.read_text() + imports + hook)
     with pytest.raises(UserError, match=rf"cannot read (image|annotation) .*\{suffix}"):
         run_here("train.py", spoilt, "--work-dir", run)
