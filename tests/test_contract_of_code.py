@@ -16,17 +16,12 @@ from .models import REPRESENTATIVES, SIZE, assert_close, create, drawn, images, 
 pytestmark = pytest.mark.parametrize("name", REPRESENTATIVES, scope="module")
 
 
-def small(name):
-    """The model without blocks that only repeat others: compilers and exporters take their time for each block."""
-    return without_repetitions(create(name, short=True))
-
-
 # Compilation and export -------------------------------------------------------------------------------------------
 
 
 def test_compiles_as_one_graph(name):
     torch.compiler.reset()  # what is compiled is counted by function, and models share those
-    model = small(name).eval()
+    model = create(name).eval()
     x = images()
     compiled = torch.compile(model, fullgraph=True, backend="eager")
     assert_close(compiled(x), model(x))
@@ -34,8 +29,8 @@ def test_compiles_as_one_graph(name):
 
 @functools.lru_cache(maxsize=1)
 def exported(name):
-    """A model and its program."""
-    model = small(name).eval()
+    """A model and its program: exporters take their time for each block of a model."""
+    model = without_repetitions(create(name)).eval()
     batch = torch.export.Dim("batch", min=1)
     return model, torch.export.export(model, (images(),), dynamic_shapes=({0: batch},))
 
@@ -62,7 +57,7 @@ def test_onnx_equals_eager(name, tmp_path):
 
 
 def test_scripts(name):
-    model = small(name).eval()
+    model = create(name).eval()
     x = images()
     assert_close(torch.jit.script(model)(x), model(x))
 
@@ -72,7 +67,7 @@ def test_scripts(name):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_trains_under_autocast(name, dtype):
-    model = small(name)
+    model = create(name)
     with torch.autocast("cpu", dtype):
         loss = model(images()).float().square().mean()
     loss.backward()
