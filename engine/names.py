@@ -12,6 +12,8 @@ import torch
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
+from .checkpoint import dataset_meta
+
 
 def model_name(model: Dict[str, Any]) -> str:
     """Names the model of a config: a timm model, or a detector or segmenter and what it stands on."""
@@ -24,15 +26,12 @@ def model_name(model: Dict[str, Any]) -> str:
 def class_names(checkpoint: Dict[str, Any]) -> Optional[List[str]]:
     """Returns the names of a checkpoint's classes in the order of its head, or None where it does not say them.
 
-    It is read as this library, mmengine, and mmdet 2 and mmseg 0 write it.
+    It is read as this library writes it, else as mmengine, and mmdet 2 and mmseg 0, see `checkpoint.dataset_meta`.
     """
-    meta = checkpoint.get("meta")
-    meta = meta if isinstance(meta, dict) else {}
-    for holder in (checkpoint.get("predictor"), meta.get("dataset_meta"), meta):
-        for key in ("classes", "CLASSES"):
-            names = holder.get(key) if isinstance(holder, dict) else None
-            if isinstance(names, (list, tuple)) and names:
-                return [str(name) for name in names]
+    for holder in (checkpoint.get("predictor"), dataset_meta(checkpoint)):
+        names = holder.get("classes") if isinstance(holder, dict) else None
+        if isinstance(names, (list, tuple)) and names:
+            return [str(name) for name in names]
     return None
 
 
