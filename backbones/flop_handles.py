@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from backbones.layers.fused_gate import gate_macs
+from spectral_backbones.backbones.layers.fused_gate import gate_macs
 
 Handle = Callable[[Sequence[Any], Sequence[Any]], Counter]  # the inputs and the outputs, as torch._C.Value
 

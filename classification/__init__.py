@@ -1,10 +1,15 @@
 """Image classification on mmengine's runner: data sets, the classifier, its metrics and pictures.
 
 Importing this registers everything with mmengine's root registries; a config says
-`custom_imports = dict(imports=["backbones", "classification"])`.
+`custom_imports = dict(imports="spectral_backbones.classification")`.
 """
 
-from engine import CarefulRunner, UserError
+if __name__ == "classification":  # imported by its bare name, in a clone's root
+    from spectral_backbones import clone
+
+    clone.alias(__name__)
+
+from spectral_backbones.engine import CarefulRunner, UserError
 
 from . import datasets, hooks
 from .classifier import TimmClassifier

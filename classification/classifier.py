@@ -11,8 +11,8 @@ from timm.data import Mixup
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from torch import Tensor, nn
 
-from engine.config import plain
-from engine.errors import UserError
+from spectral_backbones.engine.config import plain
+from spectral_backbones.engine.errors import UserError
 
 from .zoo import create_model
 

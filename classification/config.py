@@ -8,9 +8,9 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import DATASETS
 from timm.data import resolve_data_config
 
-from engine.config import LOADERS
-from engine.errors import UserError
-from engine.images import has_own_scale
+from spectral_backbones.engine.config import LOADERS
+from spectral_backbones.engine.errors import UserError
+from spectral_backbones.engine.images import has_own_scale
 
 from .datasets import ImageDataset
 from .datasets.files import FileDataset

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from engine.pictures import BLUE, GREEN, GREY, RED, as_written
+from spectral_backbones.engine.pictures import BLUE, GREEN, GREY, RED, as_written
 
 from .metrics import Evaluation
 

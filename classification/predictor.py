@@ -10,9 +10,9 @@ from PIL import Image
 from timm.data import ImageNetInfo, infer_imagenet_subset
 from torch import nn
 
-from engine import checkpoint as files
-from engine.errors import UserError
-from engine.images import WHITE, check_colour, preview, read_bands, read_image
+from spectral_backbones.engine import checkpoint as files
+from spectral_backbones.engine.errors import UserError
+from spectral_backbones.engine.images import WHITE, check_colour, preview, read_bands, read_image
 
 from .config import data_config
 from .transforms import TimmTransform

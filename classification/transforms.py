@@ -13,7 +13,7 @@ from timm.data.auto_augment import AugmentOp
 from torch import Tensor
 from torchvision.transforms import v2
 
-from engine.errors import UserError
+from spectral_backbones.engine.errors import UserError
 
 
 @TRANSFORMS.register_module()

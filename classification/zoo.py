@@ -7,10 +7,10 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from backbones import dense
-from backbones.weights import family_filter
-from engine.checkpoint import read_weights
-from engine.errors import UserError
+from spectral_backbones.backbones import dense
+from spectral_backbones.backbones.weights import family_filter
+from spectral_backbones.engine.checkpoint import read_weights
+from spectral_backbones.engine.errors import UserError
 
 
 def check_name(name: str) -> None:

@@ -18,8 +18,8 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence
 import numpy as np
 from mmengine.fileio import get, list_from_file
 
-from engine.errors import UserError
-from engine.leaves import is_new, steps, tell_once
+from spectral_backbones.engine.errors import UserError
+from spectral_backbones.engine.leaves import is_new, steps, tell_once
 
 from .coco_file import mend
 from .toolbox import mmdet

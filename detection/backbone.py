@@ -7,8 +7,8 @@ from mmengine.model import BaseModule, initialize
 from mmengine.registry import MODELS
 from mmengine.runner import CheckpointLoader
 
-from backbones.dense import DenseBackbone
-from backbones.weights import read_checkpoint, unwrap
+from spectral_backbones.backbones.dense import DenseBackbone
+from spectral_backbones.backbones.weights import read_checkpoint, unwrap
 
 
 @MODELS.register_module()

@@ -11,7 +11,7 @@ from typing import Any, Dict, Hashable, List, NamedTuple, Optional, Sequence, Tu
 import numpy as np
 from PIL import Image
 
-from engine.errors import UserError
+from spectral_backbones.engine.errors import UserError
 
 SAMPLE = 200  # pictures whose size is looked at; of a set that is not larger, all
 _TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height

@@ -2,7 +2,7 @@
 
 from mmengine.config import Config
 
-from engine import config
+from spectral_backbones.engine import config
 
 from . import hooks  # noqa: F401  registers them
 

@@ -25,8 +25,8 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from classification.datasets import Digits
-from engine.errors import UserError
+from spectral_backbones.classification.datasets import Digits
+from spectral_backbones.engine.errors import UserError
 
 CLASSES = tuple(str(digit) for digit in range(10))
 _MARK = "digits.json"

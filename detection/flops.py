@@ -8,8 +8,8 @@ from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from backbones.flops import Cost, Share, count
-from engine.parts import parts_of
+from spectral_backbones.backbones.flops import Cost, Share, count
+from spectral_backbones.engine.parts import parts_of
 
 _INTERPOLATION = ("prim::PythonOp.RoIAlignFunction", "torchvision::roi_align", "prim::PythonOp.RoIPoolFunction")
 PROPOSALS = 1000  # of a two-stage detector, as mmdet and the papers count

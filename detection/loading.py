@@ -9,9 +9,9 @@ from mmcv.transforms import LoadImageFromFile
 from mmengine import fileio
 from mmengine.registry import TRANSFORMS
 
-from engine import images
-from engine.errors import UserError
-from engine.numbers import orientation, turn
+from spectral_backbones.engine import images
+from spectral_backbones.engine.errors import UserError
+from spectral_backbones.engine.numbers import orientation, turn
 
 _IGNORE = "_ignore_orientation"
 

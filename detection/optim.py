@@ -10,7 +10,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
 from torch.distributed.fsdp import FlatParameter
 
-from backbones.dense import DenseBackbone
+from spectral_backbones.backbones.dense import DenseBackbone
 
 # What wrappers put into the names of parameters: FSDP, activation checkpointing, torch.compile.
 _WRAPPERS = ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_orig_mod.")

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from engine.pictures import as_written
+from spectral_backbones.engine.pictures import as_written
 
 Palette = Optional[Sequence[Tuple[int, int, int]]]
 

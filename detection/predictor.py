@@ -6,7 +6,7 @@ from typing import Tuple
 import numpy as np
 import torch
 
-from engine import predictor
+from spectral_backbones.engine import predictor
 
 from . import toolbox  # noqa: F401  quietly, before anything else brings it in
 from .pictures import Detections

@@ -20,8 +20,8 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple, Union
 import torch
 from torch import Tensor
 
-from backbones.dense import DenseBackbone, Loaded
-from backbones.weights import read_checkpoint, some_names, trunk_weights, unwrap
+from spectral_backbones.backbones.dense import DenseBackbone, Loaded
+from spectral_backbones.backbones.weights import read_checkpoint, some_names, trunk_weights, unwrap
 
 from .errors import UserError
 from .sharding import split_weights

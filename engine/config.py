@@ -1,12 +1,14 @@
 """Reading a config, checking it, and filling in what it leaves open.
 
-Importing this lets configs inherit `mmseg::` bases where mmseg is installed under another name than upstream's.
+Importing this lets configs inherit `spectral_backbones::` bases, and `mmseg::` ones where mmseg is installed under
+another name than upstream's.
 """
 
 import ast
 import copy
 import os.path
 from importlib.metadata import PackageNotFoundError, distribution
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Union
 
@@ -14,9 +16,13 @@ from mmengine.config import Config, ConfigDict
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.registry import DATASETS, LOOPS
 from mmengine.runner import IterBasedTrainLoop
+from mmengine.utils import import_modules_from_strings
 
 from .errors import UserError, told_plainly
 
+LIBRARY = __name__.partition(".")[0]
+# The names under which configs that were written before the one name above import the library.
+_FORMER = ("backbones", "classification", "detection", "engine", "segmentation")
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 LOADER = "LoadUprightImage"  # of this library, registered by `detection.loading`
 # What it takes the place of: mmcv's, under the names that configs know it by.
@@ -36,6 +42,7 @@ def _installed_mmseg() -> str:
 
 
 MODULE2PACKAGE["mmseg"] = _installed_mmseg()
+MODULE2PACKAGE[LIBRARY] = LIBRARY  # whose configs lie in .mim of the package, as those of mm's toolboxes do
 
 
 def load(path: str, options: Optional[Dict[str, Any]] = None, data_root: Optional[str] = None) -> Config:
@@ -53,20 +60,47 @@ def load(path: str, options: Optional[Dict[str, Any]] = None, data_root: Optiona
     if not Path(path).is_file():
         raise UserError(f"config {path} does not exist; the library's own are under configs/")
     try:
-        cfg = Config.fromfile(path)
+        cfg = Config.fromfile(path, import_custom_modules=False)
+        if options:
+            _merge(cfg, options)
+        if imports := custom_imports(cfg):
+            cfg.custom_imports["imports"] = imports
+            import_modules_from_strings(**cfg.custom_imports)
     except ImportError as error:
         raise UserError(f"config {path} needs a package that cannot be imported: {error}") from error
-    if options:
-        try:
-            cfg.merge_from_dict(options)
-        except (AttributeError, IndexError, KeyError, TypeError) as error:  # a way through what has no such part
-            raise UserError(f"the options {', '.join(options)} do not fit config {path}: {error}") from error
     if data_root is not None:
         _set_root(cfg, data_root)
     for key in LOADERS:
         if cfg.get(key) and not cfg[key].get("num_workers"):
             cfg[key].pop("persistent_workers", None)  # torch refuses it where there are none
     return cfg
+
+
+def _merge(cfg: Config, options: Dict[str, Any]) -> None:
+    try:
+        cfg.merge_from_dict(options)
+    except (AttributeError, IndexError, KeyError, TypeError) as error:  # a way through what has no such part
+        raise UserError(f"the options {', '.join(options)} do not fit config {cfg.filename}: {error}") from error
+
+
+def custom_imports(cfg: Config) -> List[str]:
+    """Lists the modules that a config imports, ours by their names of today.
+
+    A config that names none of ours by its full name may have been written when they were installed as `backbones`,
+    `detection` and so on, which a user's own modules may be called as well.
+    """
+    names = (cfg.get("custom_imports") or {}).get("imports") or []
+    names = [names] if isinstance(names, str) else list(names)
+    if any(name.partition(".")[0] == LIBRARY for name in names):
+        return names
+    return [f"{LIBRARY}.{name}" if name.partition(".")[0] in _FORMER and _is_ours(name) else name for name in names]
+
+
+def _is_ours(name: str) -> bool:
+    try:
+        return find_spec(f"{LIBRARY}.{name}") is not None
+    except ModuleNotFoundError:  # a part before the last is no package
+        return False
 
 
 def datasets(cfg: Config) -> Iterator[ConfigDict]:
@@ -124,12 +158,11 @@ def complete(cfg: Config, package: str, check: str) -> Config:
         UserError: It does not import the package, a scheduler begins after the training has ended, or the classes of
             its data are no list.
     """
-    imports = (cfg.get("custom_imports") or {}).get("imports") or []
-    imports = [imports] if isinstance(imports, str) else imports
-    if not any(name.split(".")[0] == package for name in imports):
+    name = f"{LIBRARY}.{package}"
+    if not any(f"{module}.".startswith(f"{name}.") for module in custom_imports(cfg)):
         raise UserError(
             f"{cfg.filename} does not import this library, so its backbones are not known: add "
-            f'custom_imports = dict(imports=["{package}"], allow_failed_imports=False)'
+            f'custom_imports = dict(imports=["{name}"], allow_failed_imports=False)'
         )
     _check_schedule(cfg)
     for dataset in datasets(cfg):

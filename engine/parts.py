@@ -4,7 +4,7 @@ from typing import Dict
 
 from torch import nn
 
-from backbones.flops import Cost, Share
+from spectral_backbones.backbones.flops import Cost, Share
 
 
 def parts_of(cost: Cost, model: nn.Module, prefix: str) -> Dict[str, Share]:

@@ -24,7 +24,7 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader
 
-from backbones.weights import some_names
+from spectral_backbones.backbones.weights import some_names
 
 from . import checkpoint as files
 from . import resuming, sharding

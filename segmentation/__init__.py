@@ -2,11 +2,16 @@
 and what importing `engine` does: configs can inherit `mmseg::` bases.
 """
 
+if __name__ == "segmentation":  # imported by its bare name, in a clone's root
+    from spectral_backbones import clone
+
+    clone.alias(__name__)
+
 from importlib.util import find_spec
 
-import detection  # noqa: F401  registers the backbone, the neck and the optimiser wrapper that both tasks share
+from spectral_backbones import detection  # noqa: F401  registers the backbone, the neck and the optimiser wrapper that both tasks share
 
 if not find_spec("mmseg"):
     raise ModuleNotFoundError("segmentation needs mmseg: pip install 'spectral-backbones[mm]'", name="mmseg")
 
-import engine  # noqa: F401
+from spectral_backbones import engine  # noqa: F401

@@ -4,7 +4,7 @@ from typing import Any, Dict, Iterable, List, Optional
 
 from mmengine.config import Config
 
-from engine import config
+from spectral_backbones.engine import config
 
 from . import hooks, loading  # noqa: F401  register themselves
 from .pictures import IGNORED

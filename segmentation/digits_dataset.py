@@ -5,7 +5,7 @@ from typing import Any, Dict, Optional
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
-from detection.digits import CLASSES, Recipe, make_missing_digits
+from spectral_backbones.detection.digits import CLASSES, Recipe, make_missing_digits
 
 
 @DATASETS.register_module()

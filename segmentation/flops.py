@@ -5,8 +5,8 @@ from typing import Dict, Literal, Tuple
 
 from torch import Tensor, nn
 
-from backbones.flops import Cost, Share, count
-from engine.parts import parts_of
+from spectral_backbones.backbones.flops import Cost, Share, count
+from spectral_backbones.engine.parts import parts_of
 
 
 class _Countable(nn.Module):

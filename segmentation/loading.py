@@ -10,8 +10,8 @@ from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import TRANSFORMS
 from PIL import Image
 
-from engine.errors import UserError
-from engine.leaves import tell_once
+from spectral_backbones.engine.errors import UserError
+from spectral_backbones.engine.leaves import tell_once
 
 from .pictures import IGNORED
 

@@ -8,8 +8,8 @@ from typing import Any, Dict, List, Optional, Sequence, Set
 
 import numpy as np
 
-from engine.errors import UserError
-from engine.leaves import leaves, steps, tell_once
+from spectral_backbones.engine.errors import UserError
+from spectral_backbones.engine.leaves import leaves, steps, tell_once
 
 from .loading import LoadCheckedAnnotations
 

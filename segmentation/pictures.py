@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from engine.pictures import as_written, name_entries
+from spectral_backbones.engine.pictures import as_written, name_entries
 
 Palette = Sequence[Tuple[int, int, int]]
 IGNORED = 255  # the label that losses and figures leave out by default

@@ -8,8 +8,8 @@ import torch
 from mmengine.dataset import Compose
 from torch import nn
 
-from engine import predictor
-from engine.predictor import Palette
+from spectral_backbones.engine import predictor
+from spectral_backbones.engine.predictor import Palette
 
 from . import toolbox  # noqa: F401  quietly, before anything else brings it in
 from .pictures import class_map

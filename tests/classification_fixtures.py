@@ -104,7 +104,7 @@ def small_config(folder, data_root, max_epochs=3, imports=()):
             "img_size": 16,
             "kwargs": {"patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2, "mixers": "spectral:1, attention"},
         },
-        "custom_imports": {"imports": ["backbones", "classification", *imports]},
+        "custom_imports": {"imports": ["spectral_backbones.classification", *imports]},
         "train_cfg": {"max_epochs": max_epochs},
         "param_scheduler": [
             {"type": "LinearLR", "start_factor": 0.1, "begin": 0, "end": 1, "convert_to_iter_based": True},
@@ -127,12 +127,7 @@ def small_config(folder, data_root, max_epochs=3, imports=()):
 
 def load_tool(tool):
     """Imports a tool as a module."""
-    if str(ROOT / "tools") not in sys.path:
-        sys.path.append(str(ROOT / "tools"))  # where a tool started as a program finds its neighbours
-    spec = importlib.util.spec_from_file_location(f"tool_{tool}", ROOT / "tools" / tool)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module(f"spectral_backbones.tools.{Path(tool).stem}")
 
 
 def run_here(tool, *arguments):

@@ -7,7 +7,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # pytest-xdist already has a proc
 import pytest
 import torch
 
-import backbones  # noqa: F401
+from spectral_backbones import backbones  # noqa: F401
 
 torch.set_num_threads(1)
 

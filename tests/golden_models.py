@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import timm
 
-import backbones
+from spectral_backbones import backbones
 
 from .golden import weights
 

@@ -12,8 +12,8 @@ import inspect
 import timm
 import torch
 
-import backbones
-from backbones.registry import variants
+from spectral_backbones import backbones
+from spectral_backbones.backbones.registry import variants
 
 NAMES = backbones.list_models()
 SIZE = 64  # pixels; three stages of a pyramid still have more than one token

@@ -2,8 +2,8 @@
 
 import pytest
 
-from engine import UserError
-from engine.config import load
+from spectral_backbones.engine import UserError
+from spectral_backbones.engine.config import load
 
 from .classification_fixtures import load_tool
 

@@ -6,11 +6,11 @@ import tifffile
 from mmengine.registry import DATASETS
 from PIL import Image
 
-from classification import UserError
-from classification.config import complete
-from classification.datasets import ImageFolder
-from classification.predictor import Predictor
-from engine.config import load
+from spectral_backbones.classification import UserError
+from spectral_backbones.classification.config import complete
+from spectral_backbones.classification.datasets import ImageFolder
+from spectral_backbones.classification.predictor import Predictor
+from spectral_backbones.engine.config import load
 
 from .classification_fixtures import load_tool, make_folder, picture, run_here, small_config
 

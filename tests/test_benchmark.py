@@ -3,13 +3,11 @@
 import json
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))  # the tools are scripts, not a package
-import benchmark
+from spectral_backbones.tools import benchmark
 
 
 def run(capsys, *arguments):

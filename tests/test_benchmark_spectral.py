@@ -1,14 +1,11 @@
 """The benchmark of the spectral gate measures both methods and finds where they meet."""
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))  # the tools are scripts, not a package
-import benchmark_spectral
+from spectral_backbones.tools import benchmark_spectral
 
 
 def run(capsys, *arguments):

@@ -9,11 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from spectral_backbones.tools import check_gpu, gpu_operators, gpu_parts
+
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tools"))  # the tools are scripts, not a package
-import check_gpu  # noqa: E402
-import gpu_operators  # noqa: E402
-import gpu_parts  # noqa: E402
 
 CPU = torch.device("cpu")
 

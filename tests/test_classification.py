@@ -13,18 +13,18 @@ from mmengine.registry import HOOKS, MODELS
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-import backbones  # noqa: F401
-from classification import Accuracy, TimmTransform, UserError
-from classification.config import data_config
-from classification.metrics import Evaluation
-from classification.pictures import draw_confusion_matrix, draw_mistakes, draw_prediction
-from classification.transforms import _augment_ops
-from classification.zoo import check_name, create_model
-from engine import checkpoint as files
-from engine.figures import FIGURES, known
-from engine.hooks import PlainStateHook
-from engine.pictures import draw_curve
-from engine.progress import Progress
+from spectral_backbones import backbones  # noqa: F401
+from spectral_backbones.classification import Accuracy, TimmTransform, UserError
+from spectral_backbones.classification.config import data_config
+from spectral_backbones.classification.metrics import Evaluation
+from spectral_backbones.classification.pictures import draw_confusion_matrix, draw_mistakes, draw_prediction
+from spectral_backbones.classification.transforms import _augment_ops
+from spectral_backbones.classification.zoo import check_name, create_model
+from spectral_backbones.engine import checkpoint as files
+from spectral_backbones.engine.figures import FIGURES, known
+from spectral_backbones.engine.hooks import PlainStateHook
+from spectral_backbones.engine.pictures import draw_curve
+from spectral_backbones.engine.progress import Progress
 
 from .classification_fixtures import picture
 

@@ -15,12 +15,12 @@ from mmengine.registry import DATASETS
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from classification import UserError
-from classification.datasets import CIFAR10, CIFAR100, Digits, Flowers102, ImageFolder, StanfordCars
-from classification.transforms import BandTransform
-from engine import sampler
-from engine.errors import plain_message
-from engine.sampler import EpochSampler, SeededDataset
+from spectral_backbones.classification import UserError
+from spectral_backbones.classification.datasets import CIFAR10, CIFAR100, Digits, Flowers102, ImageFolder, StanfordCars
+from spectral_backbones.classification.transforms import BandTransform
+from spectral_backbones.engine import sampler
+from spectral_backbones.engine.errors import plain_message
+from spectral_backbones.engine.sampler import EpochSampler, SeededDataset
 
 from .classification_fixtures import SAMPLES, make_cars, make_cifar10, make_flowers, make_folder, picture
 

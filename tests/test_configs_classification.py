@@ -7,8 +7,8 @@ import torch
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, TRANSFORMS
 
-from classification.config import complete
-from engine.config import load
+from spectral_backbones.classification.config import complete
+from spectral_backbones.engine.config import load
 
 from .classification_fixtures import ROOT, make_folder, picture
 

@@ -4,7 +4,7 @@ import pytest
 import timm
 import torch
 
-import backbones  # noqa: F401
+from spectral_backbones import backbones  # noqa: F401
 
 
 def randomised(name, **kwargs):

@@ -11,8 +11,8 @@ import timm
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from backbones.dense import DenseBackbone
-from backbones.weights import read_checkpoint
+from spectral_backbones.backbones.dense import DenseBackbone
+from spectral_backbones.backbones.weights import read_checkpoint
 
 from .golden import weights
 from .models import assert_close, images

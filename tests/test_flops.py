@@ -16,14 +16,12 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from backbones.flop_handles import einsum_macs, fft_flops
-from backbones.flops import count
-from backbones.layers.afno import AFNO
-from backbones.layers.fnet import FNet
-from backbones.layers.spectral import SpectralGating
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))  # the tools are scripts, not a package
-import flops as flops_tool
+from spectral_backbones.backbones.flop_handles import einsum_macs, fft_flops
+from spectral_backbones.backbones.flops import count
+from spectral_backbones.backbones.layers.afno import AFNO
+from spectral_backbones.backbones.layers.fnet import FNet
+from spectral_backbones.backbones.layers.spectral import SpectralGating
+from spectral_backbones.tools import flops as flops_tool
 
 
 class Lambda(nn.Module):

@@ -8,8 +8,8 @@ import torch
 from timm.layers import convert_sync_batchnorm
 from torch import nn
 
-from backbones.halonet import ConvMixer, HaloMixer
-from backbones.layers import HaloAttention
+from spectral_backbones.backbones.halonet import ConvMixer, HaloMixer
+from spectral_backbones.backbones.layers import HaloAttention
 
 from .models import assert_close, create, drawn, images, without_repetitions
 

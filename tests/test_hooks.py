@@ -7,11 +7,11 @@ import torch
 from mmengine.config import Config
 from torch.utils.data import Subset, TensorDataset
 
-from engine import UserError
-from engine.figures import figure_of, known, numbers, spelt, telling
-from engine.hooks import KeepCheckpointsHook
-from engine.hooks.fresh_workers import _state
-from engine.sampler import Draw, SeededDataset
+from spectral_backbones.engine import UserError
+from spectral_backbones.engine.figures import figure_of, known, numbers, spelt, telling
+from spectral_backbones.engine.hooks import KeepCheckpointsHook
+from spectral_backbones.engine.hooks.fresh_workers import _state
+from spectral_backbones.engine.sampler import Draw, SeededDataset
 
 from .classification_fixtures import make_folder, run_here, small_config
 

@@ -11,9 +11,9 @@ import tifffile
 from mmengine.logging import MMLogger
 from PIL import Image
 
-from engine import UserError, images, numbers
-from engine.images import find_images, read_bands, read_image, read_upright
-from engine.listing import list_images
+from spectral_backbones.engine import UserError, images, numbers
+from spectral_backbones.engine.images import find_images, read_bands, read_image, read_upright
+from spectral_backbones.engine.listing import list_images
 
 RAMP = np.arange(12 * 16, dtype=np.float64).reshape(12, 16) / (12 * 16 - 1)  # (H, W), 0 to 1
 EXPECTED = (255 * RAMP).round()

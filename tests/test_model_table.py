@@ -1,15 +1,13 @@
 """The README's table of models is true: it is what the tool writes, and what is counted is what the papers say."""
 
-import sys
 from pathlib import Path
 
 import pytest
 
-import backbones
+from spectral_backbones import backbones
+from spectral_backbones.tools import model_table
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tools"))
-import model_table  # noqa: E402
 
 NAMES = backbones.list_models()
 

@@ -8,10 +8,10 @@ import timm
 import torch
 from PIL import Image
 
-from classification import UserError
-from classification.predictor import Predictor
-from classification.zoo import count_classes
-from engine.images import find_images
+from spectral_backbones.classification import UserError
+from spectral_backbones.classification.predictor import Predictor
+from spectral_backbones.classification.zoo import count_classes
+from spectral_backbones.engine.images import find_images
 
 from .classification_fixtures import SAMPLES, load_tool, make_folder, picture, run_here, run_tool, small_config
 from .golden import weights

@@ -13,12 +13,12 @@ from mmengine.registry import PARAM_SCHEDULERS
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from torch import nn
 
-from classification.config import complete
-from engine import CarefulRunner, UserError
-from engine.config import flatten, parse
-from engine.config import load as read_config
-from engine.names import ClassOrder, class_names
-from engine.resuming import Length, follow, stretch
+from spectral_backbones.classification.config import complete
+from spectral_backbones.engine import CarefulRunner, UserError
+from spectral_backbones.engine.config import flatten, parse
+from spectral_backbones.engine.config import load as read_config
+from spectral_backbones.engine.names import ClassOrder, class_names
+from spectral_backbones.engine.resuming import Length, follow, stretch
 
 from .classification_fixtures import make_folder, picture, run_here, small_config
 
@@ -523,7 +523,8 @@ def test_a_run_that_begins_from_weights_of_other_classes_keeps_the_rows_of_those
             picture(1, number).save(other / ("train", "val")[label] / "violet" / f"{number}.png")
     start = tmp_path / "start.py"
     start.write_text(
-        f"_base_ = {str(config)!r}\ncustom_imports = dict(imports=['backbones', 'classification', 'first_step'])\n"
+        f"_base_ = {str(config)!r}\n"
+        "custom_imports = dict(imports=['spectral_backbones.classification', 'first_step'])\n"
         "default_hooks = dict(first=dict(type='FirstStepHook'))\n"
     )
     (tmp_path / "first_step.py").write_text(

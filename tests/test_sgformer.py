@@ -10,8 +10,8 @@ import timm
 import torch
 import torch.nn.functional as F
 
-from backbones.layers import HybridScaleAttention, SelfGuidedAttention
-from backbones.sgformer import SGFormerBlock, checkpoint_filter_fn, sincos_table
+from spectral_backbones.backbones.layers import HybridScaleAttention, SelfGuidedAttention
+from spectral_backbones.backbones.sgformer import SGFormerBlock, checkpoint_filter_fn, sincos_table
 
 from .golden import weights
 

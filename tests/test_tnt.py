@@ -8,7 +8,7 @@ import timm
 import torch
 import torch.nn.functional as F
 
-from backbones.tnt import TNT, PixelEmbed, TNTBlock
+from spectral_backbones.backbones.tnt import TNT, PixelEmbed, TNTBlock
 
 SMALL = dict(img_size=32, num_classes=5, embed_dim=24, inner_dim=8, depth=2, num_heads=3, inner_num_heads=2)
 THEIRS = {"tnt_s": "tnt_s_patch16_224", "tnt_b": "tnt_b_patch16_224", "tnt_s_legacy": "tnt_s_legacy_patch16_224"}

@@ -13,9 +13,9 @@ from mmengine.runner import Runner, runner
 from PIL import Image
 from torch.distributed.tensor import DTensor
 
-from classification import UserError
-from engine import CarefulRunner
-from engine.errors import plain_message
+from spectral_backbones.classification import UserError
+from spectral_backbones.engine import CarefulRunner
+from spectral_backbones.engine.errors import plain_message
 
 from .classification_fixtures import (
     command,
@@ -131,7 +131,7 @@ KILL_WHILE_WRITING = """
 import os, signal
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
-import engine.checkpoint as files
+import spectral_backbones.engine.checkpoint as files
 
 @HOOKS.register_module()
 class KillHook(Hook):

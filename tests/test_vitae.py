@@ -6,7 +6,7 @@ import timm
 import torch
 from timm.layers import DropPath
 
-from backbones.layers import (
+from spectral_backbones.backbones.layers import (
     Attention,
     CentredWindowAttention,
     NormalCell,
@@ -16,7 +16,7 @@ from backbones.layers import (
     TokenAttention,
     resample_grid,
 )
-from backbones.vitae import PlainViTAE, ViTAE
+from spectral_backbones.backbones.vitae import PlainViTAE, ViTAE
 
 from .golden import weights
 from .test_golden import GOLDEN, assert_agrees

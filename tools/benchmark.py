@@ -8,6 +8,9 @@ Times are medians with their quartiles after a warm-up. With --compare two model
 changing order: what slows the machine down slows both, so their ratio is steadier than two separate figures.
 """
 
+if not __package__:  # run as a script: of this clone's code
+    import clone  # noqa: F401
+
 import argparse
 import ctypes
 import platform
@@ -19,11 +22,11 @@ from contextlib import nullcontext
 
 import timm
 import torch
-from arguments import image_size, model_name, positive_int
-from tables import FORMATS, Column, render
 from torch import nn
 
-import backbones  # noqa: F401  registers our models
+from spectral_backbones import backbones  # noqa: F401  registers our models
+from spectral_backbones.tools.arguments import image_size, model_name, positive_int
+from spectral_backbones.tools.tables import FORMATS, Column, render
 
 Step = Callable[[], None]  # one pass over one batch, finished when it returns
 

@@ -12,6 +12,9 @@ that is what `longest_for_matmul` in backbones/layers/dft.py is set by.
 With one thread, the default, the clock is the processor time of this process, which other programs disturb less.
 """
 
+if not __package__:  # run as a script: of this clone's code
+    import clone  # noqa: F401
+
 import argparse
 import itertools
 import math
@@ -23,11 +26,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from arguments import image_size, positive_int
-from benchmark import Step, time_in_turn
-from tables import FORMATS, Column, render
 
-from backbones.layers import SpectralGating
+from spectral_backbones.backbones.layers import SpectralGating
+from spectral_backbones.tools.arguments import image_size, positive_int
+from spectral_backbones.tools.benchmark import Step, time_in_turn
+from spectral_backbones.tools.tables import FORMATS, Column, render
 
 GRIDS = [(side, side) for side in (7, 14, 21, 24, 28, 32, 40, 56)]
 VALUES = 56 * 56 * 32  # of one image's map: without --dim, C is such that H W C is about this

@@ -10,6 +10,9 @@ its own with a limit of its own: what hangs or breaks one takes nothing from the
 check_gpu.json and check_gpu.md as they come; the report says what was not reached.
 """
 
+if not __package__:  # run as a script: of this clone's code
+    import clone  # noqa: F401
+
 import argparse
 import json
 import os
@@ -22,12 +25,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # a checkout need not be installed
-sys.path.insert(0, str(ROOT / "tools"))
+import torch
 
-import torch  # noqa: E402
-from gpu_parts import PARTS, SMALL, Place, write_rows  # noqa: E402
+from spectral_backbones.tools.gpu_parts import PARTS, SMALL, Place, write_rows
+
+ROOT = Path(__file__).resolve().parents[1]
 
 GRACE = 5.0  # seconds beyond its limit after which a part, which looks at the limit itself, is stopped
 

@@ -5,6 +5,9 @@ python tools/demo.py [--work-dir D] [--only TASK ...]
 Each task is two commands, shown as they are run: tools/train.py, and tools/predict.py on pictures it never saw.
 """
 
+if not __package__:  # run as a script: of this clone's code
+    import clone  # noqa: F401
+
 import argparse
 import re
 import shutil
@@ -15,9 +18,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Callable, Dict, List, NamedTuple, Optional
 
-from classification.datasets import Digits
-from engine import UserError, checkpoint
-from engine.figures import FIGURES
+from spectral_backbones.classification.datasets import Digits
+from spectral_backbones.engine import UserError, checkpoint
+from spectral_backbones.engine.figures import FIGURES
+from spectral_backbones.tools.script import run
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -118,14 +122,14 @@ def demonstrate(name: str, task: Task, work_dir: Path) -> str:
     start = time.perf_counter()
     data = ["--data-root", str(work_dir / "canvases")] if name != "classification" else []
     options = ["--cfg-options", *task.options] if task.options else []
-    run("train.py", str(ROOT / "configs" / task.config), "--work-dir", str(work_dir), *data, *options)
+    call("train.py", str(ROOT / "configs" / task.config), "--work-dir", str(work_dir), *data, *options)
     seconds = time.perf_counter() - start
 
     # The last checkpoint and not the best: the best was chosen on the very pictures that it is judged by.
     last = checkpoint.list_kept(work_dir)[0]
     scores = checkpoint.read(last)["message_hub"]["log_scalars"][f"val/{task.figure}"][0].tolist()
     figure = FIGURES[task.figure]
-    run("predict.py", str(last), *map(str, task.pictures(work_dir)), "--out-dir", str(work_dir / "predictions"))
+    call("predict.py", str(last), *map(str, task.pictures(work_dir)), "--out-dir", str(work_dir / "predictions"))
     outcome = (
         f"{figure.show(scores[-1])} on what it never saw, after {seconds:.0f} s; see {work_dir}/*.png, predictions/"
     )
@@ -145,7 +149,7 @@ def _clear(work_dir: Path, task: Task) -> None:
     shutil.rmtree(work_dir)
 
 
-def run(tool: str, *arguments: str) -> None:
+def call(tool: str, *arguments: str) -> None:
     """Shows a command and runs it.
 
     Raises:
@@ -158,7 +162,4 @@ def run(tool: str, *arguments: str) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    run(main)

@@ -5,6 +5,9 @@ A change is what git sees since the last commit, new files included. Tests are f
 of a config the test of all configs of its task. Tests that are marked slow are left to `make test`.
 """
 
+if not __package__:  # run as a script: of this clone's code
+    import clone  # noqa: F401
+
 import os
 import re
 import subprocess
@@ -64,9 +67,8 @@ def touched(path: Path, tests: Iterable[Path]) -> List[Path]:
 
 def one_of_each_family() -> List[str]:
     """The first name of each model file."""
-    sys.path.insert(0, str(ROOT))
-    import backbones  # noqa: F401  registers the models
-    from backbones.registry import variants
+    from spectral_backbones import backbones  # noqa: F401  registers the models
+    from spectral_backbones.backbones.registry import variants
 
     return sorted({model_cls.__module__: name for name, (model_cls, _) in reversed(variants().items())}.values())
 

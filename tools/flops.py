@@ -9,18 +9,21 @@ and heads apart. Fourier transforms and attention are counted, which torchinfo, 
 in part; one multiply-add is 1 MAC and 2 FLOPs. What papers call FLOPs are MACs.
 """
 
+if not __package__:  # run as a script: of this clone's code
+    import clone  # noqa: F401
+
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import timm
-from arguments import image_size, model_name, positive_int
-from tables import FORMATS, Column, render
 from torch import nn
 
-import backbones  # noqa: F401  registers our models
-from backbones.flops import Cost, count
+from spectral_backbones import backbones  # noqa: F401  registers our models
+from spectral_backbones.backbones.flops import Cost, count
+from spectral_backbones.tools.arguments import image_size, model_name, positive_int
+from spectral_backbones.tools.tables import FORMATS, Column, render
 
 COLUMNS = {
     "model": Column("model", is_number=False),
@@ -124,10 +127,9 @@ def count_configs(args: argparse.Namespace) -> Iterator[dict[str, str | float]]:
     """The lines of the detectors and segmenters that configs describe: by default their parts and the whole."""
     if not args.config:
         return
-    from tasks import build_model, import_of, task_of  # these are optional, and slow to import
-
-    from engine.config import load
-    from engine.errors import UserError
+    from spectral_backbones.engine.config import load
+    from spectral_backbones.engine.errors import UserError
+    from spectral_backbones.tools.tasks import build_model, import_of, task_of  # these are optional, and slow to import
 
     for path in args.config:
         try:

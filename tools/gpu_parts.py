@@ -26,16 +26,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import gpu_operators
 import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-import backbones  # noqa: F401  registers our models
-from backbones.layers import Attention, SpectralGating, create_mixer, fused_gate
-from backbones.layers.mixers import MIXERS
+from spectral_backbones import backbones  # noqa: F401  registers our models
+from spectral_backbones.backbones.layers import Attention, SpectralGating, create_mixer, fused_gate
+from spectral_backbones.backbones.layers.mixers import MIXERS
+from spectral_backbones.tools import gpu_operators
 
 Row = dict[str, Any]
 ROOT = Path(__file__).resolve().parents[1]
@@ -232,7 +232,7 @@ def without_extras(place: Place) -> Iterator[Row]:
     """The package and every family are imported and built where fvcore, rich and the toolboxes are not installed."""
     code = (
         "import sys; sys.modules.update(dict.fromkeys({blocked!r})); sys.path.insert(0, {root!r}); "
-        "import backbones, timm; "
+        "import timm; from spectral_backbones import backbones; "
         "[timm.create_model(name, device='meta') for name in {names!r}]; print(len(backbones.list_models()))"
     )
     blocked = [name for name in OPTIONAL if name not in ("triton", "pytest")]
@@ -553,7 +553,7 @@ def _time_config(
 
 def operators(place: Place) -> Iterator[Row]:
     """mmcv's operators against the CPU, forward and backward."""
-    package = importlib.import_module("detection.mmcv_ops")
+    package = importlib.import_module("spectral_backbones.detection.mmcv_ops")
     for file in pkgutil.iter_modules(package.__path__):  # each registers its operators
         importlib.import_module(f"{package.__name__}.{file.name}")
     for case in gpu_operators.CASES:

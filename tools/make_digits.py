@@ -6,12 +6,14 @@ The digits are scikit-learn's, so nothing is downloaded; validation shows others
 it themselves where it is missing; this tool is for another size, or to look at it.
 """
 
+if not __package__:  # run as a script: of this clone's code
+    import clone  # noqa: F401
+
 import argparse
-import sys
 from typing import List, Optional
 
-from detection.digits import Recipe, make_digits
-from engine import UserError
+from spectral_backbones.detection.digits import Recipe, make_digits
+from spectral_backbones.tools.script import run
 
 
 def main(arguments: Optional[List[str]] = None) -> None:
@@ -30,7 +32,4 @@ def main(arguments: Optional[List[str]] = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    run(main)

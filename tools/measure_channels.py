@@ -3,17 +3,19 @@
 python tools/measure_channels.py FOLDER [--in-chans N]
 """
 
+if not __package__:  # run as a script: of this clone's code
+    import clone  # noqa: F401
+
 import argparse
-import sys
 from pathlib import Path
 from typing import List, Optional, Tuple
 
 import numpy as np
 
-from classification.datasets import ImageFolder
-from classification.transforms import NUMBERS
-from engine import UserError
-from engine.images import wrong_bands
+from spectral_backbones.classification.datasets import ImageFolder
+from spectral_backbones.classification.transforms import NUMBERS
+from spectral_backbones.engine.images import wrong_bands
+from spectral_backbones.tools.script import run
 
 
 def main(arguments: Optional[List[str]] = None) -> Tuple[np.ndarray, np.ndarray]:
@@ -51,7 +53,4 @@ def main(arguments: Optional[List[str]] = None) -> Tuple[np.ndarray, np.ndarray]
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    run(main)

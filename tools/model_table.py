@@ -4,6 +4,9 @@ python tools/model_table.py            # rewrite the tables between the two mark
 python tools/model_table.py --check    # only say whether it is up to date, with exit status 1 if not
 """
 
+if not __package__:  # run as a script: of this clone's code
+    import clone  # noqa: F401
+
 import argparse
 import sys
 from collections.abc import Sequence
@@ -14,8 +17,8 @@ from pathlib import Path
 import timm
 import torch
 
-import backbones
-from backbones.flops import Cost, count
+from spectral_backbones import backbones
+from spectral_backbones.backbones.flops import Cost, count
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 BEGIN, END = "<!-- model table: begin, by tools/model_table.py -->", "<!-- model table: end -->"

@@ -3,18 +3,22 @@
 python tools/predict.py CHECKPOINT_OR_NAME IMAGE_OR_FOLDER... [--topk K] [--threshold T] [--out-dir D]
 """
 
+if not __package__:  # run as a script: of this clone's code
+    import clone  # noqa: F401
+
 import argparse
 import sys
 from pathlib import Path
 from typing import Any, Callable, List, Optional
 
 from mmengine.config import Config
-from tasks import complete, import_of, task_of
 
-import backbones  # noqa: F401  registers the models
-from engine import UserError, checkpoint
-from engine.config import load
-from engine.images import check_colour, find_images
+from spectral_backbones import backbones  # noqa: F401  registers the models
+from spectral_backbones.engine import UserError, checkpoint
+from spectral_backbones.engine.config import load
+from spectral_backbones.engine.images import check_colour, find_images
+from spectral_backbones.tools.script import run
+from spectral_backbones.tools.tasks import complete, import_of, task_of
 
 
 def main(arguments: Optional[List[str]] = None) -> List[Any]:
@@ -135,7 +139,4 @@ def segmenter(args: argparse.Namespace, cfg: Optional[Config]) -> Callable[[Path
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    run(main)

@@ -9,9 +9,9 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
-from engine import UserError
-from engine.config import load, without_weights
-from engine.errors import told_plainly
+from spectral_backbones.engine import UserError
+from spectral_backbones.engine.config import load, without_weights
+from spectral_backbones.engine.errors import told_plainly
 
 # By the default_scope of a config.
 _PACKAGES = {"mmengine": "classification", "mmdet": "detection", "mmseg": "segmentation"}
@@ -46,7 +46,7 @@ def import_of(task: str, module: str) -> ModuleType:
         UserError: A toolbox that it needs is not installed.
     """
     try:
-        return importlib.import_module(f"{task}.{module}")
+        return importlib.import_module(f"spectral_backbones.{task}.{module}")
     except ModuleNotFoundError as error:
         raise UserError(f"{task} needs the package {error.name}: pip install 'spectral-backbones[mm]'") from error
 

@@ -3,23 +3,24 @@
 python tools/test.py CONFIG CHECKPOINT [--cfg-options k=v ...] [--data-root D] [--work-dir D] [--tta]
 """
 
+if not __package__:  # run as a script: of this clone's code
+    import clone  # noqa: F401
+
 import argparse
-import sys
 import time
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from arguments import ConfigOptions
-from tasks import complete
-
-import backbones  # noqa: F401  registers the models
-from engine import CarefulRunner, UserError
-from engine.config import load
-from engine.errors import plain_message
-from engine.exports import exported
-from engine.figures import spelt
-from engine.launch import join_torchrun
-from engine.tta import augment_test
+from spectral_backbones import backbones  # noqa: F401  registers the models
+from spectral_backbones.engine import CarefulRunner
+from spectral_backbones.engine.config import load
+from spectral_backbones.engine.exports import exported
+from spectral_backbones.engine.figures import spelt
+from spectral_backbones.engine.launch import join_torchrun
+from spectral_backbones.engine.tta import augment_test
+from spectral_backbones.tools.arguments import ConfigOptions
+from spectral_backbones.tools.script import run
+from spectral_backbones.tools.tasks import complete
 
 
 def main(arguments: Optional[List[str]] = None) -> Dict[str, Any]:
@@ -59,7 +60,4 @@ def main(arguments: Optional[List[str]] = None) -> Dict[str, Any]:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        sys.exit(f"error: {plain_message(error)}")
+    run(main)

@@ -4,22 +4,24 @@ python tools/train.py CONFIG [--cfg-options k=v ...] [--data-root D] [--work-dir
 torchrun --nproc-per-node=2 tools/train.py CONFIG ...
 """
 
+if not __package__:  # run as a script: of this clone's code
+    import clone  # noqa: F401
+
 import argparse
-import sys
 from pathlib import Path
 from typing import List, Optional
 
 import torch
-from arguments import ConfigOptions
 from mmengine.config import Config
-from tasks import complete
 
-import backbones  # noqa: F401  registers the models
-from engine import CarefulRunner, UserError
-from engine.config import load
-from engine.errors import plain_message
-from engine.launch import join_torchrun
-from engine.resuming import SCHEDULES, check_work_dir
+from spectral_backbones import backbones  # noqa: F401  registers the models
+from spectral_backbones.engine import CarefulRunner
+from spectral_backbones.engine.config import load
+from spectral_backbones.engine.launch import join_torchrun
+from spectral_backbones.engine.resuming import SCHEDULES, check_work_dir
+from spectral_backbones.tools.arguments import ConfigOptions
+from spectral_backbones.tools.script import run
+from spectral_backbones.tools.tasks import complete
 
 
 def parse(arguments: Optional[List[str]] = None) -> argparse.Namespace:
@@ -81,7 +83,4 @@ def main(arguments: Optional[List[str]] = None) -> CarefulRunner:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        sys.exit(f"error: {plain_message(error)}")
+    run(main)

@@ -7,8 +7,8 @@ from mmengine.registry import TRANSFORMS
 from PIL import Image
 from torch.utils.data import Dataset
 
-from engine.errors import UserError
-from engine.images import preview, wrong_bands
+from spectral_backbones.engine.errors import UserError
+from spectral_backbones.engine.images import preview, wrong_bands
 
 
 class ImageDataset(Dataset):

@@ -6,7 +6,7 @@ from typing import Any
 from mmengine.registry import DATASETS
 from torchvision import datasets
 
-from engine.errors import UserError
+from spectral_backbones.engine.errors import UserError
 
 from .download import describe
 from .files import FileDataset

@@ -8,7 +8,7 @@ from mmengine.registry import DATASETS
 from PIL import Image
 from torchvision import datasets
 
-from engine.errors import UserError
+from spectral_backbones.engine.errors import UserError
 
 from .base import ImageDataset
 from .download import describe, fetch

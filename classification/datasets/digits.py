@@ -8,7 +8,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from engine.errors import UserError
+from spectral_backbones.engine.errors import UserError
 
 from .base import ImageDataset
 

@@ -8,7 +8,7 @@ from urllib.error import URLError
 
 from mmengine.dist import barrier, is_main_process
 
-from engine.errors import UserError
+from spectral_backbones.engine.errors import UserError
 
 
 def describe(name: str, root: Path, files: Sequence[str], source: str) -> str:

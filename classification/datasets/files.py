@@ -6,8 +6,8 @@ from typing import Any, Optional, Sequence
 import numpy as np
 from PIL import Image
 
-from engine.errors import UserError
-from engine.images import WHITE, check_colour, read_bands, read_image
+from spectral_backbones.engine.errors import UserError
+from spectral_backbones.engine.images import WHITE, check_colour, read_bands, read_image
 
 from .base import ImageDataset
 

@@ -7,10 +7,10 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence
 import numpy as np
 from mmengine.registry import DATASETS, TRANSFORMS
 
-from engine.errors import UserError
-from engine.images import WHITE
-from engine.listing import Identity, Listing, count, folders_in, list_images, own_images, say_endings
-from engine.numbers import READERS
+from spectral_backbones.engine.errors import UserError
+from spectral_backbones.engine.images import WHITE
+from spectral_backbones.engine.listing import Identity, Listing, count, folders_in, list_images, own_images, say_endings
+from spectral_backbones.engine.numbers import READERS
 
 from .files import FileDataset
 from .layout import SPLITS, check_distinct, check_inside, check_names, find_layout

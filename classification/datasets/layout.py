@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Collection, Dict, Iterable, List, Mapping, Optional, Tuple
 
-from engine.errors import UserError
-from engine.listing import count, folders_in, holds_images, own_images
+from spectral_backbones.engine.errors import UserError
+from spectral_backbones.engine.listing import count, folders_in, holds_images, own_images
 
 SPLITS = ("train", "val", "test")
 _ROLES = {

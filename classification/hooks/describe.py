@@ -4,11 +4,11 @@ from typing import Any
 
 from mmengine.registry import HOOKS
 
-from engine.config import plain
-from engine.errors import UserError
-from engine.hooks import DescribeHook
-from engine.images import WHITE
-from engine.models import bare
+from spectral_backbones.engine.config import plain
+from spectral_backbones.engine.errors import UserError
+from spectral_backbones.engine.hooks import DescribeHook
+from spectral_backbones.engine.images import WHITE
+from spectral_backbones.engine.models import bare
 
 
 @HOOKS.register_module()

@@ -9,9 +9,9 @@ from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-from engine.best import Best
-from engine.pictures import Drawing
-from engine.progress import Progress
+from spectral_backbones.engine.best import Best
+from spectral_backbones.engine.pictures import Drawing
+from spectral_backbones.engine.progress import Progress
 
 from ..metrics import Accuracy
 from ..pictures import draw_confusion_matrix, draw_mistakes

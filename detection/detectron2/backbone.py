@@ -10,7 +10,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import Backbone
 from omegaconf import OmegaConf
 
-from backbones.dense import DenseBackbone, check_name
+from spectral_backbones.backbones.dense import DenseBackbone, check_name
 
 # What DenseBackbone takes for itself; the rest is the model's.
 _DENSE_ARGUMENTS = set(inspect.signature(DenseBackbone).parameters) - {"in_chans"}

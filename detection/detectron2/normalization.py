@@ -6,7 +6,7 @@ import timm
 import torch
 from timm.models import PretrainedCfg
 
-from backbones.dense import check_name
+from spectral_backbones.backbones.dense import check_name
 
 INPUT_FORMAT = "RGB"  # of every timm model; detectron2's default is BGR
 

@@ -7,9 +7,9 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from torch import nn
 
-from engine.errors import UserError
-from engine.leaves import leaves, tell_once
-from engine.models import bare
+from spectral_backbones.engine.errors import UserError
+from spectral_backbones.engine.leaves import leaves, tell_once
+from spectral_backbones.engine.models import bare
 
 from ..annotations import CheckedCOCO
 from ..toolbox import mmdet

@@ -8,11 +8,11 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from torch import nn
 
-from backbones.dense import DenseBackbone
-from engine.errors import UserError, told_plainly
-from engine.leaves import leaves, steps, tell_once
-from engine.models import bare
-from engine.sampler import EndlessSampler
+from spectral_backbones.backbones.dense import DenseBackbone
+from spectral_backbones.engine.errors import UserError, told_plainly
+from spectral_backbones.engine.leaves import leaves, steps, tell_once
+from spectral_backbones.engine.models import bare
+from spectral_backbones.engine.sampler import EndlessSampler
 
 from ..maps import check_maps
 from ..toolbox import mmseg

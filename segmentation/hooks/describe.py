@@ -2,7 +2,7 @@
 
 from mmengine.registry import HOOKS
 
-from engine.hooks import DescribeHook
+from spectral_backbones.engine.hooks import DescribeHook
 
 
 @HOOKS.register_module()

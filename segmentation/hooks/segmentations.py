@@ -5,7 +5,7 @@ from typing import Any, Dict, Optional
 
 from mmengine.registry import HOOKS
 
-from engine.hooks import ScenesHook
+from spectral_backbones.engine.hooks import ScenesHook
 
 from ..pictures import Scene, class_map, draw_scenes
 

@@ -2,10 +2,11 @@
 
 import pytest
 
-from detection.digits import Recipe, make_digits
+from spectral_backbones.detection.digits import Recipe, make_digits
 
 from ..classification_fixtures import ROOT
 
+IMPORTS = [f"spectral_backbones.detection{name}" for name in ("", ".hooks", ".digits_dataset")]
 DIGITS = ROOT / "configs" / "detection" / "digits"
 RECIPE = dict(train=16, val=8, size=64)
 
@@ -27,7 +28,7 @@ def small_detector(folder, data_root, max_epochs=2, imports=()):
     (base,) = DIGITS.glob("mask-rcnn*_digits.py")
     text = f"""
 _base_ = {str(base)!r}
-custom_imports = dict(imports=["detection", "detection.hooks", "detection.digits_dataset", *{list(imports)}])
+custom_imports = dict(imports={[*IMPORTS, *imports]})
 model = dict(
     backbone=dict(
         img_size=64, stem_dim=8, embed_dims=(16, 16, 24, 24), depths=(1, 1, 1, 1), mlp_ratios=(2, 2, 2, 2),

@@ -9,11 +9,11 @@ from mmengine.registry import init_default_scope
 
 pytest.importorskip("mmdet", reason="mmdet is not installed")
 
-import detection.hooks  # noqa: F401  installs the reader
-from detection.annotations import CheckedCOCO
-from detection.coco_file import mend
-from detection.toolbox import mmdet
-from engine.errors import UserError
+import spectral_backbones.detection.hooks  # noqa: F401  installs the reader
+from spectral_backbones.detection.annotations import CheckedCOCO
+from spectral_backbones.detection.coco_file import mend
+from spectral_backbones.detection.toolbox import mmdet
+from spectral_backbones.engine.errors import UserError
 
 from ..classification_fixtures import run_here
 from .fixtures import make_small_digits, small_detector

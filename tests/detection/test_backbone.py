@@ -8,8 +8,8 @@ import torch
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS, init_default_scope
 
-import detection  # noqa: F401
-from detection.backbone import TimmBackbone
+from spectral_backbones import detection  # noqa: F401
+from spectral_backbones.detection.backbone import TimmBackbone
 
 from ..models import assert_close, images
 
@@ -49,7 +49,8 @@ def test_every_toolbox_finds_it(scope):
 
 def test_it_needs_neither_mmdet_nor_mmseg():
     code = (
-        "import sys; sys.modules.update(dict.fromkeys(('mmdet', 'mmseg', 'detectron2'))); import detection; "
+        "import sys; sys.modules.update(dict.fromkeys(('mmdet', 'mmseg', 'detectron2'))); "
+        "import spectral_backbones.detection; "
         "from mmengine.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS as CONSTRUCTORS; "
         "print(bool(MODELS.get('TimmBackbone') and CONSTRUCTORS.get('LayerDecayOptimWrapperConstructor')))"
     )
@@ -120,7 +121,7 @@ def test_mms_arguments_reach_the_model():
 
 
 def test_maps_are_those_of_the_dense_backbone():
-    from backbones.dense import DenseBackbone
+    from spectral_backbones.backbones.dense import DenseBackbone
 
     ours, dense = TimmBackbone(NAME).eval(), DenseBackbone(NAME).eval()
     dense.load_state_dict(ours.state_dict())

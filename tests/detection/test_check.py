@@ -7,15 +7,15 @@ import torch
 from mmengine.hub import get_config
 from mmengine.registry import init_default_scope
 
-import detection  # noqa: F401
+from spectral_backbones import detection  # noqa: F401
 
 pytest.importorskip("mmdet", reason="mmdet is not installed")
 from mmdet.datasets import CocoDataset, CocoPanopticDataset, MOTChallengeDataset
 from mmdet.registry import MODELS
 
-from detection.hooks.check import check_channels, check_classes, check_losses
-from engine.config import without_weights
-from engine.errors import UserError
+from spectral_backbones.detection.hooks.check import check_channels, check_classes, check_losses
+from spectral_backbones.engine.config import without_weights
+from spectral_backbones.engine.errors import UserError
 
 COCO, PANOPTIC = (SimpleNamespace(metainfo=dataset.METAINFO) for dataset in (CocoDataset, CocoPanopticDataset))
 CHANNELS = [64, 128, 256, 512]  # of a ResNet-18

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from detection import digits
-from detection.digits import Recipe, make_digits, make_missing_digits
-from engine import UserError
+from spectral_backbones.detection import digits
+from spectral_backbones.detection.digits import Recipe, make_digits, make_missing_digits
+from spectral_backbones.engine import UserError
 
 from ..classification_fixtures import ROOT, run_here
 
@@ -165,7 +165,7 @@ def test_mmdet_reads_it_and_makes_it_where_it_is_missing(tmp_path):
     pytest.importorskip("mmdet")
     from mmengine.registry import DATASETS, init_default_scope
 
-    from engine.config import load
+    from spectral_backbones.engine.config import load
 
     cfg = load(str(next((ROOT / "configs/detection/digits").glob("mask-rcnn*.py"))), data_root=str(tmp_path / "digits"))
     init_default_scope("mmdet")

@@ -11,13 +11,13 @@ from mmengine.dataset import Compose
 from mmengine.registry import TRANSFORMS
 from PIL import Image
 
-from detection.config import complete
-from detection.hooks import DetectionsHook
-from detection.loading import LoadUprightImage
-from detection.predictor import Predictor
-from engine import UserError
-from engine.config import load, nodes, read_alike
-from engine.images import displayed, read_upright
+from spectral_backbones.detection.config import complete
+from spectral_backbones.detection.hooks import DetectionsHook
+from spectral_backbones.detection.loading import LoadUprightImage
+from spectral_backbones.detection.predictor import Predictor
+from spectral_backbones.engine import UserError
+from spectral_backbones.engine.config import load, nodes, read_alike
+from spectral_backbones.engine.images import displayed, read_upright
 
 from ..classification_fixtures import run_here
 from .fixtures import make_small_digits, needs_mmdet, small_detector

@@ -8,16 +8,16 @@ import timm
 import torch
 from mmengine.registry import MODELS, init_default_scope
 
-import detection  # noqa: F401  supplies mmcv's operators before mmdet asks for them
+from spectral_backbones import detection  # noqa: F401  supplies mmcv's operators before mmdet asks for them
 
 pytest.importorskip("mmdet", reason="mmdet is not installed")
 from mmdet.testing import demo_mm_inputs
 
-import engine.checkpoint as files
-from detection.backbone import TimmBackbone
-from detection.predictor import Predictor
-from engine import CarefulRunner, UserError
-from engine.config import load, without_weights
+import spectral_backbones.engine.checkpoint as files
+from spectral_backbones.detection.backbone import TimmBackbone
+from spectral_backbones.detection.predictor import Predictor
+from spectral_backbones.engine import CarefulRunner, UserError
+from spectral_backbones.engine.config import load, without_weights
 
 from .. import published
 from ..classification_fixtures import ROOT, load_tool, run_here

@@ -15,11 +15,11 @@ pytest.importorskip("mmdet", reason="mmdet is not installed")
 
 from mmdet.structures import DetDataSample
 
-from detection.flops import PROPOSALS, count_detector
-from detection.hooks import DetectionsHook
-from detection.pictures import Detections, Scene, draw_detections, draw_scenes
-from detection.predictor import Predictor
-from engine import UserError
+from spectral_backbones.detection.flops import PROPOSALS, count_detector
+from spectral_backbones.detection.hooks import DetectionsHook
+from spectral_backbones.detection.pictures import Detections, Scene, draw_detections, draw_scenes
+from spectral_backbones.detection.predictor import Predictor
+from spectral_backbones.engine import UserError
 
 from ..classification_fixtures import ROOT, SAMPLES, load_tool, run_here
 from .fixtures import DIGITS, make_small_digits, small_detector

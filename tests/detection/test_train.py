@@ -10,7 +10,7 @@ from PIL import Image
 
 pytest.importorskip("mmdet", reason="mmdet is not installed")
 
-from engine import UserError
+from spectral_backbones.engine import UserError
 
 from ..classification_fixtures import run_forked, run_here
 from .fixtures import make_small_digits, small_detector
@@ -197,7 +197,7 @@ def test_two_processes_train_one_model_and_score_all_images(tmp_path, data, fini
             "x.json does not exist",
         ),
         (["model.type=MaskRCN"], "MaskRCN is not in the registry mmdet::model"),
-        (["custom_imports=None"], 'add custom_imports = dict(imports=["detection"]'),
+        (["custom_imports=None"], 'add custom_imports = dict(imports=["spectral_backbones.detection"]'),
     ],
     ids=["name", "indices", "channels", "classes", "argument", "evaluator", "annotations", "type", "imports"],
 )

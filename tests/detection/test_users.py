@@ -12,17 +12,17 @@ from mmengine.hub import get_config
 from mmengine.registry import HOOKS, init_default_scope
 from PIL import Image
 
-import detection  # noqa: F401  brings mmcv's operators
+from spectral_backbones import detection  # noqa: F401  brings mmcv's operators
 
 pytest.importorskip("mmdet", reason="mmdet is not installed")
 
 from mmdet.datasets import CocoDataset
 from mmdet.registry import MODELS
 
-from detection.config import complete
-from detection.hooks.check import check_classes
-from engine import UserError
-from engine.config import load
+from spectral_backbones.detection.config import complete
+from spectral_backbones.detection.hooks.check import check_classes
+from spectral_backbones.engine import UserError
+from spectral_backbones.engine.config import load
 
 from ..classification_fixtures import run_here
 from .fixtures import make_small_digits, small_detector

@@ -8,7 +8,7 @@ import logging
 import pytest
 import torch
 
-import detection  # noqa: F401
+from spectral_backbones import detection  # noqa: F401
 
 pytest.importorskip("mmdet")
 from mmdet.registry import MODELS

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from backbones.layers import AFNO
+from spectral_backbones.backbones.layers import AFNO
 
 METHODS = ["fft", "matmul"]
 both_methods = pytest.mark.parametrize("method", METHODS)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from backbones.layers import Attention, ClassAttention, GroupAttention, check_heads
+from spectral_backbones.backbones.layers import Attention, ClassAttention, GroupAttention, check_heads
 
 
 def formula(layer, x):

@@ -5,7 +5,7 @@ import torch
 from timm.layers import Mlp
 from torch import nn
 
-from backbones.layers import (
+from spectral_backbones.backbones.layers import (
     Attention,
     Block,
     ClassTokenCell,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from backbones.layers import EvalCache
+from spectral_backbones.backbones.layers import EvalCache
 
 
 class Doubled:

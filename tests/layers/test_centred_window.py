@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from backbones.layers import CentredWindowAttention, WindowAttention
+from spectral_backbones.backbones.layers import CentredWindowAttention, WindowAttention
 
 
 @pytest.mark.parametrize("size", [(3, 6), (4, 5), (1, 1), (7, 2), (8, 10)])

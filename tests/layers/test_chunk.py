@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from backbones.layers import chunk
-from backbones.layers.chunk import by_images, hidden_width
+from spectral_backbones.backbones.layers import chunk
+from spectral_backbones.backbones.layers.chunk import by_images, hidden_width
 
 TOKENS, DIM, WIDTH = 6, 4, 32
 BYTES_PER_IMAGE = TOKENS * WIDTH * 4

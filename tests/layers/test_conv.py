@@ -8,7 +8,7 @@ import torch.nn.utils.parametrize
 import torch.nn.utils.prune
 from torch import nn
 
-from backbones.layers import ConvNormAct
+from spectral_backbones.backbones.layers import ConvNormAct
 
 
 def with_statistics(layer):

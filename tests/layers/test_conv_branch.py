@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from backbones.layers import ConvBranch
+from spectral_backbones.backbones.layers import ConvBranch
 
 
 @pytest.mark.parametrize("groups", [1, 2])

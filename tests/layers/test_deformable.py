@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from backbones.layers import DeformableAttention, deformable
+from spectral_backbones.backbones.layers import DeformableAttention, deformable
 
 
 def bilinear(image, row, column):

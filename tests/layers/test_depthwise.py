@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from backbones.layers import ResidualDepthwiseConv, ResidualDepthwiseMlp
+from spectral_backbones.backbones.layers import ResidualDepthwiseConv, ResidualDepthwiseMlp
 
 
 def sum_of_both(layer, x):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from backbones.layers import FNet
+from spectral_backbones.backbones.layers import FNet
 
 both_methods = pytest.mark.parametrize("method", ["fft", "matmul"])
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from backbones.layers import GPSA
+from spectral_backbones.backbones.layers import GPSA
 
 
 def relative_positions(height, width, dtype):

@@ -5,7 +5,7 @@ import torch
 from timm.layers.halo_attn import HaloAttn
 from torch.nn import functional as F
 
-from backbones.layers import HaloAttention, halo
+from spectral_backbones.backbones.layers import HaloAttention, halo
 
 F64 = dict(dtype=torch.float64)
 

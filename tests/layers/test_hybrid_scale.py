@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from backbones.layers import HybridScaleAttention
+from spectral_backbones.backbones.layers import HybridScaleAttention
 
 
 def formula(layer, x):

@@ -5,7 +5,15 @@ import pytest
 import torch
 from torch import nn
 
-from backbones.layers import AFNO, MIXERS, Attention, FNet, SpectralGating, create_mixer, expand_mixers
+from spectral_backbones.backbones.layers import (
+    AFNO,
+    MIXERS,
+    Attention,
+    FNet,
+    SpectralGating,
+    create_mixer,
+    expand_mixers,
+)
 
 S, A = "spectral", "attention"
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from backbones.layers import DepthwiseMlp
+from spectral_backbones.backbones.layers import DepthwiseMlp
 
 
 def by_hand(layer, x):

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from backbones.flops import count
-from backbones.layers import NeighbourhoodAttention, chunk, neighbourhood
+from spectral_backbones.backbones.flops import count
+from spectral_backbones.backbones.layers import NeighbourhoodAttention, chunk, neighbourhood
 
 
 def neighbours(place, length, kernel_size):

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from backbones.layers import (
+from spectral_backbones.backbones.layers import (
     ConvStem,
     OverlapMerging,
     OverlapPatchEmbed,

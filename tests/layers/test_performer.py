@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from backbones.layers import PerformerAttention
+from spectral_backbones.backbones.layers import PerformerAttention
 
 
 def formula(layer, x):

@@ -6,7 +6,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from backbones.layers import PairBias, PositionEmbedding, resample_grid, resample_pairs, resample_spectrum
+from spectral_backbones.backbones.layers import (
+    PairBias,
+    PositionEmbedding,
+    resample_grid,
+    resample_pairs,
+    resample_spectrum,
+)
 
 
 def by_hand(table, size, mode, align_corners):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from backbones.layers.precision import compute_dtype, full_precision
+from spectral_backbones.backbones.layers.precision import compute_dtype, full_precision
 
 
 @pytest.mark.parametrize(

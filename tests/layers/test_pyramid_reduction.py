@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from backbones.layers import PyramidReduction
+from spectral_backbones.backbones.layers import PyramidReduction
 
 
 def spread(weight, dilation):

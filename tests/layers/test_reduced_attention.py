@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from backbones.layers import PairBias, ReducedAttention
+from spectral_backbones.backbones.layers import PairBias, ReducedAttention
 
 
 def formula(layer, x, bias=None):

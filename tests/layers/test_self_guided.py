@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from backbones.layers import SelfGuidedAttention
-from backbones.layers.self_guided import GroupMerging
+from spectral_backbones.backbones.layers import SelfGuidedAttention
+from spectral_backbones.backbones.layers.self_guided import GroupMerging
 
 # Fractions of the tokens where classes begin and end.
 BOUNDS = {2: (0, 1 / 2, 1), 3: (0, 1 / 4, 3 / 4, 1)}

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from backbones.layers import significance
-from backbones.layers.significance import ReceivedAttention, received_attention, spread, stable_order
+from spectral_backbones.backbones.layers import significance
+from spectral_backbones.backbones.layers.significance import ReceivedAttention, received_attention, spread, stable_order
 
 
 def attend(*args, attn_drop=0.0, **kwargs):

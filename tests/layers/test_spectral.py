@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from timm.models import create_feature_extractor
 
-from backbones.layers import SpectralGating, dft
+from spectral_backbones.backbones.layers import SpectralGating, dft
 
 METHODS = ["fft", "matmul"]
 GRIDS = [(1, 1), (1, 2), (2, 1), (1, 7), (7, 1), (5, 6), (6, 5), (7, 7), (8, 8), (4, 9)]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from backbones.layers import TokenAttention
+from spectral_backbones.backbones.layers import TokenAttention
 
 
 def test_values_are_the_shortcut():

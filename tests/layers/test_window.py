@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from backbones.layers import WindowAttention
+from spectral_backbones.backbones.layers import WindowAttention
 
 
 def formula(layer, x):

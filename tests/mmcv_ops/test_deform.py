@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-import detection  # noqa: F401
-from detection.mmcv_ops import deform
+from spectral_backbones import detection  # noqa: F401
+from spectral_backbones.detection.mmcv_ops import deform
 
 pytest.importorskip("mmcv")
 from mmcv.ops import (

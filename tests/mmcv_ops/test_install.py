@@ -6,24 +6,26 @@ import sys
 
 import pytest
 
-import detection
-from detection.mmcv_ops import install
-from detection.mmcv_ops.finder import ExtensionFinder, ExtensionLoader
+from spectral_backbones import detection
+from spectral_backbones.detection.mmcv_ops import install
+from spectral_backbones.detection.mmcv_ops.finder import ExtensionFinder, ExtensionLoader
 
 from ..classification_fixtures import run_fresh
 
 pytest.importorskip("mmcv")
 
 
-AFTER = "import detection, mmcv.ops; print(mmcv.ops.nms.__module__)"
+AFTER = "import spectral_backbones.detection, mmcv.ops; print(mmcv.ops.nms.__module__)"
 BEFORE = """
 try:
     import mmcv.ops
 except ModuleNotFoundError as error:
     print(error.name)
-import detection, mmcv.ops
+import spectral_backbones.detection, mmcv.ops
 print(mmcv.ops.nms.__module__)"""
-COMPILED = "import sys; sys.path.insert(0, {path!r}); import detection, mmcv._ext; print(mmcv._ext.nms)"
+COMPILED = (
+    "import sys; sys.path.insert(0, {path!r}); import spectral_backbones.detection, mmcv._ext; print(mmcv._ext.nms)"
+)
 
 
 @pytest.fixture(scope="module")

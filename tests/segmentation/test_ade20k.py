@@ -12,15 +12,15 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from PIL import Image
 
-from engine import checkpoint as files
-from engine.config import load
+from spectral_backbones.engine import checkpoint as files
+from spectral_backbones.engine.config import load
 
 from ..classification_fixtures import ROOT, SAMPLES, run_here
 
 pytest.importorskip("mmseg", reason="mmseg is not installed")
 
-import segmentation.config
-from segmentation.pictures import percent, shares
+from spectral_backbones.segmentation.config import complete
+from spectral_backbones.segmentation.pictures import percent, shares
 
 ADE = SAMPLES / "ade20k" / "ADEChallengeData2016"
 UPERNET = ROOT / "configs" / "segmentation" / "gfnet" / "gfnet-h-ti_upernet_8xb2-160k_ade20k-512x512.py"
@@ -120,7 +120,7 @@ def test_a_photo_is_segmented_at_its_own_size_with_the_names_of_its_classes(run,
 def test_a_prediction_equal_to_the_annotation_scores_100(config):
     """The label offset is right from the file to the figure: 0 counts nowhere, 1 is wall and becomes class 0."""
     init_default_scope("mmseg")
-    cfg = segmentation.config.complete(load(config, data_root=str(ADE)))
+    cfg = complete(load(config, data_root=str(ADE)))
     del cfg.val_dataloader.dataset["indices"]
     loader = Runner.build_dataloader(cfg.val_dataloader)
     metric = Runner.build_evaluator(Runner, cfg.val_evaluator)

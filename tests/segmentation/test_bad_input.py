@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detection.digits import Recipe, make_digits
-from engine import UserError
+from spectral_backbones.detection.digits import Recipe, make_digits
+from spectral_backbones.engine import UserError
 
 from ..classification_fixtures import run_fresh, run_here
 from .fixtures import small_config
 
 pytest.importorskip("mmseg", reason="mmseg is not installed")
 
-import segmentation
+from spectral_backbones import segmentation
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +51,10 @@ def said(config, *arguments):
         ("model['decode_head']['type'] = 'FPNHaed'", "FPNHaed is not in the registry"),
         ("model['decode_head']['chanels'] = 8", "the config gives an argument that is not known: "),
         (
-            "custom_imports = dict(_delete_=True, imports=['backbones'])",
-            'add custom_imports = dict(imports=["segmentation"]',
+            "custom_imports = dict(_delete_=True, imports=['spectral_backbones.backbones'])",
+            'add custom_imports = dict(imports=["spectral_backbones.segmentation"]',
         ),
-        ("custom_imports = None", 'add custom_imports = dict(imports=["segmentation"]'),
+        ("custom_imports = None", 'add custom_imports = dict(imports=["spectral_backbones.segmentation"]'),
         ("train_dataloader['dataset']['type'] = 'DigitDataset'", "there is no data set 'DigitDataset'"),
         (
             "train_dataloader['dataset'] = dict(_delete_=True, type='BaseSegDataset')",
@@ -163,5 +163,7 @@ def test_a_config_can_inherit_from_mmseg_by_its_prefix(tmp_path):
     path = tmp_path / "config.py"
     path.write_text("_base_ = 'mmseg::_base_/models/upernet_swin.py'\n")
     code = f"from mmengine import Config; print(Config.fromfile({str(path)!r}).model.decode_head.type)"
-    heads = run_fresh(f"import engine.config; {code}", f"import segmentation; {code}")
+    heads = run_fresh(
+        f"import spectral_backbones.engine.config; {code}", f"import spectral_backbones.segmentation; {code}"
+    )
     assert [head.split()[-1] for head in heads] == ["UPerHead", "UPerHead"]

@@ -7,9 +7,9 @@ from mmengine.registry import init_default_scope
 
 pytest.importorskip("mmseg", reason="mmseg is not installed")
 
-from engine.errors import UserError
-from segmentation.hooks.check import check_channels, check_classes
-from segmentation.toolbox import mmseg
+from spectral_backbones.engine.errors import UserError
+from spectral_backbones.segmentation.hooks.check import check_channels, check_classes
+from spectral_backbones.segmentation.toolbox import mmseg
 
 CHANNELS = [64, 128, 256, 512]  # of a ResNet-18
 BACKBONE = dict(type="TimmBackbone", name="resnet18", out_indices=[1, 2, 3, 4])

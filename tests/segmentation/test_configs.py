@@ -19,8 +19,8 @@ from ..classification_fixtures import ROOT
 
 pytest.importorskip("mmseg", reason="mmseg is not installed")
 
-from segmentation.hooks.check import check_channels
-from segmentation.toolbox import mmseg
+from spectral_backbones.segmentation.hooks.check import check_channels
+from spectral_backbones.segmentation.toolbox import mmseg
 
 MODELS = mmseg.registry.MODELS
 SegDataSample = mmseg.structures.SegDataSample

@@ -13,12 +13,18 @@ from torch import nn
 
 pytest.importorskip("mmseg", reason="mmseg is not installed")
 
-from detection.digits import Recipe, make_digits
-from engine.config import nodes
-from engine.errors import UserError
-from segmentation.hooks.check import check_alike, check_batches, check_classes, check_losses, check_metric
-from segmentation.maps import check_maps
-from segmentation.toolbox import mmseg
+from spectral_backbones.detection.digits import Recipe, make_digits
+from spectral_backbones.engine.config import nodes
+from spectral_backbones.engine.errors import UserError
+from spectral_backbones.segmentation.hooks.check import (
+    check_alike,
+    check_batches,
+    check_classes,
+    check_losses,
+    check_metric,
+)
+from spectral_backbones.segmentation.maps import check_maps
+from spectral_backbones.segmentation.toolbox import mmseg
 
 from ..classification_fixtures import run_here, run_tool
 from .fixtures import small_config
@@ -85,7 +91,7 @@ def test_a_training_set_without_its_classes_is_refused(tmp_path, values, classes
 )
 def test_what_may_be_meant_is_told(tmp_path, monkeypatch, values, classes, trains, says):
     told = []
-    monkeypatch.setattr("segmentation.maps.tell_once", told.append)
+    monkeypatch.setattr("spectral_backbones.segmentation.maps.tell_once", told.append)
     check_maps(data(tmp_path, [grid(*values)], classes), "validation", trains)
     assert says in told[0]
 
@@ -102,7 +108,7 @@ def test_what_may_be_meant_is_told(tmp_path, monkeypatch, values, classes, train
 )
 def test_sound_maps_pass_without_a_word(tmp_path, monkeypatch, values, classes, settings):
     told = []
-    monkeypatch.setattr("segmentation.maps.tell_once", told.append)
+    monkeypatch.setattr("spectral_backbones.segmentation.maps.tell_once", told.append)
     check_maps(data(tmp_path, [grid(*values), grid(0)], classes, **settings), "training", True)
     assert told == []
 
@@ -164,7 +170,7 @@ def test_classes_that_are_left_out_are_mapped_before_they_are_compared(tmp_path)
 
 def test_a_value_found_late_is_ignored_with_a_warning(tmp_path, monkeypatch):
     told = []
-    monkeypatch.setattr("segmentation.loading.tell_once", told.append)
+    monkeypatch.setattr("spectral_backbones.segmentation.loading.tell_once", told.append)
     wide = Image.fromarray(grid(0, 1, 300).astype(np.uint16))
     for number, labels in enumerate([grid(0, 1, 9), wide]):
         one = data(tmp_path / str(number), [labels], ("a", "b"))

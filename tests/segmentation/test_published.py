@@ -7,10 +7,10 @@ from mmengine.registry import init_default_scope
 
 pytest.importorskip("mmseg", reason="mmseg is not installed")
 
-import engine.checkpoint as files
-from engine.config import load, without_weights
-from segmentation.predictor import Predictor
-from segmentation.toolbox import mmseg
+import spectral_backbones.engine.checkpoint as files
+from spectral_backbones.engine.config import load, without_weights
+from spectral_backbones.segmentation.predictor import Predictor
+from spectral_backbones.segmentation.toolbox import mmseg
 
 from .. import published
 from ..classification_fixtures import ROOT, load_tool, run_here

@@ -8,23 +8,25 @@ from mmengine.config import Config
 from mmengine.structures import PixelData
 from PIL import Image
 
-import engine.predictor
-from detection.digits import CLASSES, Recipe, make_digits
-from engine import UserError
-from engine import checkpoint as files
-from engine.config import load
-from engine.images import read_upright
-from engine.progress import Progress
+from spectral_backbones import engine
+from spectral_backbones.detection.digits import CLASSES, Recipe, make_digits
+from spectral_backbones.engine import UserError
+from spectral_backbones.engine import checkpoint as files
+from spectral_backbones.engine import config as engine_config
+from spectral_backbones.engine import predictor as engine_predictor
+from spectral_backbones.engine.config import load
+from spectral_backbones.engine.images import read_upright
+from spectral_backbones.engine.progress import Progress
 
 from ..classification_fixtures import run_forked, run_here
 from .fixtures import small_config
 
 pytest.importorskip("mmseg", reason="mmseg is not installed")
 
-from segmentation.config import complete
-from segmentation.hooks import SegmentationsHook
-from segmentation.predictor import Predictor
-from segmentation.toolbox import mmseg
+from spectral_backbones.segmentation.config import complete
+from spectral_backbones.segmentation.hooks import SegmentationsHook
+from spectral_backbones.segmentation.predictor import Predictor
+from spectral_backbones.segmentation.toolbox import mmseg
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +154,7 @@ def test_classes_that_share_a_channel_are_not_given_other_names(run, tmp_path):
     )
     cfg = load(str(two))
     checkpoint = files.read(whole / "best.pth")
-    model = engine.predictor.MODELS.build(cfg.model)
+    model = engine_predictor.MODELS.build(cfg.model)
     runner = engine.CarefulRunner.__new__(engine.CarefulRunner)
     runner.cfg = cfg
     with pytest.raises(
@@ -188,19 +190,19 @@ def test_a_resumed_run_by_epochs_goes_on_as_the_first_would_have(run, tmp_path):
 )
 @pytest.mark.parametrize("given", ["DefaultSampler", "InfiniteSampler"])
 def test_samples_are_seeded_by_their_place_in_the_run(given, shuffle, loop, sampler):
-    imports = dict(imports=["segmentation"])
+    imports = dict(imports=["spectral_backbones.segmentation"])
     cfg = Config(
         dict(custom_imports=imports, train_cfg=loop, train_dataloader=dict(sampler=dict(type=given, **shuffle)))
     )
-    assert engine.config.complete(cfg, "segmentation", "CheckSegmenterHook").train_dataloader.sampler.type == sampler
+    assert engine_config.complete(cfg, "segmentation", "CheckSegmenterHook").train_dataloader.sampler.type == sampler
 
 
 def test_an_order_that_is_not_shuffled_is_kept_and_a_config_may_have_no_training():
     sampler = dict(type="DefaultSampler", shuffle=False)
-    cfg = dict(custom_imports=dict(imports="segmentation"), train_dataloader=dict(sampler=sampler))
-    assert engine.config.complete(Config(cfg), "segmentation", "Hook").train_dataloader.sampler == sampler
+    cfg = dict(custom_imports=dict(imports="spectral_backbones.segmentation"), train_dataloader=dict(sampler=sampler))
+    assert engine_config.complete(Config(cfg), "segmentation", "Hook").train_dataloader.sampler == sampler
     cfg["train_dataloader"] = cfg["train_cfg"] = None
-    assert engine.config.complete(Config(cfg), "segmentation", "Hook").custom_hooks == [dict(type="Hook")]
+    assert engine_config.complete(Config(cfg), "segmentation", "Hook").custom_hooks == [dict(type="Hook")]
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +239,7 @@ def test_a_set_of_other_digits_than_the_configs_recipe_is_taken_as_it_is(run):
 
 
 def test_a_predictor_works_where_mmengine_finds_a_device(run, monkeypatch):
-    monkeypatch.setattr(engine.predictor, "get_device", lambda: "meta")
+    monkeypatch.setattr(engine_predictor, "get_device", lambda: "meta")
     model = Predictor.load(str(run[1] / "best.pth")).model
     assert {value.device.type for value in model.state_dict().values()} == {"meta"}
     assert model.data_preprocessor.device == torch.device("meta")  # which brings the pictures there

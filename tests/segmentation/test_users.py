@@ -9,18 +9,18 @@ import torch
 from mmengine.config import Config
 from PIL import Image
 
-from detection.digits import Recipe, make_digits
-from engine import UserError
-from engine.config import load
+from spectral_backbones.detection.digits import Recipe, make_digits
+from spectral_backbones.engine import UserError
+from spectral_backbones.engine.config import load
 
 from ..classification_fixtures import load_tool, run_here
 from .fixtures import small_config
 
 pytest.importorskip("mmseg", reason="mmseg is not installed")
 
-from segmentation.config import complete
-from segmentation.hooks import SegmentationsHook, segmentations
-from segmentation.pictures import Scene, draw_scenes, draw_segmentation
+from spectral_backbones.segmentation.config import complete
+from spectral_backbones.segmentation.hooks import SegmentationsHook, segmentations
+from spectral_backbones.segmentation.pictures import Scene, draw_scenes, draw_segmentation
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +147,7 @@ def test_heads_that_ignore_different_labels_ignore_none_in_common():
     head = dict(type="FCNHead", ignore_index=254)
     cfg = Config(
         dict(
-            custom_imports=dict(imports=["segmentation"]),
+            custom_imports=dict(imports=["spectral_backbones.segmentation"]),
             model=dict(decode_head=head, auxiliary_head=[head, dict(type="FCNHead")]),
             train_dataloader=dict(dataset=data),
             val_dataloader=dict(dataset=data),
@@ -214,7 +214,8 @@ def test_a_damaged_file_that_is_met_late_costs_no_trained_step(digits, tmp_path,
     rare = "train_cfg = dict(max_iters=4, val_interval=4)\ndefault_hooks = dict(checkpoint=dict(interval=1000))\n"
     config, run = small_config(tmp_path, data, extra=rare), tmp_path / "run"
     spoilt = tmp_path / "spoilt.py"
-    imports = 'custom_imports = dict(imports=["segmentation", "segmentation.digits_dataset", "spoil_file_hook"])\n'
+    names = ["spectral_backbones.segmentation", "spectral_backbones.segmentation.digits_dataset", "spoil_file_hook"]
+    imports = f"custom_imports = dict(imports={names})\n"
     spoilt.write_text(config.read_text() + imports + hook)
     with pytest.raises(UserError, match=rf"cannot read (image|annotation) .*\{suffix}"):
         run_here("train.py", spoilt, "--work-dir", run)

@@ -8,7 +8,7 @@ import pytest
 import timm
 import torch
 
-import backbones  # noqa: F401  registers the models with timm
+from spectral_backbones import backbones  # noqa: F401  registers the models with timm
 
 # timm's list of models whose features are not a map holds this pattern; no other of its lists does
 NOT_A_MAP = "vit_*"

@@ -1,5 +1,5 @@
 # What every classification run shares; a schedule builds on it.
-custom_imports = dict(imports=["backbones", "classification"], allow_failed_imports=False)
+custom_imports = dict(imports="spectral_backbones.classification", allow_failed_imports=False)
 default_scope = "mmengine"
 
 model = dict(type="TimmClassifier", num_classes=None, img_size=None)  # from the data, from the model

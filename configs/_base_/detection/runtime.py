@@ -1,6 +1,8 @@
 # What every detector shares beside its data and schedule: mmdet's own runtime, with this library's watch over a run.
 _base_ = "mmdet::_base_/default_runtime.py"
-custom_imports = dict(imports=["detection", "detection.hooks"], allow_failed_imports=False)
+custom_imports = dict(
+    imports=["spectral_backbones.detection", "spectral_backbones.detection.hooks"], allow_failed_imports=False
+)
 
 randomness = dict(seed=0)
 default_hooks = dict(

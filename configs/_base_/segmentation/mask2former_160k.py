@@ -1,6 +1,9 @@
 # The schedule is Mask2Former's own for backbones of its kind: Swin's, with a tenth of the rate for the backbone.
 _base_ = ["./mask2former.py", "./ade20k_512x512.py", "./schedule_160k.py", "./runtime.py"]
-custom_imports = dict(imports=["segmentation", "segmentation.hooks", "mmdet.models"], allow_failed_imports=False)
+custom_imports = dict(
+    imports=["spectral_backbones.segmentation", "spectral_backbones.segmentation.hooks", "mmdet.models"],
+    allow_failed_imports=False,
+)
 
 train_pipeline = [
     dict(type="LoadImageFromFile"),

@@ -1,5 +1,7 @@
 # What every segmentation run shares.
-custom_imports = dict(imports=["segmentation", "segmentation.hooks"], allow_failed_imports=False)
+custom_imports = dict(
+    imports=["spectral_backbones.segmentation", "spectral_backbones.segmentation.hooks"], allow_failed_imports=False
+)
 default_scope = "mmseg"
 
 randomness = dict(seed=0)

@@ -4,7 +4,13 @@ _base_ = [
     "../../_base_/detection/digits.py",
     "../../_base_/detection/runtime.py",
 ]
-custom_imports = dict(imports=["detection", "detection.hooks", "detection.digits_dataset"])
+custom_imports = dict(
+    imports=[
+        "spectral_backbones.detection",
+        "spectral_backbones.detection.hooks",
+        "spectral_backbones.detection.digits_dataset",
+    ]
+)
 
 model = dict(
     data_preprocessor=dict(mean=[127.5, 127.5, 127.5], std=[64.0, 64.0, 64.0]),

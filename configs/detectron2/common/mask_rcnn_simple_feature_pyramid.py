@@ -2,7 +2,14 @@
 
 from detectron2.config import LazyCall as L
 
-from detection.detectron2 import INPUT_FORMAT, SimpleFeaturePyramid, TimmBackbone, get_config, pixel_mean, pixel_std
+from spectral_backbones.detection.detectron2 import (
+    INPUT_FORMAT,
+    SimpleFeaturePyramid,
+    TimmBackbone,
+    get_config,
+    pixel_mean,
+    pixel_std,
+)
 
 image_size = 1024
 

@@ -5,7 +5,13 @@ _base_ = [
     "../../_base_/segmentation/digits.py",
     "../../_base_/segmentation/runtime.py",
 ]
-custom_imports = dict(imports=["segmentation", "segmentation.hooks", "segmentation.digits_dataset"])
+custom_imports = dict(
+    imports=[
+        "spectral_backbones.segmentation",
+        "spectral_backbones.segmentation.hooks",
+        "spectral_backbones.segmentation.digits_dataset",
+    ]
+)
 
 model = dict(
     data_preprocessor=dict(mean=[127.5, 127.5, 127.5], std=[64.0, 64.0, 64.0], size=(128, 128)),
