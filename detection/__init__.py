@@ -1,6 +1,5 @@
-"""Backbones in mmdet and detectron2. Importing it supplies mmcv's operators where no compiled mmcv is installed, and
-registers with mmengine, where that is installed, what configs name: TimmBackbone, SimpleFeaturePyramid and
-LayerDecayOptimWrapperConstructor.
+"""Detectors of mmdet on these backbones. Importing it does what importing `toolboxes` does: configs then know
+TimmBackbone, SimpleFeaturePyramid and LayerDecayOptimWrapperConstructor, and mmcv has its operators.
 """
 
 if __name__ == "detection":  # imported by its bare name, in a clone's root
@@ -8,17 +7,4 @@ if __name__ == "detection":  # imported by its bare name, in a clone's root
 
     clone.alias(__name__)
 
-from importlib.util import find_spec
-
-from . import mmcv_ops
-
-mmcv_ops.install()
-
-if find_spec("mmengine"):
-    from mmengine.registry import MODELS
-
-    from . import backbone, optim  # noqa: F401  they register themselves
-    from .simple_feature_pyramid import SimpleFeaturePyramid
-
-    # By force, since this file runs a second time where it is imported by its bare name too.
-    MODELS.register_module(module=SimpleFeaturePyramid, force=True)
+from spectral_backbones import toolboxes  # noqa: F401  registers what both tasks share

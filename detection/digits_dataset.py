@@ -2,7 +2,8 @@
 
 from typing import Any, Dict, Optional
 
-from .digits import CLASSES, Recipe, make_missing_digits
+from spectral_backbones.toolboxes.digits import CLASSES, Recipe, make_missing_digits
+
 from .toolbox import mmdet
 
 
@@ -12,7 +13,7 @@ class DigitsDataset(mmdet.datasets.CocoDataset):
 
     Args:
         data_root: A folder that `tools/make_digits.py` has written, or that does not exist yet.
-        recipe: Arguments of `detection.digits.Recipe` for a set that is not there yet.
+        recipe: Arguments of `toolboxes.digits.Recipe` for a set that is not there yet.
         **kwargs: Arguments of `CocoDataset`.
 
     Raises:

@@ -12,6 +12,6 @@ with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
     import mmdet.models
     import mmdet.visualization
 
-from . import loading  # noqa: F401  the reader of pictures registers itself
+from spectral_backbones.toolboxes import loading  # noqa: F401  the reader of pictures registers itself
 
 __all__ = ["mmdet"]

@@ -5,6 +5,7 @@ another name than upstream's.
 """
 
 import ast
+import contextlib
 import copy
 import os.path
 from importlib.metadata import PackageNotFoundError, distribution
@@ -24,7 +25,7 @@ LIBRARY = __name__.partition(".")[0]
 # The names under which configs that were written before the one name above import the library.
 _FORMER = ("backbones", "classification", "detection", "engine", "segmentation")
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
-LOADER = "LoadUprightImage"  # of this library, registered by `detection.loading`
+LOADER = "LoadUprightImage"  # of this library, registered by `toolboxes.loading`
 # What it takes the place of: mmcv's, under the names that configs know it by.
 _LOADERS = {f"{scope}LoadImageFromFile" for scope in ("", "mmcv.", "mmengine.", "mmdet.", "mmseg.", "mmcv.transforms.")}
 _EVALUATORS = ("val_evaluator", "test_evaluator")
@@ -93,14 +94,18 @@ def custom_imports(cfg: Config) -> List[str]:
     names = [names] if isinstance(names, str) else list(names)
     if any(name.partition(".")[0] == LIBRARY for name in names):
         return names
-    return [f"{LIBRARY}.{name}" if name.partition(".")[0] in _FORMER and _is_ours(name) else name for name in names]
+    return [_name_of_today(name) for name in names]
 
 
-def _is_ours(name: str) -> bool:
-    try:
-        return find_spec(f"{LIBRARY}.{name}") is not None
-    except ModuleNotFoundError:  # a part before the last is no package
-        return False
+def _name_of_today(name: str) -> str:
+    room, _, module = name.partition(".")
+    if room in _FORMER:
+        # What detection and segmentation share was a part of detection.
+        for ours in (f"{LIBRARY}.{name}", f"{LIBRARY}.toolboxes.{module}"):
+            with contextlib.suppress(ModuleNotFoundError):  # where a part before the last is no package
+                if find_spec(ours):
+                    return ours
+    return name
 
 
 def datasets(cfg: Config) -> Iterator[ConfigDict]:

@@ -5,7 +5,7 @@ from typing import Any, Dict, Optional
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
-from spectral_backbones.detection.digits import CLASSES, Recipe, make_missing_digits
+from spectral_backbones.toolboxes.digits import CLASSES, Recipe, make_missing_digits
 
 
 @DATASETS.register_module()
@@ -14,7 +14,7 @@ class DigitsSegDataset(BaseSegDataset):
 
     Args:
         data_root: A folder that `tools/make_digits.py --task segmentation` has written, or that does not exist yet.
-        recipe: Arguments of `detection.digits.Recipe` for a set that is not there yet.
+        recipe: Arguments of `toolboxes.digits.Recipe` for a set that is not there yet.
         **kwargs: Arguments of `BaseSegDataset`.
 
     Raises:

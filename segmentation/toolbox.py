@@ -12,7 +12,7 @@ with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
     import mmseg.models
     import mmseg.visualization
 
-from spectral_backbones.detection import loading  # noqa: F401  the reader of pictures registers itself
+from spectral_backbones.toolboxes import loading  # noqa: F401  the reader of pictures registers itself
 
 # What mmseg says whenever a loss is built, about the average that all published recipes use.
 warnings.filterwarnings("ignore", message="Default ``avg_non_ignore`` is False")

@@ -553,7 +553,7 @@ def _time_config(
 
 def operators(place: Place) -> Iterator[Row]:
     """mmcv's operators against the CPU, forward and backward."""
-    package = importlib.import_module("spectral_backbones.detection.mmcv_ops")
+    package = importlib.import_module("spectral_backbones.toolboxes.mmcv_ops")
     for file in pkgutil.iter_modules(package.__path__):  # each registers its operators
         importlib.import_module(f"{package.__name__}.{file.name}")
     for case in gpu_operators.CASES:

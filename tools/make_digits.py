@@ -12,7 +12,7 @@ if not __package__:  # run as a script: of this clone's code
 import argparse
 from typing import List, Optional
 
-from spectral_backbones.detection.digits import Recipe, make_digits
+from spectral_backbones.toolboxes.digits import Recipe, make_digits
 from spectral_backbones.tools.script import run
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from spectral_backbones.detection.digits import Recipe, make_digits
+from spectral_backbones.toolboxes.digits import Recipe, make_digits
 
 from ..classification_fixtures import ROOT
 

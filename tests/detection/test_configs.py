@@ -14,8 +14,8 @@ from mmengine.hub import get_config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 
-from spectral_backbones.detection.backbone import TimmBackbone
-from spectral_backbones.detection.simple_feature_pyramid import SimpleFeaturePyramid
+from spectral_backbones.toolboxes.backbone import TimmBackbone
+from spectral_backbones.toolboxes.simple_feature_pyramid import SimpleFeaturePyramid
 
 from ..classification_fixtures import ROOT
 

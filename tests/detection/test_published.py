@@ -14,10 +14,10 @@ pytest.importorskip("mmdet", reason="mmdet is not installed")
 from mmdet.testing import demo_mm_inputs
 
 import spectral_backbones.engine.checkpoint as files
-from spectral_backbones.detection.backbone import TimmBackbone
 from spectral_backbones.detection.predictor import Predictor
 from spectral_backbones.engine import CarefulRunner, UserError
 from spectral_backbones.engine.config import load, without_weights
+from spectral_backbones.toolboxes.backbone import TimmBackbone
 
 from .. import published
 from ..classification_fixtures import ROOT, load_tool, run_here

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spectral_backbones.detection.digits import Recipe, make_digits
 from spectral_backbones.engine import UserError
+from spectral_backbones.toolboxes.digits import Recipe, make_digits
 
 from ..classification_fixtures import run_fresh, run_here
 from .fixtures import small_config

@@ -13,7 +13,6 @@ from torch import nn
 
 pytest.importorskip("mmseg", reason="mmseg is not installed")
 
-from spectral_backbones.detection.digits import Recipe, make_digits
 from spectral_backbones.engine.config import nodes
 from spectral_backbones.engine.errors import UserError
 from spectral_backbones.segmentation.hooks.check import (
@@ -25,6 +24,7 @@ from spectral_backbones.segmentation.hooks.check import (
 )
 from spectral_backbones.segmentation.maps import check_maps
 from spectral_backbones.segmentation.toolbox import mmseg
+from spectral_backbones.toolboxes.digits import Recipe, make_digits
 
 from ..classification_fixtures import run_here, run_tool
 from .fixtures import small_config

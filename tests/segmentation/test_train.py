@@ -9,7 +9,6 @@ from mmengine.structures import PixelData
 from PIL import Image
 
 from spectral_backbones import engine
-from spectral_backbones.detection.digits import CLASSES, Recipe, make_digits
 from spectral_backbones.engine import UserError
 from spectral_backbones.engine import checkpoint as files
 from spectral_backbones.engine import config as engine_config
@@ -17,6 +16,7 @@ from spectral_backbones.engine import predictor as engine_predictor
 from spectral_backbones.engine.config import load
 from spectral_backbones.engine.images import read_upright
 from spectral_backbones.engine.progress import Progress
+from spectral_backbones.toolboxes.digits import CLASSES, Recipe, make_digits
 
 from ..classification_fixtures import run_forked, run_here
 from .fixtures import small_config

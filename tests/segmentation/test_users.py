@@ -9,9 +9,9 @@ import torch
 from mmengine.config import Config
 from PIL import Image
 
-from spectral_backbones.detection.digits import Recipe, make_digits
 from spectral_backbones.engine import UserError
 from spectral_backbones.engine.config import load
+from spectral_backbones.toolboxes.digits import Recipe, make_digits
 
 from ..classification_fixtures import load_tool, run_here
 from .fixtures import small_config

@@ -1,6 +1,6 @@
 """Cascade Mask R-CNN on the same backbone as `mask_rcnn_fpn`."""
 
-from spectral_backbones.detection.detectron2 import get_config
+from spectral_backbones.toolboxes.detectron2 import get_config
 
 from .mask_rcnn_fpn import model
 

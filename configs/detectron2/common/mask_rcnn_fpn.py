@@ -2,7 +2,7 @@
 
 from detectron2.config import LazyCall as L
 
-from spectral_backbones.detection.detectron2 import INPUT_FORMAT, TimmBackbone, get_config, pixel_mean, pixel_std
+from spectral_backbones.toolboxes.detectron2 import INPUT_FORMAT, TimmBackbone, get_config, pixel_mean, pixel_std
 
 model = get_config("common/models/mask_rcnn_fpn.py").model
 model.backbone.bottom_up = L(TimmBackbone)(

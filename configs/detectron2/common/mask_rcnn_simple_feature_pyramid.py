@@ -2,7 +2,7 @@
 
 from detectron2.config import LazyCall as L
 
-from spectral_backbones.detection.detectron2 import (
+from spectral_backbones.toolboxes.detectron2 import (
     INPUT_FORMAT,
     SimpleFeaturePyramid,
     TimmBackbone,

@@ -3,7 +3,7 @@
 import torch
 from detectron2.config import LazyCall as L
 
-from spectral_backbones.detection.detectron2 import optimizer_params
+from spectral_backbones.toolboxes.detectron2 import optimizer_params
 
 optimizer = L(torch.optim.AdamW)(
     # params.model is set to the model before the optimiser is built

@@ -3,7 +3,7 @@
 Batch 16, AdamW 1e-4, weight decay 0.05, 500 iterations of warm-up at 0.001.
 """
 
-from spectral_backbones.detection.detectron2 import get_config
+from spectral_backbones.toolboxes.detectron2 import get_config
 
 from ..common.coco import dataloader  # noqa: F401
 from ..common.mask_rcnn_fpn import model

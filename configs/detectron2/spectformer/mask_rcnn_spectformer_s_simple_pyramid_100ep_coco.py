@@ -5,7 +5,7 @@
 
 from detectron2.config import LazyCall as L
 
-from spectral_backbones.detection.detectron2 import get_config, layer_decay
+from spectral_backbones.toolboxes.detectron2 import get_config, layer_decay
 
 from ..common.coco_large_scale_jitter import dataloader
 from ..common.mask_rcnn_simple_feature_pyramid import model

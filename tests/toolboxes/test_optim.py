@@ -6,7 +6,7 @@ from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 
-from spectral_backbones.detection.backbone import TimmBackbone
+from spectral_backbones.toolboxes.backbone import TimmBackbone
 
 
 class Detector(nn.Module):

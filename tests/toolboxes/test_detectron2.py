@@ -24,7 +24,7 @@ from detectron2.modeling.backbone.vit import get_vit_lr_decay_rate
 from detectron2.structures import Boxes, ImageList, Instances, PolygonMasks
 from detectron2.utils.events import EventStorage
 
-from spectral_backbones.detection.detectron2 import (
+from spectral_backbones.toolboxes.detectron2 import (
     SimpleFeaturePyramid,
     TimmBackbone,
     add_timm_config,

@@ -13,14 +13,14 @@ from PIL import Image
 
 from spectral_backbones.detection.config import complete
 from spectral_backbones.detection.hooks import DetectionsHook
-from spectral_backbones.detection.loading import LoadUprightImage
 from spectral_backbones.detection.predictor import Predictor
 from spectral_backbones.engine import UserError
 from spectral_backbones.engine.config import load, nodes, read_alike
 from spectral_backbones.engine.images import displayed, read_upright
+from spectral_backbones.toolboxes.loading import LoadUprightImage
 
 from ..classification_fixtures import run_here
-from .fixtures import make_small_digits, needs_mmdet, small_detector
+from ..detection.fixtures import make_small_digits, needs_mmdet, small_detector
 
 pytestmark = needs_mmdet
 NOISE = np.random.RandomState(0).randint(0, 255, (40, 60, 3)).astype(np.uint8)

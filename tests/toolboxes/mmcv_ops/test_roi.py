@@ -7,8 +7,8 @@ import torch
 from torch.autograd import gradcheck
 from torchvision.ops import roi_align as torchvision_roi_align
 
-from spectral_backbones import detection  # noqa: F401
-from spectral_backbones.detection.mmcv_ops.sampling import parts
+from spectral_backbones import toolboxes  # noqa: F401
+from spectral_backbones.toolboxes.mmcv_ops.sampling import parts
 
 pytest.importorskip("mmcv")
 from mmcv.ops import deform_roi_pool, roi_align, roi_pool

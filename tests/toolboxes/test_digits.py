@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from spectral_backbones.detection import digits
-from spectral_backbones.detection.digits import Recipe, make_digits, make_missing_digits
 from spectral_backbones.engine import UserError
+from spectral_backbones.toolboxes import digits
+from spectral_backbones.toolboxes.digits import Recipe, make_digits, make_missing_digits
 
 from ..classification_fixtures import ROOT, run_here
 

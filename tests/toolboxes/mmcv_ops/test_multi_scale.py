@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from spectral_backbones import detection  # noqa: F401
-from spectral_backbones.detection.mmcv_ops import multi_scale
+from spectral_backbones import toolboxes  # noqa: F401
+from spectral_backbones.toolboxes.mmcv_ops import multi_scale
 
 from .test_deform import bilinear
 

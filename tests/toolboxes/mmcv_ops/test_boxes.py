@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from spectral_backbones import detection  # noqa: F401
+from spectral_backbones import toolboxes  # noqa: F401
 
 pytest.importorskip("mmcv")
 from mmcv.ops import batched_nms, bbox_overlaps, nms, nms_match, soft_nms

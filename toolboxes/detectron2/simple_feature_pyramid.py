@@ -20,7 +20,7 @@ class SimpleFeaturePyramid(Backbone):
         net: The model, such as a `TimmBackbone`.
         in_feature: Name of its map.
         out_channels: Channels of all maps.
-        strides: See `detection.simple_feature_pyramid`, as is `num_outs`.
+        strides: See `toolboxes.simple_feature_pyramid`, as is `num_outs`.
         num_outs: How many maps to give; those beyond `strides` are the last one, every second cell of it taken.
         square_pad: Pad each batch of images to squares of so many pixels, 0 for no more than the strides ask for.
 

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from spectral_backbones import detection  # noqa: F401
-from spectral_backbones.detection.mmcv_ops import deform
+from spectral_backbones import toolboxes  # noqa: F401
+from spectral_backbones.toolboxes.mmcv_ops import deform
 
 pytest.importorskip("mmcv")
 from mmcv.ops import (

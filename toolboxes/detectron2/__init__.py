@@ -1,6 +1,6 @@
 """Backbones in detectron2: any timm model, ours first, in its lazy configs and by its registry.
 
-Importing this package registers the build functions of `yacs`; `import detection` does without detectron2.
+Importing this package registers the build functions of `yacs`; nothing else of the library imports detectron2.
 """
 
 try:
@@ -9,7 +9,7 @@ except ModuleNotFoundError as error:
     if error.name != "detectron2":
         raise
     raise ModuleNotFoundError(
-        "detection.detectron2 needs detectron2, which has no release for today's torch. Install it from its sources: "
+        "toolboxes.detectron2 needs detectron2, which has no release for today's torch. Install it from its sources: "
         "pip install --no-build-isolation git+https://github.com/facebookresearch/detectron2.git",
         name=error.name,
     ) from error

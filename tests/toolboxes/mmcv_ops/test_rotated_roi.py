@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from spectral_backbones import detection  # noqa: F401
+from spectral_backbones import toolboxes  # noqa: F401
 
 pytest.importorskip("mmcv")
 from mmcv.ops import riroi_align_rotated, roi_align, roi_align_rotated

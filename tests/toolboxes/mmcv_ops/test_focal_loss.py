@@ -7,7 +7,7 @@ import torch
 from torch.autograd import gradcheck
 from torchvision.ops import sigmoid_focal_loss as torchvision_sigmoid_focal_loss
 
-from spectral_backbones.detection.mmcv_ops import focal_loss
+from spectral_backbones.toolboxes.mmcv_ops import focal_loss
 
 pytest.importorskip("mmcv")
 from mmcv.ops import sigmoid_focal_loss, softmax_focal_loss

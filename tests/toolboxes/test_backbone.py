@@ -8,8 +8,8 @@ import torch
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS, init_default_scope
 
-from spectral_backbones import detection  # noqa: F401
-from spectral_backbones.detection.backbone import TimmBackbone
+from spectral_backbones import toolboxes  # noqa: F401
+from spectral_backbones.toolboxes.backbone import TimmBackbone
 
 from ..models import assert_close, images
 
@@ -50,7 +50,7 @@ def test_every_toolbox_finds_it(scope):
 def test_it_needs_neither_mmdet_nor_mmseg():
     code = (
         "import sys; sys.modules.update(dict.fromkeys(('mmdet', 'mmseg', 'detectron2'))); "
-        "import spectral_backbones.detection; "
+        "import spectral_backbones.toolboxes; "
         "from mmengine.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS as CONSTRUCTORS; "
         "print(bool(MODELS.get('TimmBackbone') and CONSTRUCTORS.get('LayerDecayOptimWrapperConstructor')))"
     )

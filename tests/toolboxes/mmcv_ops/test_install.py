@@ -1,4 +1,4 @@
-"""mmcv finds its operators once `detection` was imported, whatever was imported before."""
+"""mmcv finds its operators once `toolboxes` was imported, whatever was imported before."""
 
 import importlib.util
 import pkgutil
@@ -6,31 +6,31 @@ import sys
 
 import pytest
 
-from spectral_backbones import detection
-from spectral_backbones.detection.mmcv_ops import install
-from spectral_backbones.detection.mmcv_ops.finder import ExtensionFinder, ExtensionLoader
+from spectral_backbones import toolboxes
+from spectral_backbones.toolboxes.mmcv_ops import install
+from spectral_backbones.toolboxes.mmcv_ops.finder import ExtensionFinder, ExtensionLoader
 
-from ..classification_fixtures import run_fresh
+from ...classification_fixtures import run_fresh
 
 pytest.importorskip("mmcv")
 
 
-AFTER = "import spectral_backbones.detection, mmcv.ops; print(mmcv.ops.nms.__module__)"
+AFTER = "import spectral_backbones.toolboxes, mmcv.ops; print(mmcv.ops.nms.__module__)"
 BEFORE = """
 try:
     import mmcv.ops
 except ModuleNotFoundError as error:
     print(error.name)
-import spectral_backbones.detection, mmcv.ops
+import spectral_backbones.toolboxes, mmcv.ops
 print(mmcv.ops.nms.__module__)"""
 COMPILED = (
-    "import sys; sys.path.insert(0, {path!r}); import spectral_backbones.detection, mmcv._ext; print(mmcv._ext.nms)"
+    "import sys; sys.path.insert(0, {path!r}); import spectral_backbones.toolboxes, mmcv._ext; print(mmcv._ext.nms)"
 )
 
 
 @pytest.fixture(scope="module")
 def printed(tmp_path_factory):
-    """What mmcv gives after `detection`, before and after it, and where it is compiled."""
+    """What mmcv gives after `toolboxes`, before and after it, and where it is compiled."""
     path = tmp_path_factory.mktemp("compiled")
     (path / "mmcv").mkdir()
     (path / "mmcv" / "__init__.py").touch()
@@ -88,5 +88,5 @@ def test_a_compiled_extension_is_left_alone(printed):
 
 def test_installing_again_changes_nothing():
     install()
-    assert detection.mmcv_ops.install is install
+    assert toolboxes.mmcv_ops.install is install
     assert sum(isinstance(finder, ExtensionFinder) for finder in sys.meta_path) == 1

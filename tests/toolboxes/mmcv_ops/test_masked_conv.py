@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from spectral_backbones import detection  # noqa: F401
+from spectral_backbones import toolboxes  # noqa: F401
 
 pytest.importorskip("mmcv")
 from mmcv.ops import MaskedConv2d

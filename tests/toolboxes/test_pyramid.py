@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from spectral_backbones.detection.simple_feature_pyramid import SimpleFeaturePyramid
+from spectral_backbones.toolboxes.simple_feature_pyramid import SimpleFeaturePyramid
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from spectral_backbones import detection  # noqa: F401
+from spectral_backbones import toolboxes  # noqa: F401
 
 pytest.importorskip("mmcv")
 from mmcv.ops import box_iou_rotated, nms_rotated

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from spectral_backbones import detection  # noqa: F401
+from spectral_backbones import toolboxes  # noqa: F401
 
 pytest.importorskip("mmcv")
 from mmcv.ops import BorderAlign, border_align

@@ -2,7 +2,7 @@
 
 import torch
 
-from spectral_backbones.detection.mmcv_ops.line_nms import line_nms_forward
+from spectral_backbones.toolboxes.mmcv_ops.line_nms import line_nms_forward
 
 
 def line(x: float, first: float = 0.0, rows: int = 72) -> list[float]:

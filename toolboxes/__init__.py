@@ -1,0 +1,19 @@
+"""What mm's toolboxes and detectron2 need of any backbone, and detection and segmentation share.
+
+Importing it supplies mmcv's operators where no compiled mmcv is installed, and registers with mmengine, where that is
+installed, what configs name: TimmBackbone, SimpleFeaturePyramid and LayerDecayOptimWrapperConstructor.
+"""
+
+from importlib.util import find_spec
+
+from . import mmcv_ops
+
+mmcv_ops.install()
+
+if find_spec("mmengine"):
+    from mmengine.registry import MODELS
+
+    from . import backbone, optim  # noqa: F401  they register themselves
+    from .simple_feature_pyramid import SimpleFeaturePyramid
+
+    MODELS.register_module(module=SimpleFeaturePyramid)
