@@ -1,6 +1,6 @@
 """Backbones in mmdet and detectron2. Importing it supplies mmcv's operators where no compiled mmcv is installed, and
 registers with mmengine, where that is installed, what configs name: TimmBackbone, SimpleFeaturePyramid and
-LayerDecayOptimWrapperConstructor.
+LayerDecayOptimWrapperConstructor; configs can inherit `spectral_backbones::` bases.
 """
 
 if __name__ == "detection":  # imported by its bare name, in a clone's root
@@ -16,6 +16,8 @@ mmcv_ops.install()
 
 if find_spec("mmengine"):
     from mmengine.registry import MODELS
+
+    from spectral_backbones import mim  # noqa: F401
 
     from . import backbone, optim  # noqa: F401  they register themselves
     from .simple_feature_pyramid import SimpleFeaturePyramid

@@ -18,6 +18,8 @@ from mmengine.registry import DATASETS, LOOPS
 from mmengine.runner import IterBasedTrainLoop
 from mmengine.utils import import_modules_from_strings
 
+from spectral_backbones import mim  # noqa: F401
+
 from .errors import UserError, told_plainly
 
 LIBRARY = __name__.partition(".")[0]
@@ -42,7 +44,6 @@ def _installed_mmseg() -> str:
 
 
 MODULE2PACKAGE["mmseg"] = _installed_mmseg()
-MODULE2PACKAGE[LIBRARY] = LIBRARY  # whose configs lie in .mim of the package, as those of mm's toolboxes do
 
 
 def load(path: str, options: Optional[Dict[str, Any]] = None, data_root: Optional[str] = None) -> Config:
@@ -61,6 +62,7 @@ def load(path: str, options: Optional[Dict[str, Any]] = None, data_root: Optiona
         raise UserError(f"config {path} does not exist; the library's own are under configs/")
     try:
         cfg = Config.fromfile(path, import_custom_modules=False)
+        _unscope(cfg)
         if options:
             _merge(cfg, options)
         if imports := custom_imports(cfg):
@@ -74,6 +76,13 @@ def load(path: str, options: Optional[Dict[str, Any]] = None, data_root: Optiona
         if cfg.get(key) and not cfg[key].get("num_workers"):
             cfg[key].pop("persistent_workers", None)  # torch refuses it where there are none
     return cfg
+
+
+def _unscope(cfg: Config) -> None:
+    """Forgets that parts were inherited from a config of the library: what it registers is in mmengine's root."""
+    for node in nodes(cfg._cfg_dict):
+        if node.get("_scope_") == LIBRARY:
+            del node["_scope_"]
 
 
 def _merge(cfg: Config, options: Dict[str, Any]) -> None:

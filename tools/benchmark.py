@@ -8,7 +8,7 @@ Times are medians with their quartiles after a warm-up. With --compare two model
 changing order: what slows the machine down slows both, so their ratio is steadier than two separate figures.
 """
 
-if not __package__:  # run as a script: of this clone's code
+if __name__ == "__main__" and not __package__:  # run as a script: of this clone's code
     import clone  # noqa: F401
 
 import argparse

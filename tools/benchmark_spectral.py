@@ -12,7 +12,7 @@ that is what `longest_for_matmul` in backbones/layers/dft.py is set by.
 With one thread, the default, the clock is the processor time of this process, which other programs disturb less.
 """
 
-if not __package__:  # run as a script: of this clone's code
+if __name__ == "__main__" and not __package__:  # run as a script: of this clone's code
     import clone  # noqa: F401
 
 import argparse

@@ -10,7 +10,7 @@ its own with a limit of its own: what hangs or breaks one takes nothing from the
 check_gpu.json and check_gpu.md as they come; the report says what was not reached.
 """
 
-if not __package__:  # run as a script: of this clone's code
+if __name__ == "__main__" and not __package__:  # run as a script: of this clone's code
     import clone  # noqa: F401
 
 import argparse

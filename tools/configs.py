@@ -5,7 +5,7 @@ spectral configs NAME --print               # with all that it inherits
 spectral configs NAME --copy my_config.py   # a file of your own that inherits from it
 """
 
-if not __package__:  # run as a script: of this clone's code
+if __name__ == "__main__" and not __package__:  # run as a script: of this clone's code
     import clone  # noqa: F401
 
 import argparse

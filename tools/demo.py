@@ -5,7 +5,7 @@ python tools/demo.py [--work-dir D] [--only TASK ...]
 Each task is two commands, shown as they are run: tools/train.py, and tools/predict.py on pictures it never saw.
 """
 
-if not __package__:  # run as a script: of this clone's code
+if __name__ == "__main__" and not __package__:  # run as a script: of this clone's code
     import clone  # noqa: F401
 
 import argparse

@@ -9,7 +9,7 @@ and heads apart. Fourier transforms and attention are counted, which torchinfo, 
 in part; one multiply-add is 1 MAC and 2 FLOPs. What papers call FLOPs are MACs.
 """
 
-if not __package__:  # run as a script: of this clone's code
+if __name__ == "__main__" and not __package__:  # run as a script: of this clone's code
     import clone  # noqa: F401
 
 import argparse

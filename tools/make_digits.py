@@ -6,7 +6,7 @@ The digits are scikit-learn's, so nothing is downloaded; validation shows others
 it themselves where it is missing; this tool is for another size, or to look at it.
 """
 
-if not __package__:  # run as a script: of this clone's code
+if __name__ == "__main__" and not __package__:  # run as a script: of this clone's code
     import clone  # noqa: F401
 
 import argparse

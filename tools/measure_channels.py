@@ -3,7 +3,7 @@
 python tools/measure_channels.py FOLDER [--in-chans N]
 """
 
-if not __package__:  # run as a script: of this clone's code
+if __name__ == "__main__" and not __package__:  # run as a script: of this clone's code
     import clone  # noqa: F401
 
 import argparse

@@ -4,7 +4,7 @@ python tools/model_table.py            # rewrite the tables between the two mark
 python tools/model_table.py --check    # only say whether it is up to date, with exit status 1 if not
 """
 
-if not __package__:  # run as a script: of this clone's code
+if __name__ == "__main__" and not __package__:  # run as a script: of this clone's code
     import clone  # noqa: F401
 
 import argparse

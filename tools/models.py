@@ -7,7 +7,7 @@ spectral models --sort macs --format markdown
 Parameters and MACs are counted at the model's own image size; accuracies are those that the papers give on ImageNet-1k.
 """
 
-if not __package__:  # run as a script: of this clone's code
+if __name__ == "__main__" and not __package__:  # run as a script: of this clone's code
     import clone  # noqa: F401
 
 import argparse

@@ -3,7 +3,7 @@
 python tools/predict.py CHECKPOINT_OR_NAME IMAGE_OR_FOLDER... [--topk K] [--threshold T] [--out-dir D]
 """
 
-if not __package__:  # run as a script: of this clone's code
+if __name__ == "__main__" and not __package__:  # run as a script: of this clone's code
     import clone  # noqa: F401
 
 import argparse

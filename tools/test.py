@@ -3,7 +3,7 @@
 python tools/test.py CONFIG CHECKPOINT [--cfg-options k=v ...] [--data-root D] [--work-dir D] [--tta]
 """
 
-if not __package__:  # run as a script: of this clone's code
+if __name__ == "__main__" and not __package__:  # run as a script: of this clone's code
     import clone  # noqa: F401
 
 import argparse

@@ -4,7 +4,7 @@ python tools/train.py CONFIG [--cfg-options k=v ...] [--data-root D] [--work-dir
 torchrun --nproc-per-node=2 tools/train.py CONFIG ...
 """
 
-if not __package__:  # run as a script: of this clone's code
+if __name__ == "__main__" and not __package__:  # run as a script: of this clone's code
     import clone  # noqa: F401
 
 import argparse
