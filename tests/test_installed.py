@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from markdown_it import MarkdownIt
 
 import spectral_backbones
 from spectral_backbones.__main__ import COMMANDS
@@ -24,6 +23,7 @@ from .classification_fixtures import small_config as classification_config
 from .detection.fixtures import make_small_digits, small_detector
 from .installing import ROOMS, Interpreter, build, clean, copy_tree, environment, files
 from .segmentation.fixtures import small_config as segmentation_config
+from .test_documents import links
 
 TASKS = ("classification", "detection", "segmentation")
 FORMER = ("backbones", "classification", "detection", "engine", "segmentation")
@@ -218,42 +218,10 @@ class TestMetadata:
             is_picture = target.endswith((".png", ".jpg"))
             assert target.startswith(f"{source}/{'raw' if is_picture else 'blob'}/HEAD/")
 
-    @pytest.mark.parametrize(
-        "page", ["README.md", "CHANGELOG.md", *sorted(f"docs/{p.name}" for p in ROOT.glob("docs/*.md"))]
-    )
-    def test_links_of_the_documents_lead_to_files_and_headings(self, page):
-        text = (ROOT / page).read_text()
-        for target in links(text):
-            if re.match(r"https?://", target):
-                continue
-            path, _, heading = target.partition("#")
-            file = (ROOT / page).parent / path if path else ROOT / page
-            assert file.exists(), target
-            if heading:
-                assert heading in headings(file.read_text()), target
-
 
 def source_of(metadata):
     (source,) = (url for url in metadata.get_all("Project-URL") if url.startswith("Source, "))
     return source.removeprefix("Source, ")
-
-
-def tokens(text):
-    for token in MarkdownIt("commonmark").enable("table").parse(text):
-        yield token
-        yield from token.children or []
-
-
-def links(text):
-    """Where the links and pictures of a Markdown text lead."""
-    found = [token.attrs.get("href") or token.attrs.get("src") for token in tokens(text)]
-    return [target for target in found if target]
-
-
-def headings(text):
-    """The anchors of a Markdown text, as GitHub makes them."""
-    lines = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in lines}
 
 
 class TestPublicNames:

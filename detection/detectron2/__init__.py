@@ -1,6 +1,6 @@
 """Backbones in detectron2: any timm model, ours first, in its lazy configs and by its registry.
 
-Importing this package registers the build functions of `yacs`; `import detection` does without detectron2.
+Importing this package registers the build functions of `yacs`; importing `detection` does without detectron2.
 """
 
 try:
