@@ -156,5 +156,7 @@ class Interpreter:
 
     def close(self):
         """Ends it."""
-        self.process.stdin.close()
+        self.process.kill()
         self.process.wait()
+        self.process.stdin.close()
+        self.process.stdout.close()

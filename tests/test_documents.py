@@ -4,6 +4,7 @@ import contextlib
 import io
 import re
 import shlex
+from itertools import pairwise
 
 import pytest
 from markdown_it import MarkdownIt
@@ -84,11 +85,12 @@ def test_commands_their_options_and_configs_are_there(page, options):
             continue
         named = {argument.partition("=")[0] for argument in arguments if argument.startswith("--")}
         assert named <= options[command] | {"--help"}, (command, arguments)
-        config = arguments[arguments.index("--config") + 1] if "--config" in arguments else None
-        if command in ("train", "test") and arguments and not arguments[0].startswith("-"):
-            config = arguments[0]
-        if config and config != PLACEHOLDER and not config.endswith(".py"):
-            find_config(config)
+        configs = [value for option, value in pairwise(arguments) if option == "--config"]
+        if command in ("train", "test"):
+            configs += arguments[:1]
+        for config in configs:
+            if config != PLACEHOLDER and not config.startswith("-") and not config.endswith(".py"):
+                find_config(config)
 
 
 def test_the_readme_shows_the_commands_that_there_are():

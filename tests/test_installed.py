@@ -75,6 +75,13 @@ def installed(wheel, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def with_wheel(installed):
+    """Code that puts the wheel's environment behind the folder that it runs in, and before all else."""
+    (site,) = installed.parent.glob("lib/python*/site-packages")
+    return f"import sys; sys.path.insert(1, {str(site)!r}); "
+
+
+@pytest.fixture(scope="session")
 def clones(tmp_path_factory):
     """A folder of three clones, each marked in several rooms; the last one also has a module that the others lack."""
     folder = tmp_path_factory.mktemp("clones")
@@ -91,13 +98,6 @@ def clones(tmp_path_factory):
 def editable(clones, tmp_path_factory):
     """The commands of an environment in which one of the clones is installed as editable."""
     return environment(tmp_path_factory.mktemp("editable"), "--editable", clones / "installed")
-
-
-@pytest.fixture(scope="session")
-def beside_wheel(installed, tmp_path_factory):
-    """A Python that has the wheel, in an empty folder."""
-    with closing(Interpreter(installed, tmp_path_factory.mktemp("empty"))) as interpreter:
-        yield interpreter
 
 
 @pytest.fixture(scope="session")
@@ -162,13 +162,11 @@ class TestArchives:
         """In an environment that has another tree of ours."""
         (unpacked / "tests" / "test_whose.py").write_text(
             "import spectral_backbones.backbones\n"
-            "from spectral_backbones.engine.library import CONFIGS\n"
             "from tests.classification_fixtures import ROOT\n"
             "def test_it_is_the_code_beside_the_tests():\n"
             "    assert not hasattr(spectral_backbones, 'CLONE')\n"
             "    assert ROOT / 'backbones' / '__init__.py' == __import__('pathlib').Path("
             "spectral_backbones.backbones.__file__)\n"
-            "    assert CONFIGS == ROOT / 'configs'\n"
         )
         tests = ["tests/test_whose.py", "tests/layers/test_mlp.py"]
         done = subprocess.run(
@@ -261,7 +259,7 @@ class TestClones:
         "get_config(name).filename); "
     )
 
-    def test_each_runs_its_own_code_whatever_is_installed(self, clones, beside_editable, beside_wheel):
+    def test_each_runs_its_own_code_whatever_is_installed(self, clones, beside_editable, with_wheel):
         def check(name, printed):
             mark, root, config = printed.split()
             assert (mark, root) == (name, str(clones / name))
@@ -269,7 +267,7 @@ class TestClones:
 
         check("one", beside_editable.run(self.MARKS, clones / "one"))
         check("two", beside_editable.run(self.MARKS, clones / "two"))
-        check("one", beside_wheel.run(self.MARKS, clones / "one"))
+        check("one", beside_editable.run(with_wheel + self.MARKS, clones / "one"))
         first = f"import sys; sys.path.insert(0, {str(clones / 'two')!r}); "  # as PYTHONPATH does
         check("two", beside_editable.run(first + self.MARKS, clones))
 
@@ -317,17 +315,18 @@ assert len(modules) == len({{module.__file__ for module in modules}}) > 100
     )
 
     @pytest.mark.parametrize("first", ["bare", "full"])
-    def test_they_mean_the_very_same_modules(self, clones, beside_wheel, first):
+    def test_they_mean_the_very_same_modules(self, clones, beside_editable, first):
         full = [f"spectral_backbones.{name}" for name in self.BARE]
         mixed = [name for pair in zip(full, self.BARE[::-1]) for name in pair]
         imports = [*self.BARE, *full] if first == "bare" else mixed
-        beside_wheel.run(self.SAME.format(imports=imports, rooms=FORMER), clones / "one")
+        beside_editable.run(self.SAME.format(imports=imports, rooms=FORMER), clones / "one")
 
-    def test_away_from_a_clone_they_are_free(self, beside_editable, beside_wheel):
+    def test_away_from_a_clone_they_are_free(self, beside_editable, with_wheel):
         code = f"from importlib.util import find_spec; import spectral_backbones; print(*map(find_spec, {FORMER}))"
-        assert beside_editable.run(code) == beside_wheel.run(code) == " ".join(["None"] * len(FORMER))
+        free = " ".join(["None"] * len(FORMER))
+        assert beside_editable.run(code) == beside_editable.run(with_wheel + code) == free
 
-    def test_whole_models_pickled_by_them_load_in_a_clones_root_alone(self, clones, beside_wheel, tmp_path):
+    def test_whole_models_pickled_by_them_load_in_a_clones_root_alone(self, clones, beside_editable, tmp_path):
         model = timm.create_model("spectformer_ti", img_size=32, depth=2, mixers="spectral:1, attention")
         torch.save(model, tmp_path / "new.pt")
         old = tmp_path / "old.pt"
@@ -340,14 +339,15 @@ assert len(modules) == len({{module.__file__ for module in modules}}) > 100
             "from spectral_backbones.backbones.spectformer import SpectFormer; assert type(model) is SpectFormer; "
             "print(*model(torch.zeros(1, 3, 32, 32)).shape)"
         )
-        assert beside_wheel.run(load + check, clones / "one") == "1 1000"
+        assert beside_editable.run(load + check, clones / "one") == "1 1000"
         with pytest.raises(AssertionError, match="No module named 'backbones'"):
-            beside_wheel.run(load)
+            beside_editable.run(load)
 
 
 class TestBesideAUsersModules:
     """With the wheel alone, in a folder that holds everything but the library."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("task", TASKS)
     def test_each_task_is_trained_tested_and_predicted(self, beside_user, folder_of_a_user, tmp_path, task):
         """By a config that inherits from the installed ones."""
@@ -360,14 +360,13 @@ class TestBesideAUsersModules:
         beside_user.spectral("predict", tmp_path / "run" / "best.pth", *pictures, "--out-dir", tmp_path / "out")
         assert len(list((tmp_path / "out").iterdir())) == len(pictures)
 
-    def test_workers_that_are_spawned_find_the_library(self, installed, folder_of_a_user, tmp_path):
+    def test_workers_that_are_spawned_find_the_library(self, beside_user, tmp_path):
         config, _ = run_of("classification", tmp_path)
         options = ["train_dataloader.num_workers=1", "train_dataloader.multiprocessing_context=spawn"]
-        called = [installed / "spectral", "train", config, "--work-dir", tmp_path / "run", "--cfg-options", *options]
-        done = subprocess.run(called, cwd=folder_of_a_user, env=clean(), capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        assert "best top-1" in done.stdout
+        said = beside_user.spectral("train", config, "--work-dir", tmp_path / "run", "--cfg-options", *options)
+        assert "best top-1" in said
 
+    @pytest.mark.slow
     def test_torchrun_trains(self, installed, folder_of_a_user, tmp_path):
         config, _ = run_of("classification", tmp_path)
         torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
@@ -382,11 +381,21 @@ class TestBesideAUsersModules:
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("best top-1") == 1
 
+    def test_a_config_is_trained_by_its_name(self, beside_user, tmp_path):
+        photos = make_folder(tmp_path / "photos", per_class=8)
+        choices = ["--model", "test_resnet", "--size", 32, "--epochs", 3, "--batch-size", 8]
+        options = ["train_dataloader.num_workers=0", "val_dataloader.num_workers=0"]
+        said = beside_user.spectral(
+            *("train", "classification/folder", "--data-root", photos, "--work-dir", tmp_path / "run", *choices),
+            *("--cfg-options", *options),
+        )
+        assert "training test_resnet for 3 epochs" in said
+
     def test_every_other_command_works(self, beside_user, tmp_path):
         (tmp_path / "script.py").write_text(SCRIPT)
         name = "detection/digits/mask-rcnn_spectformer-h-small_fpn_digits"
         calls = {
-            "flops": [(["spectformer_ti", "--size", 32], "spectformer_ti")],
+            "flops": [(["spectformer_ti", "--size", 32], "spectformer_ti"), (["--config", name, "--size", 64], "neck")],
             "benchmark": [(["spectformer_ti", "--size", 32, "--seconds", 0.1], "spectformer_ti")],
             "models": [(["dat*"], "dat_pp_t")],
             "configs": [
@@ -395,9 +404,10 @@ class TestBesideAUsersModules:
                 ([name, "--copy", tmp_path / "mine.py"], "mine.py"),
             ],
             "run": [([tmp_path / "script.py", "--a", 1], "1000 ['--a', '1'] __main__")],
+            "measure-channels": [([make_folder(tmp_path / "photos", per_class=2)], "mean")],
             "make-digits": [([tmp_path / "digits", "--train", 2, "--val", 2, "--size", 64], "2 + 2 canvases")],
         }
-        assert {*calls, "train", "test", "predict", "demo"} == {*COMMANDS}
+        assert {*calls, "train", "test", "predict", "demo", "check-gpu"} == {*COMMANDS}
         for command, variants in calls.items():
             for arguments, shown in variants:
                 assert shown in beside_user.spectral(command, *arguments), command
