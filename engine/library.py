@@ -6,18 +6,20 @@ from typing import List
 
 from .errors import UserError
 
+LIBRARY = __name__.partition(".")[0]
+PREFIX = f"{LIBRARY}::"  # before the path of a config, in `_base_`
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 if not CONFIGS.is_dir():  # installed from a wheel, where the folder lies as mm's own tools look for it
     CONFIGS = Path(__file__).resolve().parents[1] / ".mim" / "configs"
-PREFIX = "spectral_backbones::"
+_TASKS = ("classification", "detection", "segmentation")
 
 
 def list_configs() -> List[str]:
     """Names of the configs that can be trained: their paths below `configs/`, without the ending."""
     return [
         path.relative_to(CONFIGS).with_suffix("").as_posix()
-        for task in ("classification", "detection", "segmentation")
-        for path in sorted((CONFIGS / task).glob("*/*.py"))
+        for task in _TASKS
+        for path in sorted((CONFIGS / task).rglob("*.py"))
     ]
 
 

@@ -1,7 +1,22 @@
 """What a tool needs to be run: by `spectral` or as a script of a clone."""
 
+import argparse
+import inspect
 import sys
-from typing import Any, Callable
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+
+def make_parser(doc: Optional[str]) -> argparse.ArgumentParser:
+    """A parser whose help is a tool's docstring, and whose usage says how it was called.
+
+    Args:
+        doc: Written for `spectral NAME`; as a script of a clone, the tool says its own name.
+    """
+    name = Path(sys.argv[0]).name  # "spectral train", or "train.py"
+    return argparse.ArgumentParser(
+        prog=name, description=inspect.cleandoc(doc or ""), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
 
 
 def run(main: Callable[[], Any]) -> None:
