@@ -43,7 +43,9 @@ def _installed_mmseg() -> str:
 
 
 MODULE2PACKAGE["mmseg"] = _installed_mmseg()
-MODULE2PACKAGE[LIBRARY] = LIBRARY  # whose configs lie in .mim of the package, as those of mm's toolboxes do
+# Our configs lie in .mim of the package, as those of mm's toolboxes do. mmengine looks for what is installed under a
+# name, which may be another clone; of a module it takes the folder, and this one lies where .mim does.
+MODULE2PACKAGE[LIBRARY] = f"{LIBRARY}.clone"
 
 
 def load(
@@ -87,10 +89,14 @@ def load(
 
 
 def _mend_names(cfg: Config) -> None:
-    """Puts the library's names of today in place of those that configs had before it was installed under one name."""
+    """Puts the library's names of today in place of those that configs had before it was installed under one name, and
+    takes its own name away where mmengine looks for a toolbox's registries.
+    """
     if imports := custom_imports(cfg):
         cfg.custom_imports["imports"] = imports
     for node in nodes(cfg._cfg_dict):
+        if node.get("_scope_") == LIBRARY:  # put there by `_base_ = "spectral_backbones::..."`; it is none of mm's
+            del node["_scope_"]
         kind = node.get("type")
         if isinstance(kind, str) and kind.partition(".")[0] in _FORMER and _is_ours(kind.rpartition(".")[0]):
             node["type"] = f"{LIBRARY}.{kind}"  # by its path, as configs of mmengine's new style are written down

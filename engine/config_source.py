@@ -129,7 +129,9 @@ def _read(node: ast.AST, place: Tuple[Any, ...], is_whole: bool) -> Iterator[Tup
         return
     parts: List[Tuple[Any, ast.AST]] = []  # by key, None where it is not known
     if isinstance(node, ast.Dict):
-        parts = [(key.value if isinstance(key, ast.Constant) else None, value) for key, value in zip(node.keys, node.values)]
+        parts = [
+            (key.value if isinstance(key, ast.Constant) else None, value) for key, value in zip(node.keys, node.values)
+        ]
     elif isinstance(node, ast.Call) and getattr(node.func, "id", None) == "dict":
         parts = [*((None, value) for value in node.args), *((item.arg, item.value) for item in node.keywords)]
     elif isinstance(node, (ast.List, ast.Tuple)):
@@ -156,9 +158,9 @@ def _is_there(cfg: Config, use: Use, value: Any) -> bool:
     """Whether a config still has, where a variable was used, what was made of it."""
     part = cfg._cfg_dict
     for key in use.place:
-        if isinstance(part, dict) and key in part:
-            part = part[key]
-        elif isinstance(part, (list, tuple)) and isinstance(key, int) and key < len(part):
+        if (isinstance(part, dict) and key in part) or (
+            isinstance(part, (list, tuple)) and isinstance(key, int) and key < len(part)
+        ):
             part = part[key]
         else:
             return False

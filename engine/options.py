@@ -70,7 +70,11 @@ def _refuse_unread(cfg: Config, options: Dict[str, Any]) -> None:
         shown = [f"{place}.{rest}" if rest else place for place in places]
         raise UserError(
             f"{top} is a variable of {cfg.filename} that has been used already, so {key} would change nothing: "
-            + (f"its value is in {_listed(shown)}; set it there" if shown else "nothing of its value is left in the config")
+            + (
+                f"its value is in {_listed(shown)}; set it there"
+                if shown
+                else "nothing of its value is left in the config"
+            )
         )
 
 

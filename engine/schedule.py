@@ -41,7 +41,9 @@ def set_length(cfg: Config, epochs: Optional[int] = None, iters: Optional[int] =
     if not loop:
         raise UserError(f"{cfg.filename} has no train_cfg: it trains nothing whose length could be set")
     by_iterations = goes_by_iterations(loop)
-    key, option, unit = ("max_iters", "--iters", "iterations") if by_iterations else ("max_epochs", "--epochs", "epochs")
+    key, option, unit = (
+        ("max_iters", "--iters", "iterations") if by_iterations else ("max_epochs", "--epochs", "epochs")
+    )
     length = iters if by_iterations else epochs
     before = loop.get(key)
     if length is None:

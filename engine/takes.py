@@ -4,7 +4,7 @@ import ast
 import inspect
 import re
 import textwrap
-from functools import lru_cache
+from functools import cache
 from typing import Any, Callable, List, Optional, Sequence, Set, Union
 
 import mmengine.registry
@@ -35,7 +35,9 @@ def known_arguments(chain: Sequence[Any], name: str, scope: Optional[str], key: 
         if not isinstance(outer, dict) or "type" not in outer:
             continue
         outer_name = outer["type"] if isinstance(outer["type"], str) else outer["type"].__name__
-        if outer_name.rpartition(".")[2] in _FOREIGN or any(_names(one, key) for one in _meanings(outer["type"], scope)):
+        if outer_name.rpartition(".")[2] in _FOREIGN or any(
+            _names(one, key) for one in _meanings(outer["type"], scope)
+        ):
             return None
     meanings = _meanings(chain[-1]["type"], scope)
     taken: Set[str] = set()
@@ -62,7 +64,7 @@ def _meanings(kind: Union[str, Callable], scope: Optional[str]) -> List[Callable
     return found
 
 
-@lru_cache(maxsize=None)
+@cache
 def arguments_of(part: Callable) -> Optional[List[str]]:
     """Lists the names of a class's or a function's arguments; None where it takes any, or does not show which.
 
@@ -118,7 +120,7 @@ def _only_hands_on(function: Callable, name: str) -> bool:
     return handed_on == used == 1
 
 
-@lru_cache(maxsize=None)
+@cache
 def _names(part: Callable, key: str) -> bool:
     """Whether a class's code, or that of its bases, names a key: it may take it out of the dict of its part."""
     for cls in getattr(part, "__mro__", (part,)):

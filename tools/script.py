@@ -2,9 +2,10 @@
 
 import argparse
 import inspect
+import os
 import sys
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, TextIO
 
 
 def make_parser(doc: Optional[str]) -> argparse.ArgumentParser:
@@ -23,9 +24,24 @@ def run(main: Callable[[], Any]) -> None:
     """Call a tool's `main`; mistakes that a user can mend end in one line and status 1, without a traceback."""
     try:
         main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if _is_read(sys.stdout):
+            raise
+        sys.exit(1)  # what read the output has ended, as `head` does
     except ValueError as error:
         # A tool that has met such an error has imported its module; to import it here would bring in mmengine.
         errors = sys.modules.get("spectral_backbones.engine.errors")
         if errors is None or not isinstance(error, errors.UserError):
             raise
         sys.exit(f"error: {errors.plain_message(error)}")
+
+
+def _is_read(stream: TextIO) -> bool:
+    """Whether somebody is still there at the other end; if not, nothing more is written to it."""
+    try:
+        stream.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # or Python would complain once more as it ends
+        return False
+    return True
