@@ -1,11 +1,13 @@
-"""The README's table of models is true: it is what the tool writes, and what is counted is what the papers say."""
+"""The README's table of models and `spectral models` are true: they are what the tool writes, and what is counted is
+what the papers say.
+"""
 
 from pathlib import Path
 
 import pytest
 
 from spectral_backbones import backbones
-from spectral_backbones.tools import model_table
+from spectral_backbones.tools import model_table, models
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -39,6 +41,7 @@ def test_readme_lists_every_model_once():
     lines = readme_table()
     rows = [line for line in lines[: lines.index("")] if line.startswith("| `")]
     assert sorted(line.split("`")[1] for line in rows) == sorted(NAMES) == sorted(model_table.PUBLISHED)
+    assert [line.split("`")[1] for line in rows] == [record["model"] for record in models.records()]
     assert lines == [*model_table.head(), *rows, *model_table.notes(), *model_table.dense_table()]
     assert set(model_table.DENSE) <= set(NAMES)
 
@@ -54,7 +57,9 @@ def test_counts_agree_with_the_papers_and_the_readme(name):
     if model_table.PUBLISHED[name].gmacs is not None:
         low, high = published_gmacs(name)
         assert 0.98 * low <= comparable_macs(name) / 1e9 <= 1.02 * high
-    assert model_table.row(name) in readme_table(), "run python tools/model_table.py"
+    (listed,) = (record for record in models.records() if record["model"] == name)
+    assert model_table.record(name) == listed, "run python tools/model_table.py"
+    assert model_table.row(listed) in readme_table(), "run python tools/model_table.py"
 
 
 def published_gmacs(name):
@@ -75,7 +80,9 @@ def comparable_macs(name):
 @pytest.fixture
 def readme(tmp_path, monkeypatch):
     """A README with an old table, and a short new one."""
-    monkeypatch.setattr(model_table, "table", lambda: "| new |")
+    monkeypatch.setattr(model_table, "records", lambda: [{"model": "new"}])
+    monkeypatch.setattr(model_table, "table", lambda known: f"| {known[0]['model']} |")
+    monkeypatch.setattr(model_table, "TABLE", tmp_path / "models.json")
     path = tmp_path / "README.md"
     path.write_text(f"# Title\n\n{model_table.BEGIN}\n| old |\n{model_table.END}\n\nEnd.\n")
     return path
@@ -93,6 +100,9 @@ def test_check_fails_on_an_old_table_and_changes_nothing(readme):
     assert readme.read_text() == before
     model_table.main(["--readme", str(readme)])
     model_table.main(["--readme", str(readme), "--check"])
+    (readme.parent / "models.json").write_text("[]")
+    with pytest.raises(SystemExit, match=r"models\.json is out of date"):
+        model_table.main(["--readme", str(readme), "--check"])
 
 
 def test_a_first_table_goes_between_adjacent_markers(readme):
@@ -111,4 +121,4 @@ def test_a_readme_without_the_markers_is_refused(readme, text):
 def test_a_model_without_published_figures_is_named(monkeypatch):
     monkeypatch.delitem(model_table.PUBLISHED, "gfnet_ti")
     with pytest.raises(ValueError, match="gfnet_ti"):
-        model_table.table()
+        model_table.records()

@@ -1,11 +1,11 @@
 """Check and measure the library on one GPU, within five minutes and without a network.
 
-    python tools/check_gpu.py --out results
-    python tools/check_gpu.py --out results --only parity gate_errors gate_speed
-    python tools/check_gpu.py --out results --only speed=40 --models spectformer_s convit
-    python tools/check_gpu.py --out results --device cpu     # the same code on small numbers
+spectral check-gpu --out results
+spectral check-gpu --out results --only parity gate_errors gate_speed
+spectral check-gpu --out results --only speed=40 --models spectformer_s convit
+spectral check-gpu --out results --device cpu     # the same code on small numbers
 
-It runs from a checkout as it is, with torch 2.11 or later, torchvision, timm and numpy. Each part runs in a process of
+It runs from a clone as it is, with torch 2.11 or later, torchvision, timm and numpy. Each part runs in a process of
 its own with a limit of its own: what hangs or breaks one takes nothing from the others. Results are written to
 check_gpu.json and check_gpu.md as they come; the report says what was not reached.
 """
@@ -28,6 +28,7 @@ from typing import Any
 import torch
 
 from spectral_backbones.tools.gpu_parts import PARTS, SMALL, Place, write_rows
+from spectral_backbones.tools.script import make_parser
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -74,7 +75,7 @@ def part_and_seconds(text: str) -> tuple[str, float]:
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the results")
     parser.add_argument(
         "--only",

@@ -1,16 +1,47 @@
 """What a tool needs to be run: by `spectral` or as a script of a clone."""
 
+import argparse
+import inspect
+import os
 import sys
-from typing import Any, Callable
+from pathlib import Path
+from typing import Any, Callable, Optional, TextIO
+
+
+def make_parser(doc: Optional[str]) -> argparse.ArgumentParser:
+    """A parser whose help is a tool's docstring, and whose usage says how it was called.
+
+    Args:
+        doc: Written for `spectral NAME`; as a script of a clone, the tool says its own name.
+    """
+    name = Path(sys.argv[0]).name  # "spectral train", or "train.py"
+    return argparse.ArgumentParser(
+        prog=name, description=inspect.cleandoc(doc or ""), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
 
 
 def run(main: Callable[[], Any]) -> None:
     """Call a tool's `main`; mistakes that a user can mend end in one line and status 1, without a traceback."""
     try:
         main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if _is_read(sys.stdout):
+            raise
+        sys.exit(1)  # what read the output has ended, as `head` does
     except ValueError as error:
         # A tool that has met such an error has imported its module; to import it here would bring in mmengine.
         errors = sys.modules.get("spectral_backbones.engine.errors")
         if errors is None or not isinstance(error, errors.UserError):
             raise
         sys.exit(f"error: {errors.plain_message(error)}")
+
+
+def _is_read(stream: TextIO) -> bool:
+    """Whether somebody is still there at the other end; if not, nothing more is written to it."""
+    try:
+        stream.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # or Python would complain once more as it ends
+        return False
+    return True
