@@ -1,7 +1,7 @@
-"""Write what `spectral models` lists, and the README's tables of it: parameters and MACs as counted, what the papers
-report, where weights are.
+"""Write what `spectral models` lists, and the tables of it in docs/models.md: parameters and MACs as counted, what the
+papers report, where weights are.
 
-python tools/model_table.py            # rewrite models.json, and the tables between the two markers in README.md
+python tools/model_table.py            # rewrite models.json, and the tables between the two markers of that page
 python tools/model_table.py --check    # only say whether they are up to date, with exit status 1 if not
 """
 
@@ -24,7 +24,7 @@ from spectral_backbones import backbones
 from spectral_backbones.backbones.flops import Cost, count
 from spectral_backbones.tools.models import TABLE
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "models.md"
 BEGIN, END = "<!-- model table: begin, by tools/model_table.py -->", "<!-- model table: end -->"
 
 
@@ -242,7 +242,7 @@ def record(name: str) -> dict[str, Any]:
 
 
 def row(known: dict[str, Any]) -> str:
-    """The line of the README's table for a model.
+    """The line of the page's table for a model.
 
     Args:
         known: A `record`.
@@ -326,17 +326,17 @@ def listing(known: Sequence[dict[str, Any]]) -> str:
 
 
 def table(known: Sequence[dict[str, Any]]) -> str:
-    """Both tables of the README with their notes, without the markers."""
+    """Both tables of the page with their notes, without the markers."""
     return "\n".join([*head(), *map(row, known), *notes(), *dense_table()])
 
 
-def split(readme: str) -> tuple[str, str, str]:
-    """What a README has before, between and after the markers.
+def split(page: str) -> tuple[str, str, str]:
+    """What a page has before, between and after the markers.
 
     Raises:
         ValueError: The markers are not there, once each and in order.
     """
-    before, begin, rest = readme.partition(BEGIN)
+    before, begin, rest = page.partition(BEGIN)
     between, end, after = rest.partition(END)
     if not begin or not end or BEGIN in rest or END in after:
         raise ValueError(f"these two lines have to be there once each, in this order:\n{BEGIN}\n{END}")
@@ -347,24 +347,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="change nothing, fail if something is not up to date")
-    parser.add_argument("--readme", type=Path, default=README, help="file with the markers; default: %(default)s")
+    parser.add_argument("--page", type=Path, default=PAGE, help="file with the markers; default: %(default)s")
     parser.add_argument("--listing", type=Path, default=TABLE, help="what is listed; default: %(default)s")
     args = parser.parse_args(argv)
     try:
-        before, old, after = split(args.readme.read_text(encoding="utf-8"))
+        before, old, after = split(args.page.read_text(encoding="utf-8"))
         known = records()
     except (OSError, ValueError) as error:
-        sys.exit(f"{args.readme}: {error}")
+        sys.exit(f"{args.page}: {error}")
     new, listed = table(known), listing(known)
     if not args.check:
-        args.readme.write_text(f"{before}{BEGIN}\n{new}\n{END}{after}", encoding="utf-8")
+        args.page.write_text(f"{before}{BEGIN}\n{new}\n{END}{after}", encoding="utf-8")
         args.listing.write_text(listed, encoding="utf-8")
     elif new != old:
-        sys.exit(f"the tables of models in {args.readme} are out of date: run python tools/model_table.py")
+        sys.exit(f"the tables of models in {args.page} are out of date: run python tools/model_table.py")
     elif not args.listing.is_file() or listed != args.listing.read_text(encoding="utf-8"):
         sys.exit(f"{args.listing} is out of date: run python tools/model_table.py")
     else:
-        print(f"the tables of models in {args.readme} and {args.listing} are up to date")
+        print(f"the tables of models in {args.page} and {args.listing} are up to date")
 
 
 if __name__ == "__main__":
