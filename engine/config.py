@@ -199,7 +199,9 @@ def complete(cfg: Config, package: str, check: str) -> Config:
         _check_names(dataset)
     _seed_samples(cfg)
     read_alike(cfg)
-    cfg.custom_hooks = [*(cfg.get("custom_hooks") or []), dict(type=check)]
+    hooks = cfg.get("custom_hooks") or []
+    if not any(hook.get("type") == check for hook in hooks):  # as in the config that an earlier run has written
+        cfg.custom_hooks = [*hooks, dict(type=check)]
     return cfg
 
 

@@ -139,8 +139,12 @@ def _read(node: ast.AST, place: Tuple[Any, ...], is_whole: bool) -> Iterator[Tup
         parts = [(number if is_counted else None, item) for number, item in enumerate(node.elts)]
     else:
         parts = [(None, child) for child in ast.iter_child_nodes(node)]
+    loops = [loop.target for loop in getattr(node, "generators", ())]  # of a comprehension, whose names are its own
+    own = {name.id for target in loops for name in ast.walk(target) if isinstance(name, ast.Name)}
     for key, part in parts:
-        yield from _read(part, place if key is None else (*place, key), is_whole and key is not None)
+        for name, use in _read(part, place if key is None else (*place, key), is_whole and key is not None):
+            if name not in own:
+                yield name, use
 
 
 def _followed(uses: Uses, name: str, passed: Tuple[str, ...]) -> Iterator[Use]:

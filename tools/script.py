@@ -3,6 +3,7 @@
 import argparse
 import inspect
 import os
+import select
 import sys
 from pathlib import Path
 from typing import Any, Callable, Optional, TextIO
@@ -38,10 +39,12 @@ def run(main: Callable[[], Any]) -> None:
 
 
 def _is_read(stream: TextIO) -> bool:
-    """Whether somebody is still there at the other end; if not, nothing more is written to it."""
-    try:
-        stream.flush()
-    except BrokenPipeError:
+    """Whether somebody is still there at the other end of an output; if not, nothing more is written to it."""
+    if not hasattr(select, "poll"):  # Windows, which has no such error
+        return True
+    asked = select.poll()
+    asked.register(stream.fileno(), 0)
+    is_read = not any(state & select.POLLERR for _, state in asked.poll(0))
+    if not is_read:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # or Python would complain once more as it ends
-        return False
-    return True
+    return is_read
