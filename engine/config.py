@@ -200,7 +200,8 @@ def complete(cfg: Config, package: str, check: str) -> Config:
     _seed_samples(cfg)
     read_alike(cfg)
     hooks = cfg.get("custom_hooks") or []
-    if not any(hook.get("type") == check for hook in hooks):  # as in the config that an earlier run has written
+    # A config that an earlier run has written has the hook.
+    if not any(isinstance(hook, dict) and hook.get("type") == check for hook in hooks):
         cfg.custom_hooks = [*hooks, dict(type=check)]
     return cfg
 

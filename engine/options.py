@@ -125,8 +125,10 @@ def _refuse_untaken(cfg: Config, option: str, place: Keys) -> None:
     *way, key = place
     chain: List[Any] = [cfg._cfg_dict]
     for step in way:
-        part = chain[-1]
-        chain.append(part[int(step)] if isinstance(part, (list, tuple)) else part.get(step))
+        try:
+            chain.append(chain[-1][int(step) if isinstance(chain[-1], (list, tuple)) else step])
+        except (IndexError, KeyError, TypeError):  # another option has taken its place
+            return
     parent = chain[-1]
     if not isinstance(parent, ConfigDict) or "type" not in parent or key in _TAKEN_BEFORE or key not in parent:
         return

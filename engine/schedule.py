@@ -208,7 +208,7 @@ def learning_rate(cfg: Config, processes: int) -> str:
         cfg: Of the run.
         processes: How many share a batch.
     """
-    rate, size = _optimizer(cfg).get("lr"), cfg.train_dataloader.get("batch_size")
+    rate, size = _optimizer(cfg).get("lr"), (cfg.get("train_dataloader") or {}).get("batch_size")
     if rate is None:
         return "learning rate: the optimiser's own"
     scale = cfg.get("auto_scale_lr") or {}

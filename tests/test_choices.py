@@ -105,6 +105,7 @@ def test_hooks_and_intervals_that_count_from_the_end_follow():
         ("gfnet_xs_cifar10", ["--size", "64x32"], "--size is 64x32; classifiers are trained on squares"),
         ("mask-rcnn_dat-t_fpn_1x_coco", ["--size", "64x32"], "--size is 64x32; of a detector it is one number"),
         ("dat-t_fpn_8xb2-80k_ade20k-512x512", ["--weights", "away.pth"], "away.pth"),
+        ("gfnet_xs_cifar10", ["--weights", "away.pth"], "--weights names away.pth, which does not exist"),
         ("gfnet_xs_cifar10", ["--lr", 1, "--cfg-options", "optim_wrapper.optimizer.lr=2"], "set the same"),
         (
             "gfnet_xs_cifar10",
