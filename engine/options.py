@@ -90,7 +90,7 @@ def _suggest(cfg: Config, key: str, read: FrozenSet[str]) -> str:
         found += sorted((name for name in known if name.rpartition(".")[2] in near), key=lambda name: name.count("."))
     if found:
         return f"did you mean {' or '.join(list(dict.fromkeys(found))[:4])}?"
-    return f"what is read begins with {', '.join(sorted(set(cfg) & read))}"
+    return f"what is read begins with {', '.join(sorted(set(cfg) & read) or sorted(read))}"
 
 
 def _listed(places: List[str]) -> str:
