@@ -53,7 +53,8 @@ def places_of(cfg: Config, variable: str, read: FrozenSet[str]) -> Optional[List
     uses: Uses = {}
     for text in _files(cfg.text):
         for name, found in _uses(text).items():
-            uses.setdefault(name, []).extend(found)
+            if name in cfg:  # and no function such as float, in what a run has written too
+                uses.setdefault(name, []).extend(found)
     value = cfg[variable]
     if not uses:
         same = [name for name in _of_the_same_value(cfg, variable) if name.partition(".")[0] in read]
