@@ -1,5 +1,6 @@
 """What users choose most often of a config, changed with all that hangs on it."""
 
+from pathlib import Path
 from typing import List, Tuple, Union
 
 from mmengine.config import Config, ConfigDict
@@ -52,7 +53,12 @@ def set_weights(cfg: Config, source: Union[bool, str]) -> List[str]:
 
     Returns:
         What else has changed, a line each.
+
+    Raises:
+        UserError: There is no such file.
     """
+    if source is not True and "://" not in source and not Path(source).is_file():
+        raise UserError(f"--weights names {source}, which does not exist")
     cfg.model.pretrained = source
     return []
 

@@ -225,6 +225,7 @@ def scale_sizes(cfg: Config, ratio: float) -> List[str]:
 
 
 def steps_of(loader: Any) -> Iterator[ConfigDict]:
+    """The steps of a loader's pipelines, of wrapped data sets too, and the data sets themselves."""
     return (node for node in nodes((loader or {}).get("dataset")) if "type" in node)
 
 

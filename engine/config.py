@@ -198,7 +198,10 @@ def complete(cfg: Config, package: str, check: str) -> Config:
         _check_names(dataset)
     _seed_samples(cfg)
     read_alike(cfg)
-    cfg.custom_hooks = [*(cfg.get("custom_hooks") or []), dict(type=check)]
+    hooks = cfg.get("custom_hooks") or []
+    # A config that an earlier run has written has the hook.
+    if not any(isinstance(hook, dict) and hook.get("type") == check for hook in hooks):
+        cfg.custom_hooks = [*hooks, dict(type=check)]
     return cfg
 
 

@@ -53,7 +53,8 @@ def places_of(cfg: Config, variable: str, read: FrozenSet[str]) -> Optional[List
     uses: Uses = {}
     for text in _files(cfg.text):
         for name, found in _uses(text).items():
-            uses.setdefault(name, []).extend(found)
+            if name in cfg:  # and no function such as float, in what a run has written too
+                uses.setdefault(name, []).extend(found)
     value = cfg[variable]
     if not uses:
         same = [name for name in _of_the_same_value(cfg, variable) if name.partition(".")[0] in read]
@@ -139,8 +140,12 @@ def _read(node: ast.AST, place: Tuple[Any, ...], is_whole: bool) -> Iterator[Tup
         parts = [(number if is_counted else None, item) for number, item in enumerate(node.elts)]
     else:
         parts = [(None, child) for child in ast.iter_child_nodes(node)]
+    loops = [loop.target for loop in getattr(node, "generators", ())]  # of a comprehension, whose names are its own
+    own = {name.id for target in loops for name in ast.walk(target) if isinstance(name, ast.Name)}
     for key, part in parts:
-        yield from _read(part, place if key is None else (*place, key), is_whole and key is not None)
+        for name, use in _read(part, place if key is None else (*place, key), is_whole and key is not None):
+            if name not in own:
+                yield name, use
 
 
 def _followed(uses: Uses, name: str, passed: Tuple[str, ...]) -> Iterator[Use]:

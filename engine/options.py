@@ -90,7 +90,7 @@ def _suggest(cfg: Config, key: str, read: FrozenSet[str]) -> str:
         found += sorted((name for name in known if name.rpartition(".")[2] in near), key=lambda name: name.count("."))
     if found:
         return f"did you mean {' or '.join(list(dict.fromkeys(found))[:4])}?"
-    return f"what is read begins with {', '.join(sorted(set(cfg) & read))}"
+    return f"what is read begins with {', '.join(sorted(set(cfg) & read) or sorted(read))}"
 
 
 def _listed(places: List[str]) -> str:
@@ -125,8 +125,10 @@ def _refuse_untaken(cfg: Config, option: str, place: Keys) -> None:
     *way, key = place
     chain: List[Any] = [cfg._cfg_dict]
     for step in way:
-        part = chain[-1]
-        chain.append(part[int(step)] if isinstance(part, (list, tuple)) else part.get(step))
+        try:
+            chain.append(chain[-1][int(step) if isinstance(chain[-1], (list, tuple)) else step])
+        except (IndexError, KeyError, TypeError):  # another option has taken its place
+            return
     parent = chain[-1]
     if not isinstance(parent, ConfigDict) or "type" not in parent or key in _TAKEN_BEFORE or key not in parent:
         return

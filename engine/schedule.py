@@ -81,7 +81,9 @@ def _fit(scheduler: ConfigDict, before: int, now: int, by_epoch: bool, warmed_up
     counts_epochs = scheduler.get("by_epoch", True)
     ratio = now / before
     is_own_unit = counts_epochs == by_epoch
-    begin, end = scheduler.get("begin", 0), scheduler.get("end", before if is_own_unit else None)
+    begin, end = scheduler.get("begin", 0), scheduler.get("end")
+    if end is None and is_own_unit:
+        end = before
     new_begin = begin if begin <= warmed_up[counts_epochs] else round(begin * ratio)
     if end is not None:
         new_end = now if is_own_unit and end == before else round(end * ratio)
@@ -89,7 +91,7 @@ def _fit(scheduler: ConfigDict, before: int, now: int, by_epoch: bool, warmed_up
             ratio = (new_end - new_begin) / (end - begin)
     if "begin" in scheduler:
         scheduler.begin = new_begin
-    if "end" in scheduler:
+    if scheduler.get("end") is not None:
         scheduler.end = new_end
     scheduler.update(stretched(scheduler, ratio))
 
@@ -208,7 +210,7 @@ def learning_rate(cfg: Config, processes: int) -> str:
         cfg: Of the run.
         processes: How many share a batch.
     """
-    rate, size = _optimizer(cfg).get("lr"), cfg.train_dataloader.get("batch_size")
+    rate, size = _optimizer(cfg).get("lr"), (cfg.get("train_dataloader") or {}).get("batch_size")
     if rate is None:
         return "learning rate: the optimiser's own"
     scale = cfg.get("auto_scale_lr") or {}

@@ -105,6 +105,7 @@ def test_hooks_and_intervals_that_count_from_the_end_follow():
         ("gfnet_xs_cifar10", ["--size", "64x32"], "--size is 64x32; classifiers are trained on squares"),
         ("mask-rcnn_dat-t_fpn_1x_coco", ["--size", "64x32"], "--size is 64x32; of a detector it is one number"),
         ("dat-t_fpn_8xb2-80k_ade20k-512x512", ["--weights", "away.pth"], "away.pth"),
+        ("gfnet_xs_cifar10", ["--weights", "away.pth"], "--weights names away.pth, which does not exist"),
         ("gfnet_xs_cifar10", ["--lr", 1, "--cfg-options", "optim_wrapper.optimizer.lr=2"], "set the same"),
         (
             "gfnet_xs_cifar10",
@@ -295,4 +296,171 @@ def test_a_segmenter_trains_with_another_backbone_and_crop(tmp_path, monkeypatch
     kept = torch.load("work_dirs/spectformer-h-small_fpn_digits/iteration_2.pth", weights_only=False)
     assert kept["meta"]["iter"] == 2
     trunk = {key for key in kept["state_dict"] if key.startswith("backbone.model.")}
-    assert trunk == {f"backbone.model.{key}" for key in DenseBackbone("gfnet_h_ti", out_norm="final").model.state_dict()}
+    assert trunk == {
+        f"backbone.model.{key}" for key in DenseBackbone("gfnet_h_ti", out_norm="final").model.state_dict()
+    }
+
+
+# Values that nothing would read --------------------------------------------------------------------------------------
+
+DIGITS, COCO, ADE = (
+    "classification/spectformer/spectformer_ti_digits",
+    "detection/dat/mask-rcnn_dat-pp-t_fpn_ms-crop-1x_coco",
+    "segmentation/dat/dat-t_upernet_8xb2-160k_ade20k-512x512",
+)
+
+
+@pytest.mark.parametrize(
+    ("config", "key", "says"),
+    [
+        # New at the top, and read by nobody.
+        (DIGITS, "max_epochs", r"nothing reads max_epochs .* did you mean train_cfg\.max_epochs\?"),
+        (DIGITS, "lr", r"did you mean optim_wrapper\.optimizer\.lr\?"),
+        (DIGITS, "modle.name", r"did you mean model\.name\?"),
+        (ADE, "max_iter", r"did you mean train_cfg\.max_iters\?"),
+        (DIGITS, "qwertz", "what is read begins with custom_imports, default_hooks"),
+        # Variables that the file, or one that it inherits from, has used.
+        (COCO, "data_root", r"variable of .* train_dataloader\.dataset\.data_root, .* val_evaluator\.ann_file"),
+        (COCO, "train_pipeline.2.prob", r"its value is in train_dataloader\.dataset\.pipeline\.2\.prob; set it there"),
+        (COCO, "multi_scale.scales", r"pipeline\.3\.transforms\.0\.0\.scales, .*pipeline\.3\.transforms\.1\.2\.scales"),
+        (COCO, "backend_args", r"train_dataloader\.dataset\.pipeline\.0\.backend_args.* and 2 more"),
+        (ADE, "norm_cfg.type", r"model\.decode_head\.norm_cfg\.type, model\.auxiliary_head\.norm_cfg\.type"),
+        (ADE, "crop_size", r"its value is in train_dataloader\.dataset\.pipeline\.3\.crop_size; set it there"),
+        (ADE, "vis_backends", r"visualizer\.vis_backends"),
+        # New in a dict whose class does not take it.
+        (COCO, "model.neck.out_chanels", "model.neck is a FPN, which takes no out_chanels; did you mean out_channels"),
+        (COCO, "val_evaluator.metrc", "CocoMetric, which takes no metrc; did you mean metric"),
+        (
+            COCO,
+            "train_cfg.val_intervall",
+            "EpochBasedTrainLoop, which takes no val_intervall; did you mean val_interval",
+        ),
+        (ADE, "model.decode_head.chanels", "UPerHead, which takes no chanels; did you mean channels"),
+        (DIGITS, "model.drop_path_rate", "TimmClassifier, which takes no drop_path_rate; it takes data_preprocessor"),
+        (DIGITS, "default_hooks.checkpoint.keeps", "KeepCheckpointsHook, which takes no keeps; did you mean keep"),
+        (DIGITS, "param_scheduler.1.milestones", "CosineAnnealingLR, which takes no milestones"),
+        (ADE, "optim_wrapper.optimizer.nesterov", "AdamW, which takes no nesterov"),
+        (COCO, "train_dataloader.dataset.pipelines", "CocoDataset, which takes no pipelines; did you mean pipeline"),
+        (COCO, "train_dataloader.dataset.pipeline.2.probability", "RandomFlip, which takes no probability"),
+    ],
+)
+def test_a_value_that_nothing_would_read_is_refused(config, key, says):
+    with pytest.raises(UserError, match=says):
+        load(config, {key: 1})
+
+
+@pytest.mark.parametrize(
+    ("config", "options"),
+    [
+        (DIGITS, {"train_cfg.max_epochs": 2, "load_from": "x.pth", "work_dir": "x", "sync_bn": "torch", "fsdp": True}),
+        (DIGITS, {"model.kwargs.depth": 3, "optim_wrapper.optimizer.momentum": 0.9, "auto_scale_lr": {"enable": True}}),
+        (DIGITS, {"optim_wrapper.accumulative_counts": 2, "train_dataloader.dataset.transform.hflip": 0.5}),
+        (
+            DIGITS,
+            {"default_hooks.ema": dict(type="ModelEmaHook", decay=0.9), "default_hooks.checkpoint.priority": "LOW"},
+        ),
+        (DIGITS, {"custom_hooks": [dict(type="EarlyStoppingHook", monitor="top1")], "env_cfg.cudnn_benchmark": True}),
+        (DIGITS, {"model.data_preprocessor": dict(type="ImgDataPreprocessor"), "randomness.deterministic": True}),
+        (
+            COCO,
+            {"model.backbone.window_size": 3, "model.backbone.with_cp": True, "tta_model": dict(type="DetTTAModel")},
+        ),
+        (COCO, {"optim_wrapper.optimizer.type": "SGD", "optim_wrapper.optimizer.momentum": 0.9}),
+        (COCO, {"optim_wrapper.loss_scale": "dynamic", "optim_wrapper.type": "AmpOptimWrapper"}),
+        (COCO, {"model.rpn_head.loss_bbox": dict(_delete_=True, type="GIoULoss", loss_weight=2.0)}),
+        (COCO, {"model.rpn_head.loss_bbox.beta": 0.1, "model.rpn_head.loss_bbox.type": "SmoothL1Loss"}),
+        (
+            COCO,
+            {
+                "model.neck.norm_cfg": dict(type="BN", requires_grad=True),
+                "model.test_cfg.rcnn.nms.class_agnostic": True,
+            },
+        ),
+        (COCO, {"model.roi_head.bbox_roi_extractor.roi_layer.aligned": False, "train_dataloader.dataset.indices": 8}),
+        (COCO, {"visualizer.vis_backends": [dict(type="TensorboardVisBackend")], "param_scheduler.1.verbose": True}),
+        (COCO, {"train_dataloader.dataset": dict(_delete_=True, type="RepeatDataset", times=2, dataset=dict())}),
+        (COCO, {"train_dataloader.dataset.pipeline.3": dict(type="Albu", transforms=[dict(type="Rotate", limit=3)])}),
+        (ADE, {"model.decode_head.norm_cfg.eps": 1e-3, "model.decode_head.norm_cfg.requires_grad": False}),
+        (
+            ADE,
+            {
+                "model.decode_head.loss_decode.class_weight": [1.0],
+                "model.pretrained": None,
+                "val_evaluator.prefix": "a",
+            },
+        ),
+        (ADE, {"model.backbone.init_cfg": dict(type="Pretrained", checkpoint="x.pth", prefix="backbone.")}),
+    ],
+)
+def test_a_value_that_works_is_taken(config, options):
+    cfg = load(config, options)
+    for key, value in options.items():
+        part = cfg
+        for name in key.split("."):
+            part = part[int(name)] if isinstance(part, list) else part[name]
+        if not isinstance(value, dict):
+            assert part == value
+
+
+def test_variables_are_followed_through_files_and_expressions(tmp_path):
+    (tmp_path / "base.py").write_text("side = 32\nroot = 'data/'\nunused = 3\npart = dict(scale=(side, side))\n")
+    path = tmp_path / "config.py"
+    path.write_text(
+        "_base_ = 'base.py'\n"
+        "mine = 4\n"
+        "model = dict(size=[_base_.side, dict(deep={{_base_.side}})], sides=[side for side in range(mine)])\n"
+        "model['more'] = dict(path=_base_.root + 'x', **_base_.part)\n"
+        "model['gone'] = mine\n"
+        "del model['gone']\n"
+    )
+    for key, says in (
+        ("side", r"its value is in model\.more, model\.size\.0, model\.size\.1\.deep; set it there"),
+        ("root", r"its value is in model\.more\.path; set it there"),
+        ("part.scale", r"its value is in model\.more\.scale; set it there"),
+        ("mine", r"its value is in model\.sides; set it there"),
+    ):
+        with pytest.raises(UserError, match=says):
+            load(str(path), {key: 1})
+    assert load(str(path), {"unused": 4}).unused == 4  # a hook may read it
+
+
+def test_a_variable_whose_value_is_nowhere_any_more_is_refused(tmp_path):
+    path = tmp_path / "config.py"
+    path.write_text("side = 32\nmodel = dict(size=side)\nmodel['size'] = 64\n")
+    with pytest.raises(UserError, match="nothing of its value is left in the config"):
+        load(str(path), {"side": 1})
+
+
+def test_variables_of_a_config_that_a_run_has_written_are_refused_too(tmp_path):
+    path = tmp_path / "dumped.py"
+    load(COCO).dump(str(path))
+    with pytest.raises(UserError, match=r"its value is in .*train_dataloader\.dataset\.data_root, val_dataloader"):
+        load(str(path), {"data_root": "elsewhere"})
+    with pytest.raises(UserError, match=r"its value is in train_dataloader\.dataset\.pipeline\.1\.with_bbox"):
+        load(str(path), {"train_pipeline.1.with_bbox": False})
+    assert load(str(path), {"train_cfg.max_epochs": 3}).train_cfg.max_epochs == 3
+
+
+def test_a_users_own_class_takes_what_its_base_takes(tmp_path, monkeypatch):
+    (tmp_path / "my_parts.py").write_text(
+        "from mmengine.hooks import EarlyStoppingHook\n"
+        "from mmengine.registry import HOOKS\n"
+        "@HOOKS.register_module()\n"
+        "class MyHook(EarlyStoppingHook):\n"
+        "    def __init__(self, *args, colour='red', **kwargs):\n"
+        "        super().__init__(*args, **kwargs)\n"
+        "@HOOKS.register_module()\n"
+        "class TakesAll(EarlyStoppingHook):\n"
+        "    def __init__(self, **kwargs):\n"
+        "        self.rest = {**kwargs}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / "config.py"
+    path.write_text(
+        "custom_imports = dict(imports=['my_parts'])\n"
+        "custom_hooks = [dict(type='MyHook'), dict(type='TakesAll'), dict(type='Unknown')]\n"
+    )
+    load(str(path), {"custom_hooks.0.colour": "blue", "custom_hooks.0.patience": 2})
+    load(str(path), {"custom_hooks.1.anything": 1, "custom_hooks.2.anything": 1})
+    with pytest.raises(UserError, match="is a MyHook, which takes no color; did you mean colour"):
+        load(str(path), {"custom_hooks.0.color": "blue"})

@@ -18,7 +18,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -28,9 +27,7 @@ from typing import Any
 import torch
 
 from spectral_backbones.tools.gpu_parts import PARTS, SMALL, Place, write_rows
-from spectral_backbones.tools.script import make_parser
-
-ROOT = Path(__file__).resolve().parents[1]
+from spectral_backbones.tools.script import make_parser, process_of, run
 
 GRACE = 5.0  # seconds beyond its limit after which a part, which looks at the limit itself, is stopped
 
@@ -109,10 +106,9 @@ def start(name: str, index: int, count: int, limit: float, args: argparse.Namesp
     """Begin a part, or a share of it."""
     rows, log = (args.out / f".{name}.{index}.{suffix}" for suffix in ("rows", "log"))
     rows.write_text("")
-    command = [sys.executable, __file__, "--out", str(args.out), "--device", args.device, "--part", name]
-    command += ["--rows", str(rows), "--limit", str(limit), "--index", str(index), "--count", str(count)]
-    command += ["--models", *args.models]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    given = ["--out", str(args.out), "--device", args.device, "--part", name, "--models", *args.models]
+    given += ["--rows", str(rows), "--limit", str(limit), "--index", str(index), "--count", str(count)]
+    command, environment = process_of("check-gpu", *given)
     with log.open("w") as file:
         popen = subprocess.Popen(command, stdout=file, stderr=file, env=environment, start_new_session=True)
     return Process(name, index, limit, rows, log, popen)
@@ -303,4 +299,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -9,24 +9,18 @@ Each task is two commands, shown as they are run: `spectral train`, and `spectra
 if __name__ == "__main__" and not __package__:  # run as a script: of this clone's code
     import clone  # noqa: F401
 
-import os
 import re
 import shutil
 import subprocess
-import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Callable, Dict, List, NamedTuple, Optional
 
-import spectral_backbones
 from spectral_backbones.classification.datasets import Digits
 from spectral_backbones.engine import UserError, checkpoint
 from spectral_backbones.engine.figures import FIGURES
-from spectral_backbones.engine.library import LIBRARY
-from spectral_backbones.tools.script import make_parser, run
-
-PACKAGES = Path(spectral_backbones.__file__).resolve().parents[1]  # the folder that the package lies in
+from spectral_backbones.tools.script import make_parser, process_of, run
 
 
 class Task(NamedTuple):
@@ -158,9 +152,8 @@ def call(command: str, *arguments: str) -> None:
         UserError: It failed, and has said why.
     """
     print(f"$ spectral {command} {' '.join(arguments)}", flush=True)
-    path = os.pathsep.join(filter(None, [str(PACKAGES), os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
-    code = subprocess.run([sys.executable, "-m", LIBRARY, command, *arguments], env=environment).returncode
+    process, environment = process_of(command, *arguments)
+    code = subprocess.run(process, env=environment).returncode
     if code:
         raise UserError(f"spectral {command} ended with {code}")
 
