@@ -1,6 +1,9 @@
-"""What setup.cfg cannot say: the README as PyPI shows it, where links and pictures have to be absolute."""
+"""What setup.cfg cannot say: the README as PyPI shows it, where links and pictures have to be absolute, and that wheels
+hold nothing that an earlier build has left behind.
+"""
 
 import re
+import shutil
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -24,6 +27,7 @@ def absolute(text: str, repository: str) -> str:
 
 if __name__ == "__main__":
     root = Path(__file__).parent
+    shutil.rmtree(root / "build" / "lib", ignore_errors=True)  # setuptools keeps there what has been removed since
     config = ConfigParser()
     config.read(root / "setup.cfg", encoding="utf-8")
     urls = dict(line.split(" = ") for line in config["metadata"]["project_urls"].strip().splitlines())
