@@ -8,6 +8,7 @@ import importlib
 import sys
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import List, Optional, Sequence
@@ -58,7 +59,11 @@ class _AliasFinder(MetaPathFinder):
         ours = sys.modules.get(f"{PACKAGE}.{room}")
         if not dot or ours is None or sys.modules.get(room) is not ours:
             return None
-        return ModuleSpec(fullname, _AliasLoader())
+        try:
+            found = find_spec(f"{PACKAGE}.{fullname}")
+        except ModuleNotFoundError:
+            return None
+        return found and ModuleSpec(fullname, _AliasLoader(), is_package=found.submodule_search_locations is not None)
 
 
 class _AliasLoader(Loader):

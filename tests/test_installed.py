@@ -312,6 +312,12 @@ for name, module in [*sys.modules.items()]:
         assert module is sys.modules[ours] and module.__name__ == module.__spec__.name == ours, name
 modules = [m for m in {{*sys.modules.values()}} if (getattr(m, "__file__", None) or "").startswith(os.getcwd())]
 assert len(modules) == len({{module.__file__ for module in modules}}) > 100
+from importlib.util import find_spec
+assert find_spec("backbones.spectformer") and find_spec("backbones.layers") and not find_spec("backbones.nothing")
+try:
+    from backbones import nothing
+except ImportError as error:
+    assert "cannot import name 'nothing'" in str(error)
 """
     BARE = (
         *("backbones.spectformer", "detection", "segmentation", "classification", "engine.config", "backbones.layers"),
