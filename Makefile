@@ -10,7 +10,7 @@ BIN := .venv/bin
 
 demo: .venv/.mm
 	@echo "== Training small SpectFormers on handwritten digits: to classify, to detect and to segment them. About eight minutes on two cores."
-	OMP_WAIT_POLICY=passive $(BIN)/python tools/demo.py
+	OMP_WAIT_POLICY=passive $(BIN)/spectral demo
 
 style: .venv/.test
 	@echo "== Style"

@@ -8,7 +8,7 @@ fvcore traces the model and attributes every operator to a module, `flop_handles
 
 Tools that count by hooks on torch's own layers (torchinfo, ptflops, timm's profile scripts) see neither the Fourier
 transform and the filter of a spectral layer nor fused attention: of the 4.09 G multiply-adds of spectformer_h_s they
-find the 3.91 of linear layers and convolutions. `count` and `python tools/flops.py NAME` see all.
+find the 3.91 of linear layers and convolutions. `count` and `spectral flops NAME` see all.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ def _take_numbers(cfg: Config, channels: int) -> None:
         data.bands(0, channels)  # it does not take bands that are not there
         raise UserError(
             f"in_chans={channels} takes the numbers of the files as they are, and {' and '.join(missing)} of each "
-            f"channel are not given: compute them once by python tools/measure_channels.py {getattr(data, 'root', '')}"
+            f"channel are not given: compute them once by `spectral measure-channels {getattr(data, 'root', '')}`"
         )
     known = inspect.signature(BandTransform).parameters
     for dataset in _datasets(cfg):

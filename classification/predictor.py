@@ -43,7 +43,7 @@ class Predictor:
         """Makes a predictor.
 
         Args:
-            source: A checkpoint of `tools/train.py`, which holds all that is needed; an official checkpoint, with
+            source: A checkpoint of `spectral train`, which holds all that is needed; an official checkpoint, with
                 `name`; or the name of a timm model with weights.
             name: The timm model of an official checkpoint.
 

@@ -60,7 +60,7 @@ class BandTransform:
 
     Args:
         input_size: (channels, height, width) in pixels.
-        mean: Of each channel, in the numbers of the files; tools/measure_channels.py computes it.
+        mean: Of each channel, in the numbers of the files; `spectral measure-channels` computes it.
         std: Of each channel.
         is_training: Crops, flips and erases at random; else the middle is taken.
         interpolation: "bilinear", "bicubic" or "nearest".

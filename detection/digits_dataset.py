@@ -12,7 +12,7 @@ class DigitsDataset(mmdet.datasets.CocoDataset):
     """Handwritten digits on canvases, written to `data_root` where there are none.
 
     Args:
-        data_root: A folder that `tools/make_digits.py` has written, or that does not exist yet.
+        data_root: A folder that `spectral make-digits` has written, or that does not exist yet.
         recipe: Arguments of `toolboxes.digits.Recipe` for a set that is not there yet.
         **kwargs: Arguments of `CocoDataset`.
 

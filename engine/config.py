@@ -11,17 +11,20 @@ import os.path
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Union
+from typing import Any, Callable, Dict, Iterator, List, Optional, Union
 
 from mmengine.config import Config, ConfigDict
 from mmengine.config.utils import MODULE2PACKAGE
-from mmengine.registry import DATASETS, LOOPS
-from mmengine.runner import IterBasedTrainLoop
+from mmengine.registry import DATASETS
 from mmengine.utils import import_modules_from_strings
 
-from .errors import UserError, told_plainly
+from spectral_backbones import mim  # noqa: F401
 
-LIBRARY = __name__.partition(".")[0]
+from .errors import UserError, told_plainly
+from .library import LIBRARY, find_config
+from .options import merge
+from .schedule import goes_by_iterations
+
 # The names under which configs that were written before the one name above import the library.
 _FORMER = ("backbones", "classification", "detection", "engine", "segmentation")
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
@@ -43,30 +46,38 @@ def _installed_mmseg() -> str:
 
 
 MODULE2PACKAGE["mmseg"] = _installed_mmseg()
-MODULE2PACKAGE[LIBRARY] = LIBRARY  # whose configs lie in .mim of the package, as those of mm's toolboxes do
 
 
-def load(path: str, options: Optional[Dict[str, Any]] = None, data_root: Optional[str] = None) -> Config:
-    """Reads a config file.
+def load(
+    path: str,
+    options: Optional[Dict[str, Any]] = None,
+    data_root: Optional[str] = None,
+    choose: Optional[Callable[[Config], None]] = None,
+) -> Config:
+    """Reads a config.
 
     Args:
-        path: A Python config file.
-        options: Values that replace the file's, by dotted key.
+        path: What `library.find_config` takes: a Python file, or the name of one of the library's configs.
+        options: Values that replace the file's, by dotted key; see `options.merge` for those that are refused.
         data_root: Replaces the root of all its data sets, also in the paths of its evaluators.
+        choose: Changes the config before `options` do, which have the last word.
 
     Raises:
-        UserError: There is no such file, a package that it needs is missing, an option does not fit it, or its data
+        UserError: There is no such config, a package that it needs is missing, an option does not fit it, or its data
             have no root.
     """
-    if not Path(path).is_file():
-        raise UserError(f"config {path} does not exist; the library's own are under configs/")
+    path = str(find_config(path))
+    options = options or {}
     try:
         cfg = Config.fromfile(path, import_custom_modules=False)
-        if options:
-            _merge(cfg, options)
-        if imports := custom_imports(cfg):
-            cfg.custom_imports["imports"] = imports
+        # What the command line imports takes the place of what the file does, before anything is looked up.
+        merge(cfg, {key: value for key, value in options.items() if key.partition(".")[0] == "custom_imports"})
+        _mend_names(cfg)
+        if cfg.get("custom_imports"):
             import_modules_from_strings(**cfg.custom_imports)
+        if choose is not None:
+            choose(cfg)
+        merge(cfg, {key: value for key, value in options.items() if key.partition(".")[0] != "custom_imports"})
     except ImportError as error:
         raise UserError(f"config {path} needs a package that cannot be imported: {error}") from error
     if data_root is not None:
@@ -77,35 +88,52 @@ def load(path: str, options: Optional[Dict[str, Any]] = None, data_root: Optiona
     return cfg
 
 
-def _merge(cfg: Config, options: Dict[str, Any]) -> None:
-    try:
-        cfg.merge_from_dict(options)
-    except (AttributeError, IndexError, KeyError, TypeError) as error:  # a way through what has no such part
-        raise UserError(f"the options {', '.join(options)} do not fit config {cfg.filename}: {error}") from error
+def _mend_names(cfg: Config) -> None:
+    """Puts the library's names of today in place of those that configs had before it was installed under one name, and
+    takes its own name away where mmengine looks for a toolbox's registries.
+    """
+    if imports := custom_imports(cfg):
+        cfg.custom_imports["imports"] = imports
+    for node in nodes(cfg._cfg_dict):
+        if node.get("_scope_") == LIBRARY:  # put there by `_base_ = "spectral_backbones::..."`; it is none of mm's
+            del node["_scope_"]
+        kind = node.get("type")
+        if isinstance(kind, str) and kind.partition(".")[0] in _FORMER:
+            module, _, name = kind.rpartition(".")  # its path, as configs of mmengine's new style are written down
+            node["type"] = f"{_name_of_today(module)}.{name}" if module else kind
 
 
 def custom_imports(cfg: Config) -> List[str]:
     """Lists the modules that a config imports, ours by their names of today.
 
     A config that names none of ours by its full name may have been written when they were installed as `backbones`,
-    `detection` and so on, which a user's own modules may be called as well.
+    `detection` and so on, which a user's own modules may be called as well. Such a config named `backbones` or its
+    task; `engine` alone, which many call a module of theirs, is ours only where there is no other.
     """
     names = (cfg.get("custom_imports") or {}).get("imports") or []
     names = [names] if isinstance(names, str) else list(names)
-    if any(name.partition(".")[0] == LIBRARY for name in names):
+    tops = {name.partition(".")[0] for name in names}
+    if LIBRARY in tops:
         return names
-    return [_name_of_today(name) for name in names]
+    former = set(_FORMER)
+    if not tops & (former - {"engine"}) and _is_elsewhere("engine"):
+        former.remove("engine")
+    return [_name_of_today(name) if name.partition(".")[0] in former else name for name in names]
 
 
 def _name_of_today(name: str) -> str:
-    room, _, module = name.partition(".")
-    if room in _FORMER:
-        # What detection and segmentation share was a part of detection.
-        for ours in (f"{LIBRARY}.{name}", f"{LIBRARY}.toolboxes.{module}"):
-            with contextlib.suppress(ModuleNotFoundError):  # where a part before the last is no package
-                if find_spec(ours):
-                    return ours
+    # What detection and segmentation share was a part of detection.
+    for ours in (f"{LIBRARY}.{name}", f"{LIBRARY}.toolboxes.{name.partition('.')[2]}"):
+        with contextlib.suppress(ModuleNotFoundError):  # where a part before the last is no package
+            if find_spec(ours):
+                return ours
     return name
+
+
+def _is_elsewhere(name: str) -> bool:
+    """Whether another module than the library's is found by a name."""
+    found, ours = find_spec(name), find_spec(f"{LIBRARY}.{name}")
+    return found is not None and os.path.realpath(found.origin or "") != os.path.realpath(ours.origin)
 
 
 def datasets(cfg: Config) -> Iterator[ConfigDict]:
@@ -174,7 +202,10 @@ def complete(cfg: Config, package: str, check: str) -> Config:
         _check_names(dataset)
     _seed_samples(cfg)
     read_alike(cfg)
-    cfg.custom_hooks = [*(cfg.get("custom_hooks") or []), dict(type=check)]
+    hooks = cfg.get("custom_hooks") or []
+    # A config that an earlier run has written has the hook.
+    if not any(isinstance(hook, dict) and hook.get("type") == check for hook in hooks):
+        cfg.custom_hooks = [*hooks, dict(type=check)]
     return cfg
 
 
@@ -209,19 +240,11 @@ def _seed_samples(cfg: Config) -> None:
     sampler = loader.get("sampler") or {}
     if sampler.get("type") not in ("DefaultSampler", "InfiniteSampler", "EpochSampler", "EndlessSampler"):
         return
-    goes_by_iterations = _goes_by_iterations(cfg.get("train_cfg") or {})
+    by_iterations = goes_by_iterations(cfg.get("train_cfg") or {})
     if sampler.get("shuffle", True):
-        loader.sampler = dict(type="EndlessSampler" if goes_by_iterations else "EpochSampler")
-    elif sampler.type == "InfiniteSampler" and not goes_by_iterations:
+        loader.sampler = dict(type="EndlessSampler" if by_iterations else "EpochSampler")
+    elif sampler.type == "InfiniteSampler" and not by_iterations:
         loader.sampler = dict(type="DefaultSampler", shuffle=False)
-
-
-def _goes_by_iterations(loop: ConfigDict) -> bool:
-    kind = loop.get("type")
-    kind = LOOPS.get(kind) if isinstance(kind, str) else kind
-    if kind is None:
-        return "max_iters" in loop
-    return issubclass(kind, IterBasedTrainLoop)
 
 
 def read_alike(part: Any) -> None:

@@ -305,7 +305,7 @@ def _shades(stored: Numbers, path: Union[str, Path], background: Colour) -> Imag
             f"image {path} holds {'floats' if low is None else values.dtype} from {least:g} to {greatest:g}, and the "
             "file does not state what is black and white: of floats those from 0 to 1 are shades. Otherwise give mean "
             "and std, in the numbers of the files, to the transform of the training data "
-            "(tools/measure_channels.py computes them)"
+            "(`spectral measure-channels` computes them)"
         )
     if low is None:
         low, high = 0.0, 1.0

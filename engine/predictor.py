@@ -65,7 +65,7 @@ class Predictor:
         """Makes a predictor.
 
         Args:
-            source: A checkpoint of `tools/train.py`, which holds all that is needed, or any of the toolbox, with `cfg`.
+            source: A checkpoint of `spectral train`, which holds all that is needed, or any of the toolbox, with `cfg`.
             cfg: The config of such a checkpoint.
 
         Raises:

@@ -28,6 +28,7 @@ from . import checkpoint as files
 from .config import flatten, parse
 from .errors import UserError
 from .hooks import ModelEmaHook
+from .schedule import stretched
 
 SCHEDULES = ("checkpoint", "config")
 _LEFT = re.compile(r"(best.*|latest|(epoch|iteration|iter)_\d+)\.pth|curve\.png")
@@ -311,7 +312,7 @@ class Resumption:
         if runner.param_schedulers and self._may_stretch():
             given = runner.cfg.param_scheduler
             given = given if isinstance(given, (list, tuple)) or "type" not in given else [given]
-            stretched = {
+            fitted = {
                 name: [stretch(one, self.old_length, self.length) for one in _listed(part)]
                 for name, part in (given.items() if isinstance(given, dict) else [("", given)])
             }
@@ -320,7 +321,7 @@ class Resumption:
                     group.update(
                         {key.removeprefix("initial_"): group[key] for key in group if key.startswith("initial_")}
                     )
-            runner.param_schedulers = runner.build_param_scheduler(stretched.get("", stretched))
+            runner.param_schedulers = runner.build_param_scheduler(fitted.get("", fitted))
         follow(runner, self.place())
         groups = [group for _, wrapper in optimizers(runner) for group in wrapper.param_groups]
         self.planned = [{key: value for key, value in group.items() if self._is_scheduled(key)} for group in groups]
@@ -439,16 +440,7 @@ def stretch(scheduler: Dict[str, Any], before: Length, now: Length) -> Dict[str,
     if scheduler.get("end", old) != old or not begin < min(old, new):
         return scheduler
     ratio = (new - begin) / (old - begin)
-    fitted = {**scheduler, "end": new}
-    for key in ("T_max", "total_steps", "step_size"):
-        if scheduler.get(key):
-            fitted[key] = max(round(scheduler[key] * ratio), 1)
-    for key in ("milestones", "periods"):
-        if scheduler.get(key):
-            fitted[key] = [max(round(count * ratio), 1) for count in scheduler[key]]
-    if "gamma" in scheduler and not {"milestones", "step_size"} & scheduler.keys():
-        fitted["gamma"] = scheduler["gamma"] ** (1 / ratio)
-    return fitted
+    return {**scheduler, "end": new, **stretched(scheduler, ratio)}
 
 
 def follow(runner: Any, iterations: int) -> None:

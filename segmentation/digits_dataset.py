@@ -13,7 +13,7 @@ class DigitsSegDataset(BaseSegDataset):
     """Handwritten digits on canvases, eleven classes with the ground, written to `data_root` where there are none.
 
     Args:
-        data_root: A folder that `tools/make_digits.py --task segmentation` has written, or that does not exist yet.
+        data_root: A folder that `spectral make-digits --task segmentation` has written, or that does not exist yet.
         recipe: Arguments of `toolboxes.digits.Recipe` for a set that is not there yet.
         **kwargs: Arguments of `BaseSegDataset`.
 

@@ -7,7 +7,8 @@ Configs of mmdet and mmseg import `spectral_backbones.detection` and `spectral_b
 with mmengine what they name.
 """
 
-from typing import Any, List
+import importlib
+from typing import TYPE_CHECKING, Any, List
 
 from . import clone
 
@@ -15,17 +16,22 @@ __path__ = clone.extended(__path__)
 
 from .backbones import list_models
 
+if TYPE_CHECKING:
+    from .backbones.flops import count as count_flops
+
 __version__ = "0.1.0"
-__all__ = ["count_flops", "list_models"]
+__all__ = ["__version__", "count_flops", "list_models"]
+
+# Public names whose modules take long to import: where each is found, when it is first asked for.
+_LAZY = {"count_flops": (".backbones.flops", "count")}
 
 
 def __getattr__(name: str) -> Any:
-    """Names whose modules take long to import: `count_flops` is `backbones.flops.count`."""
-    if name == "count_flops":
-        from .backbones.flops import count
-
-        return count
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _LAZY[name]
+    globals()[name] = value = getattr(importlib.import_module(module, __name__), attribute)
+    return value
 
 
 def __dir__() -> List[str]:

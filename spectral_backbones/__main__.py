@@ -5,7 +5,6 @@ A command is a file of `tools/`, imported when it is asked for: this page and it
 
 import difflib
 import importlib
-import runpy
 import sys
 from pathlib import Path
 from typing import List, Optional
@@ -21,9 +20,26 @@ COMMANDS = {
     "models": "list the models, with their parameters, MACs and published weights",
     "configs": "list the configs, print one whole, or copy one to edit",
     "run": "run a script, timm's train.py for instance, that then knows our models by name",
-    "make-digits": "write handwritten digits on canvases as a COCO-style or ADE20K-style data set",
     "demo": "train small models on handwritten digits, in minutes and without a download",
+    "make-digits": "write handwritten digits on canvases as a COCO-style or ADE20K-style data set",
+    "measure-channels": "compute mean and standard deviation of pictures with any number of channels",
+    "check-gpu": "check and measure the library on one GPU, in five minutes",
 }
+
+# Which extra brings what a command may find missing.
+_EXTRAS = {
+    **dict.fromkeys(("mmengine", "matplotlib", "cv2", "sklearn", "scipy", "tifffile", "torchmetrics"), "train"),
+    **dict.fromkeys(("mmcv", "mmdet", "mmseg"), "mm"),
+}
+
+_RUN = """usage: spectral run SCRIPT [ARGUMENTS]
+       python -m spectral_backbones SCRIPT [ARGUMENTS]
+       torchrun --nproc-per-node=N -m spectral_backbones SCRIPT [ARGUMENTS]
+
+Runs a Python file as `python SCRIPT ARGUMENTS` does, with this library's models registered with timm, in its worker
+processes too: timm's own train.py, validate.py, inference.py, benchmark.py and onnx_export.py know them by name.
+
+spectral run train.py --data-dir photos --model gfnet_xs"""
 
 
 def usage() -> str:
@@ -36,8 +52,8 @@ def usage() -> str:
             "",
             *lines,
             "",
-            "spectral COMMAND --help tells more of one.",
-            "On several processes: torchrun --nproc-per-node=N -m spectral_backbones train ...",
+            "spectral COMMAND --help tells more of one. `python -m spectral_backbones` is the same command; on several",
+            "processes: torchrun --nproc-per-node=N -m spectral_backbones train ...",
         ]
     )
 
@@ -45,36 +61,48 @@ def usage() -> str:
 def main(arguments: Optional[List[str]] = None) -> None:
     """Run a command of `COMMANDS`, or a script."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    if not arguments or arguments[0] in ("-h", "--help"):
+    name, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
+    if name in ("-h", "--help"):
         print(usage())
-    elif arguments[0] == "--version":
+    elif name == "--version":
         print(f"spectral-backbones {__version__}")
-    elif arguments[0] in COMMANDS and arguments[0] != "run":
-        run_command(arguments[0], arguments[1:])
+    elif name == "run":
+        if not rest:
+            sys.exit(_RUN)
+        if rest[0] in ("-h", "--help"):
+            print(_RUN)
+        else:
+            run_script(rest)
+    elif name in COMMANDS:
+        run_command(name, rest)
     else:
-        run_script(arguments[1:] if arguments[0] == "run" else arguments)
+        run_script(arguments)
 
 
 def run_command(name: str, arguments: List[str]) -> None:
     """Run a file of `tools/`; mistakes that a user can mend end in one line."""
     from .tools.script import run
 
-    sys.argv = [f"spectral {name}", *arguments]  # argparse takes the program's name from here
-    run(importlib.import_module(f"{__package__}.tools.{name.replace('-', '_')}").main)
+    sys.argv = [f"spectral {name}", *arguments]  # the parsers take their name from here
+    try:
+        run(importlib.import_module(f"{__package__}.tools.{name.replace('-', '_')}").main)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in _EXTRAS:
+            raise
+        extra = f"pip install 'spectral-backbones[{_EXTRAS[missing]}]'"
+        sys.exit(f"error: spectral {name} needs the package {missing}: {extra}")
 
 
 def run_script(arguments: List[str]) -> None:
-    """Run a Python file as if it had been called itself, with our models registered."""
-    if not arguments or arguments[0] in ("-h", "--help"):
-        sys.exit("usage: spectral run SCRIPT [ARGUMENTS]")
-    script = Path(arguments[0])
-    if not script.is_file():
+    """Run a Python file with our models registered, see `script`."""
+    if not Path(arguments[0]).exists():
         near = difflib.get_close_matches(arguments[0], COMMANDS, n=2)
         hint = f"did you mean {' or '.join(near)}?" if near else f"the commands are {', '.join(COMMANDS)}"
-        sys.exit(f"spectral: {arguments[0]!r} is neither a command nor a Python file; {hint}")
-    sys.argv = arguments
-    sys.path[0] = str(script.resolve().parent)  # where Python looks first for what a script imports
-    runpy.run_path(str(script), run_name="__main__")
+        sys.exit(f"error: {arguments[0]!r} is neither a command of spectral nor a file; {hint}")
+    from . import script
+
+    script.run(arguments)
 
 
 if __name__ == "__main__":

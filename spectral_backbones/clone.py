@@ -7,19 +7,35 @@ by its bare name too, as `import backbones`, which means the very same modules a
 import importlib
 import sys
 from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import List, Optional, Sequence
 
 PACKAGE = __package__
-ROOT = Path(__file__).resolve().parents[1]
+ROOF = Path(__file__).resolve().parent
 
 
 def extended(path: Sequence[str]) -> List[str]:
-    """The package's `__path__`, with the clone's root where it lies in one."""
-    is_clone = (ROOT / "backbones" / "__init__.py").is_file()
-    return [*path, str(ROOT)] if is_clone and str(ROOT) not in path else [*path]
+    """The package's `__path__`, with the clone's root where it lies in one.
+
+    There, what the clone does not have is not looked for in another one that is installed as editable.
+    """
+    if (ROOF / "backbones").is_dir():  # installed from a wheel
+        return [*path]
+    sys.meta_path.insert(sys.meta_path.index(PathFinder) + 1, _OnlyHere())
+    return [*path, str(ROOF.parent)]
+
+
+class _OnlyHere(MetaPathFinder):
+    """Ends the search for a module of this package that is not on its `__path__`."""
+
+    def find_spec(
+        self, fullname: str, path: Optional[Sequence[str]] = None, target: Optional[ModuleType] = None
+    ) -> None:
+        if fullname.startswith(f"{PACKAGE}."):
+            raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
 
 
 def alias(room: str) -> None:
@@ -43,7 +59,11 @@ class _AliasFinder(MetaPathFinder):
         ours = sys.modules.get(f"{PACKAGE}.{room}")
         if not dot or ours is None or sys.modules.get(room) is not ours:
             return None
-        return ModuleSpec(fullname, _AliasLoader())
+        try:
+            found = find_spec(f"{PACKAGE}.{fullname}")
+        except ModuleNotFoundError:
+            return None
+        return found and ModuleSpec(fullname, _AliasLoader(), is_package=found.submodule_search_locations is not None)
 
 
 class _AliasLoader(Loader):

@@ -72,6 +72,6 @@ def test_the_command_ends_with_what_is_wrong(given, says, capsys):
 def test_an_option_through_what_has_no_parts_is_told(tmp_path):
     config = tmp_path / "config.py"
     config.write_text("steps = [dict(type='A')]")
-    assert load(str(config), {"steps.0.type": "B", "more": [{"a": 1}]}).more[0].a == 1
+    assert load(str(config), {"steps.0.type": "B", "custom_hooks": [{"a": 1}]}).custom_hooks[0].a == 1
     with pytest.raises(UserError, match=r"the options steps\.5\.type do not fit config"):
         load(str(config), {"steps.5.type": "B"})

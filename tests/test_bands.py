@@ -91,7 +91,7 @@ def test_opacity_is_a_band_where_four_are_asked_for(tmp_path):
     )
     config = small_config(tmp_path, data)
     with pytest.raises(
-        UserError, match=f"in_chans=4 .* mean and std of each channel are not given.*measure_channels.py {data}"
+        UserError, match=f"in_chans=4 .* mean and std of each channel are not given.*measure-channels {data}"
     ):
         complete(load(str(config), {"model.in_chans": 4}))
     given = {f"train_dataloader.dataset.transform.{key}": [60.0] * 4 for key in ("mean", "std")}

@@ -12,7 +12,7 @@ from spectral_backbones.engine.config import load
 
 from .classification_fixtures import ROOT, make_folder, picture
 
-CONFIGS = sorted(ROOT.glob("configs/classification/*/*.py"))
+CONFIGS = sorted((ROOT / "configs" / "classification").rglob("*.py"))
 
 
 def model_of(path):

@@ -1,13 +1,11 @@
-"""The README's table of models is true: it is what the tool writes, and what is counted is what the papers say."""
-
-from pathlib import Path
+"""The table of models in docs/models.md and `spectral models` are true: they are what the tool writes, and what is
+counted is what the papers say.
+"""
 
 import pytest
 
 from spectral_backbones import backbones
-from spectral_backbones.tools import model_table
-
-ROOT = Path(__file__).resolve().parents[1]
+from spectral_backbones.tools import model_table, models
 
 NAMES = backbones.list_models()
 
@@ -31,20 +29,21 @@ SPECTRAL_MMACS = {
 }
 
 
-def readme_table():
-    return model_table.split((ROOT / "README.md").read_text(encoding="utf-8"))[1].split("\n")
+def page_table():
+    return model_table.split(model_table.PAGE.read_text(encoding="utf-8"))[1].split("\n")
 
 
-def test_readme_lists_every_model_once():
-    lines = readme_table()
+def test_the_page_lists_every_model_once():
+    lines = page_table()
     rows = [line for line in lines[: lines.index("")] if line.startswith("| `")]
     assert sorted(line.split("`")[1] for line in rows) == sorted(NAMES) == sorted(model_table.PUBLISHED)
+    assert [line.split("`")[1] for line in rows] == [record["model"] for record in models.records()]
     assert lines == [*model_table.head(), *rows, *model_table.notes(), *model_table.dense_table()]
     assert set(model_table.DENSE) <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_counts_agree_with_the_papers_and_the_readme(name):
+def test_counts_agree_with_the_papers_and_the_page(name):
     """One test for all that a count has to satisfy, because counting a large model takes a second."""
     cost = model_table.cost_of(name)
     assert not cost.uncounted
@@ -54,7 +53,9 @@ def test_counts_agree_with_the_papers_and_the_readme(name):
     if model_table.PUBLISHED[name].gmacs is not None:
         low, high = published_gmacs(name)
         assert 0.98 * low <= comparable_macs(name) / 1e9 <= 1.02 * high
-    assert model_table.row(name) in readme_table(), "run python tools/model_table.py"
+    (listed,) = (record for record in models.records() if record["model"] == name)
+    assert model_table.record(name) == listed, "run python tools/model_table.py"
+    assert model_table.row(listed) in page_table(), "run python tools/model_table.py"
 
 
 def published_gmacs(name):
@@ -73,42 +74,47 @@ def comparable_macs(name):
 
 
 @pytest.fixture
-def readme(tmp_path, monkeypatch):
-    """A README with an old table, and a short new one."""
-    monkeypatch.setattr(model_table, "table", lambda: "| new |")
-    path = tmp_path / "README.md"
+def page(tmp_path, monkeypatch):
+    """A page with an old table, and a short new one."""
+    monkeypatch.setattr(model_table, "records", lambda: [{"model": "new"}])
+    monkeypatch.setattr(model_table, "table", lambda known: f"| {known[0]['model']} |")
+    monkeypatch.setattr(model_table, "TABLE", tmp_path / "models.json")
+    path = tmp_path / "models.md"
     path.write_text(f"# Title\n\n{model_table.BEGIN}\n| old |\n{model_table.END}\n\nEnd.\n")
     return path
 
 
-def test_the_tool_changes_only_what_is_between_the_markers(readme):
-    model_table.main(["--readme", str(readme)])
-    assert readme.read_text() == f"# Title\n\n{model_table.BEGIN}\n| new |\n{model_table.END}\n\nEnd.\n"
+def test_the_tool_changes_only_what_is_between_the_markers(page):
+    model_table.main(["--page", str(page)])
+    assert page.read_text() == f"# Title\n\n{model_table.BEGIN}\n| new |\n{model_table.END}\n\nEnd.\n"
 
 
-def test_check_fails_on_an_old_table_and_changes_nothing(readme):
-    before = readme.read_text()
+def test_check_fails_on_an_old_table_and_changes_nothing(page):
+    before = page.read_text()
     with pytest.raises(SystemExit, match="out of date"):
-        model_table.main(["--readme", str(readme), "--check"])
-    assert readme.read_text() == before
-    model_table.main(["--readme", str(readme)])
-    model_table.main(["--readme", str(readme), "--check"])
+        model_table.main(["--page", str(page), "--check"])
+    assert page.read_text() == before
+    model_table.main(["--page", str(page)])
+    model_table.main(["--page", str(page), "--check"])
+    (page.parent / "models.json").write_text("[]")
+    with pytest.raises(SystemExit, match=r"models\.json is out of date"):
+        model_table.main(["--page", str(page), "--check"])
 
 
-def test_a_first_table_goes_between_adjacent_markers(readme):
-    readme.write_text(f"{model_table.BEGIN}\n{model_table.END}\n")
-    model_table.main(["--readme", str(readme)])
-    assert readme.read_text() == f"{model_table.BEGIN}\n| new |\n{model_table.END}\n"
+def test_a_first_table_goes_between_adjacent_markers(page):
+    page.write_text(f"{model_table.BEGIN}\n{model_table.END}\n")
+    model_table.main(["--page", str(page)])
+    assert page.read_text() == f"{model_table.BEGIN}\n| new |\n{model_table.END}\n"
 
 
 @pytest.mark.parametrize("text", ["# Title\n", f"{model_table.END}\n{model_table.BEGIN}\n", model_table.BEGIN * 2])
-def test_a_readme_without_the_markers_is_refused(readme, text):
-    readme.write_text(text)
+def test_a_page_without_the_markers_is_refused(page, text):
+    page.write_text(text)
     with pytest.raises(SystemExit, match="once each, in this order"):
-        model_table.main(["--readme", str(readme)])
+        model_table.main(["--page", str(page)])
 
 
 def test_a_model_without_published_figures_is_named(monkeypatch):
     monkeypatch.delitem(model_table.PUBLISHED, "gfnet_ti")
     with pytest.raises(ValueError, match="gfnet_ti"):
-        model_table.table()
+        model_table.records()

@@ -294,7 +294,10 @@ def test_mistakes_are_told(tmp_path, data, options, says):
 def test_a_mistake_ends_the_command_with_one_line(tmp_path, arguments):
     result = run_forked(*arguments, tmp_path / "absent.py")
     assert result.returncode == 1
-    expected = f"error: config {tmp_path}/absent.py does not exist; the library's own are under configs/"
+    expected = (
+        f"error: config {tmp_path}/absent.py does not exist: it is no file, and no config of the library; "
+        "`spectral configs` lists the library's own"
+    )
     assert result.stdout.splitlines()[-1] == expected and "Traceback" not in result.stdout
 
 

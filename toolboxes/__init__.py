@@ -1,7 +1,8 @@
 """What mm's toolboxes and detectron2 need of any backbone, and detection and segmentation share.
 
 Importing it supplies mmcv's operators where no compiled mmcv is installed, and registers with mmengine, where that is
-installed, what configs name: TimmBackbone, SimpleFeaturePyramid and LayerDecayOptimWrapperConstructor.
+installed, what configs name: TimmBackbone, SimpleFeaturePyramid and LayerDecayOptimWrapperConstructor; configs can
+inherit `spectral_backbones::` bases.
 """
 
 from importlib.util import find_spec
@@ -12,6 +13,8 @@ mmcv_ops.install()
 
 if find_spec("mmengine"):
     from mmengine.registry import MODELS
+
+    from spectral_backbones import mim  # noqa: F401
 
     from . import backbone, optim  # noqa: F401  they register themselves
     from .simple_feature_pyramid import SimpleFeaturePyramid

@@ -1,14 +1,14 @@
 """Measure how fast models run and how much memory they take, on this machine.
 
-    python tools/benchmark.py spectformer_s vit_small_patch16_224 --batch 1 8 --size 224 384
-    python tools/benchmark.py spectformer_h_s --train --dtype bfloat16 --amp --compile
-    python tools/benchmark.py gfnet_h_ti resnet50 --compare --threads 1
+spectral benchmark spectformer_s vit_small_patch16_224 --batch 1 8 --size 224 384
+spectral benchmark spectformer_h_s --train --dtype bfloat16 --amp --compile
+spectral benchmark gfnet_h_ti resnet50 --compare --threads 1
 
 Times are medians with their quartiles after a warm-up. With --compare two models run in turn, one step each, in
 changing order: what slows the machine down slows both, so their ratio is steadier than two separate figures.
 """
 
-if not __package__:  # run as a script: of this clone's code
+if __name__ == "__main__" and not __package__:  # run as a script: of this clone's code
     import clone  # noqa: F401
 
 import argparse
@@ -26,6 +26,7 @@ from torch import nn
 
 from spectral_backbones import backbones  # noqa: F401  registers our models
 from spectral_backbones.tools.arguments import image_size, model_name, positive_int
+from spectral_backbones.tools.script import make_parser
 from spectral_backbones.tools.tables import FORMATS, Column, render
 
 Step = Callable[[], None]  # one pass over one batch, finished when it returns
@@ -71,7 +72,7 @@ COLUMNS = {
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("names", nargs="+", type=model_name, metavar="NAME", help="as timm.create_model takes it")
     parser.add_argument(
         "--size", nargs="+", type=image_size, metavar="N|HxW", help="image sizes in pixels; default: each model's own"

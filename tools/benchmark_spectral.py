@@ -12,7 +12,7 @@ that is what `longest_for_matmul` in backbones/layers/dft.py is set by.
 With one thread, the default, the clock is the processor time of this process, which other programs disturb less.
 """
 
-if not __package__:  # run as a script: of this clone's code
+if __name__ == "__main__" and not __package__:  # run as a script: of this clone's code
     import clone  # noqa: F401
 
 import argparse
@@ -30,6 +30,7 @@ import torch
 from spectral_backbones.backbones.layers import SpectralGating
 from spectral_backbones.tools.arguments import image_size, positive_int
 from spectral_backbones.tools.benchmark import Step, time_in_turn
+from spectral_backbones.tools.script import make_parser
 from spectral_backbones.tools.tables import FORMATS, Column, render
 
 GRIDS = [(side, side) for side in (7, 14, 21, 24, 28, 32, 40, 56)]
@@ -69,7 +70,7 @@ def grid_size(text: str) -> tuple[int, int]:
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--grid", nargs="+", type=grid_size, default=GRIDS, metavar="N|HxW", help="default: 7 to 56")
     parser.add_argument("--batch", type=positive_int, default=8, metavar="N", help="default: %(default)s")
     parser.add_argument("--dim", type=positive_int, metavar="C", help=f"default: about {VALUES} / (H W)")

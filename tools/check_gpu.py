@@ -1,16 +1,16 @@
 """Check and measure the library on one GPU, within five minutes and without a network.
 
-    python tools/check_gpu.py --out results
-    python tools/check_gpu.py --out results --only parity gate_errors gate_speed
-    python tools/check_gpu.py --out results --only speed=40 --models spectformer_s convit
-    python tools/check_gpu.py --out results --device cpu     # the same code on small numbers
+spectral check-gpu --out results
+spectral check-gpu --out results --only parity gate_errors gate_speed
+spectral check-gpu --out results --only speed=40 --models spectformer_s convit
+spectral check-gpu --out results --device cpu     # the same code on small numbers
 
-It runs from a checkout as it is, with torch 2.11 or later, torchvision, timm and numpy. Each part runs in a process of
+It runs from a clone as it is, with torch 2.11 or later, torchvision, timm and numpy. Each part runs in a process of
 its own with a limit of its own: what hangs or breaks one takes nothing from the others. Results are written to
 check_gpu.json and check_gpu.md as they come; the report says what was not reached.
 """
 
-if not __package__:  # run as a script: of this clone's code
+if __name__ == "__main__" and not __package__:  # run as a script: of this clone's code
     import clone  # noqa: F401
 
 import argparse
@@ -18,7 +18,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -28,8 +27,7 @@ from typing import Any
 import torch
 
 from spectral_backbones.tools.gpu_parts import PARTS, SMALL, Place, write_rows
-
-ROOT = Path(__file__).resolve().parents[1]
+from spectral_backbones.tools.script import make_parser, process_of, run
 
 GRACE = 5.0  # seconds beyond its limit after which a part, which looks at the limit itself, is stopped
 
@@ -74,7 +72,7 @@ def part_and_seconds(text: str) -> tuple[str, float]:
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the results")
     parser.add_argument(
         "--only",
@@ -108,10 +106,9 @@ def start(name: str, index: int, count: int, limit: float, args: argparse.Namesp
     """Begin a part, or a share of it."""
     rows, log = (args.out / f".{name}.{index}.{suffix}" for suffix in ("rows", "log"))
     rows.write_text("")
-    command = [sys.executable, __file__, "--out", str(args.out), "--device", args.device, "--part", name]
-    command += ["--rows", str(rows), "--limit", str(limit), "--index", str(index), "--count", str(count)]
-    command += ["--models", *args.models]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    given = ["--out", str(args.out), "--device", args.device, "--part", name, "--models", *args.models]
+    given += ["--rows", str(rows), "--limit", str(limit), "--index", str(index), "--count", str(count)]
+    command, environment = process_of("check-gpu", *given)
     with log.open("w") as file:
         popen = subprocess.Popen(command, stdout=file, stderr=file, env=environment, start_new_session=True)
     return Process(name, index, limit, rows, log, popen)
@@ -302,4 +299,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

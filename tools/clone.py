@@ -3,4 +3,5 @@
 import sys
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])
+if __name__ == "clone":  # and not as a module of the package, which needs no path
+    sys.path[0] = str(Path(__file__).resolve().parents[1])

@@ -1,18 +1,17 @@
 """Trains small SpectFormers from scratch on handwritten digits, to classify, detect and segment them, in minutes.
 
-python tools/demo.py [--work-dir D] [--only TASK ...]
+spectral demo
+spectral demo --only classification --work-dir work_dirs/demo
 
-Each task is two commands, shown as they are run: tools/train.py, and tools/predict.py on pictures it never saw.
+Each task is two commands, shown as they are run: `spectral train`, and `spectral predict` on pictures it never saw.
 """
 
-if not __package__:  # run as a script: of this clone's code
+if __name__ == "__main__" and not __package__:  # run as a script: of this clone's code
     import clone  # noqa: F401
 
-import argparse
 import re
 import shutil
 import subprocess
-import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,9 +20,7 @@ from typing import Callable, Dict, List, NamedTuple, Optional
 from spectral_backbones.classification.datasets import Digits
 from spectral_backbones.engine import UserError, checkpoint
 from spectral_backbones.engine.figures import FIGURES
-from spectral_backbones.tools.script import run
-
-ROOT = Path(__file__).resolve().parents[1]
+from spectral_backbones.tools.script import make_parser, process_of, run
 
 
 class Task(NamedTuple):
@@ -32,7 +29,7 @@ class Task(NamedTuple):
     Attributes:
         needs: The toolbox that it runs on.
         config: Below `configs/`.
-        options: What is shorter than in the config, as --cfg-options takes it.
+        options: What is shorter than in the config.
         figure: What is promised, one of `engine.figures.FIGURES`.
         least: How much of it, in its unit.
         pictures: Gives pictures to predict, from the work directory.
@@ -66,7 +63,7 @@ def canvases(split: str) -> Callable[[Path], List[Path]]:
 TASKS: Dict[str, Task] = {
     "classification": Task(
         needs="mmengine",
-        config="classification/spectformer/spectformer_ti_digits.py",
+        config="classification/spectformer/spectformer_ti_digits",
         options=[],
         figure="top1",
         least=97.0,
@@ -74,16 +71,16 @@ TASKS: Dict[str, Task] = {
     ),
     "detection": Task(
         needs="mmdet",
-        config="detection/digits/mask-rcnn_spectformer-h-small_fpn_digits.py",
-        options=["train_cfg.max_epochs=2"],
+        config="detection/digits/mask-rcnn_spectformer-h-small_fpn_digits",
+        options=["--epochs", "2"],
         figure="coco/bbox_mAP_50",
         least=60.0,
         pictures=canvases("val"),
     ),
     "segmentation": Task(
         needs="mmseg",
-        config="segmentation/digits/spectformer-h-small_fpn_digits.py",
-        options=["train_cfg.max_iters=500"],
+        config="segmentation/digits/spectformer-h-small_fpn_digits",
+        options=["--iters", "500"],
         figure="mIoU",
         least=45.0,
         pictures=canvases("images/validation"),
@@ -97,7 +94,7 @@ def main(arguments: Optional[List[str]] = None) -> None:
     Raises:
         UserError: A model falls short of what the demonstration promises.
     """
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--work-dir", default="work_dirs/demo", help="a folder for each task; default: %(default)s")
     parser.add_argument("--only", nargs="+", choices=TASKS, default=list(TASKS), help="all of them by default")
     args = parser.parse_args(arguments)
@@ -105,7 +102,7 @@ def main(arguments: Optional[List[str]] = None) -> None:
     for name in args.only:
         task = TASKS[name]
         if find_spec(task.needs) is None:
-            print(f"\n{name} is left out: it needs {task.needs}, pip install '.[mm]'")
+            print(f"\n{name} is left out: it needs {task.needs}, pip install 'spectral-backbones[mm]'")
             continue
         said.append(f"{name}: {demonstrate(name, task, Path(args.work_dir) / name)}")
     print("", *said, sep="\n")
@@ -121,15 +118,14 @@ def demonstrate(name: str, task: Task, work_dir: Path) -> str:
     _clear(work_dir, task)
     start = time.perf_counter()
     data = ["--data-root", str(work_dir / "canvases")] if name != "classification" else []
-    options = ["--cfg-options", *task.options] if task.options else []
-    call("train.py", str(ROOT / "configs" / task.config), "--work-dir", str(work_dir), *data, *options)
+    call("train", task.config, "--work-dir", str(work_dir), *data, *task.options)
     seconds = time.perf_counter() - start
 
     # The last checkpoint and not the best: the best was chosen on the very pictures that it is judged by.
     last = checkpoint.list_kept(work_dir)[0]
     scores = checkpoint.read(last)["message_hub"]["log_scalars"][f"val/{task.figure}"][0].tolist()
     figure = FIGURES[task.figure]
-    call("predict.py", str(last), *map(str, task.pictures(work_dir)), "--out-dir", str(work_dir / "predictions"))
+    call("predict", str(last), *map(str, task.pictures(work_dir)), "--out-dir", str(work_dir / "predictions"))
     outcome = (
         f"{figure.show(scores[-1])} on what it never saw, after {seconds:.0f} s; see {work_dir}/*.png, predictions/"
     )
@@ -142,23 +138,24 @@ def _clear(work_dir: Path, task: Task) -> None:
     """Removes what an earlier call left, and nothing else: a run keeps its config, and its canvases."""
     if not work_dir.exists():
         return
-    has_begun = any((work_dir / name).exists() for name in (Path(task.config).name, "canvases"))
+    has_begun = any((work_dir / name).exists() for name in (f"{Path(task.config).name}.py", "canvases"))
     # One that was stopped at once has left the folder of its log alone.
     if not has_begun and not all(re.fullmatch(r"\d{8}_\d{6}(_\d+)?", path.name) for path in work_dir.iterdir()):
         raise UserError(f"{work_dir} holds something else than an earlier demonstration: choose another --work-dir")
     shutil.rmtree(work_dir)
 
 
-def call(tool: str, *arguments: str) -> None:
-    """Shows a command and runs it.
+def call(command: str, *arguments: str) -> None:
+    """Shows a command and runs it, of this very package whatever lies in the folder that it is called from.
 
     Raises:
         UserError: It failed, and has said why.
     """
-    print(f"$ python tools/{tool} {' '.join(arguments)}", flush=True)
-    code = subprocess.run([sys.executable, str(ROOT / "tools" / tool), *arguments]).returncode
+    print(f"$ spectral {command} {' '.join(arguments)}", flush=True)
+    process, environment = process_of(command, *arguments)
+    code = subprocess.run(process, env=environment).returncode
     if code:
-        raise UserError(f"tools/{tool} ended with {code}")
+        raise UserError(f"spectral {command} ended with {code}")
 
 
 if __name__ == "__main__":

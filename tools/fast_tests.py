@@ -5,7 +5,7 @@ A change is what git sees since the last commit, new files included. Tests are f
 of a config the test of all configs of its task. Tests that are marked slow are left to `make test`.
 """
 
-if not __package__:  # run as a script: of this clone's code
+if __name__ == "__main__" and not __package__:  # run as a script: of this clone's code
     import clone  # noqa: F401
 
 import os

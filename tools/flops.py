@@ -1,15 +1,15 @@
 """Count what models cost: parameters, MACs, FLOPs and activations for one image.
 
-    python tools/flops.py spectformer_s gfnet_h_s resnet50 --size 224 384 512x768
-    python tools/flops.py spectformer_h_s --by stage --format markdown
-    python tools/flops.py --config configs/detection/spectformer/retinanet_spectformer-h-s_fpn_1x_coco.py
+spectral flops spectformer_s gfnet_h_s resnet50 --size 224 384 512x768
+spectral flops spectformer_h_s --by stage --format markdown
+spectral flops --config detection/spectformer/retinanet_spectformer-h-s_fpn_1x_coco
 
 Any model of timm can be named, ours among them. Of a config the whole detector or segmenter is counted, backbone, neck
 and heads apart. Fourier transforms and attention are counted, which torchinfo, ptflops and timm's profile scripts miss
 in part; one multiply-add is 1 MAC and 2 FLOPs. What papers call FLOPs are MACs.
 """
 
-if not __package__:  # run as a script: of this clone's code
+if __name__ == "__main__" and not __package__:  # run as a script: of this clone's code
     import clone  # noqa: F401
 
 import argparse
@@ -23,6 +23,7 @@ from torch import nn
 from spectral_backbones import backbones  # noqa: F401  registers our models
 from spectral_backbones.backbones.flops import Cost, count
 from spectral_backbones.tools.arguments import image_size, model_name, positive_int
+from spectral_backbones.tools.script import make_parser, run
 from spectral_backbones.tools.tables import FORMATS, Column, render
 
 COLUMNS = {
@@ -48,7 +49,7 @@ DENSE = {
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("names", nargs="*", type=model_name, metavar="NAME", help="as timm.create_model takes it")
     parser.add_argument(
         "--size",
@@ -57,7 +58,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="N|HxW",
         help="image sizes in pixels; default: each model's own, or what papers count detectors and segmenters at",
     )
-    parser.add_argument("--config", nargs="+", default=[], help="configs of detectors and segmenters")
+    parser.add_argument(
+        "--config", nargs="+", default=[], help="detectors and segmenters: configs of the library's, or files"
+    )
     parser.add_argument("--num-classes", type=int, metavar="N", help="0 leaves the classifier out")
     parser.add_argument("--by", choices=("stage", "module", "operator"), help="split the cost of each model")
     parser.add_argument(
@@ -176,4 +179,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -36,9 +36,9 @@ from spectral_backbones import backbones  # noqa: F401  registers our models
 from spectral_backbones.backbones.layers import Attention, SpectralGating, create_mixer, fused_gate
 from spectral_backbones.backbones.layers.mixers import MIXERS
 from spectral_backbones.tools import gpu_operators
+from spectral_backbones.tools.script import PACKAGES, process_of
 
 Row = dict[str, Any]
-ROOT = Path(__file__).resolve().parents[1]
 OPTIONAL = ("triton", "fvcore", "rich", "mmengine", "mmcv", "mmdet", "mmseg", "detectron2", "onnx", "pytest")
 
 # One small name of each family, and timm's model of the same architecture where it has one.
@@ -236,7 +236,7 @@ def without_extras(place: Place) -> Iterator[Row]:
         "[timm.create_model(name, device='meta') for name in {names!r}]; print(len(backbones.list_models()))"
     )
     blocked = [name for name in OPTIONAL if name not in ("triton", "pytest")]
-    code = code.format(blocked=blocked, root=str(ROOT), names=place.names)
+    code = code.format(blocked=blocked, root=str(PACKAGES), names=place.names)
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=place.left())
     yield {
         "what": "import without extras",
@@ -757,10 +757,8 @@ def training(place: Place) -> Iterator[Row]:
 def _train_and_resume(place: Place) -> Row:
     epochs = 4 if place.cuda else 3  # the schedule warms up for two
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, str(ROOT / "tools/train.py")]
-        command += [str(ROOT / "configs/classification/spectformer/spectformer_ti_digits.py")]
-        command += ["--amp", "--work-dir", folder, "--resume", "--cfg-options", f"train_cfg.max_epochs={epochs}"]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+        given = ["classification/spectformer/spectformer_ti_digits", "--amp", "--work-dir", folder, "--resume"]
+        command, environment = process_of("train", *given, "--epochs", str(epochs), "--cfg-options")
         small = dict(depth=1, embed_dim=16, num_heads=1, mixers="spectral")  # what is checked does not depend on it
         command += [f"model.kwargs.{name}={value}" for name, value in small.items()]
         if not place.cuda:

@@ -1,12 +1,14 @@
 """Computes mean and standard deviation of each channel of a folder's training images, as stored in the files.
 
-python tools/measure_channels.py FOLDER [--in-chans N]
+spectral measure-channels photos
+spectral measure-channels scenes --in-chans 12
+
+A model of other than one or three channels needs them in its config.
 """
 
-if not __package__:  # run as a script: of this clone's code
+if __name__ == "__main__" and not __package__:  # run as a script: of this clone's code
     import clone  # noqa: F401
 
-import argparse
 from pathlib import Path
 from typing import List, Optional, Tuple
 
@@ -15,12 +17,12 @@ import numpy as np
 from spectral_backbones.classification.datasets import ImageFolder
 from spectral_backbones.classification.transforms import NUMBERS
 from spectral_backbones.engine.images import wrong_bands
-from spectral_backbones.tools.script import run
+from spectral_backbones.tools.script import make_parser, run
 
 
 def main(arguments: Optional[List[str]] = None) -> Tuple[np.ndarray, np.ndarray]:
     """Measures; prints what to write into a config, and returns mean and std, (channels,)."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = make_parser(__doc__)
     parser.add_argument("folder", help="what --data-root is in training")
     parser.add_argument("--in-chans", type=int, help="number of bands, where pages of a TIFF are bands or an array has")
     args = parser.parse_args(arguments)

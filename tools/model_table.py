@@ -1,26 +1,30 @@
-"""Write the README's tables of models: parameters and MACs as counted, what the papers report, where weights are.
+"""Write what `spectral models` lists, and the tables of it in docs/models.md: parameters and MACs as counted, what the
+papers report, where weights are.
 
-python tools/model_table.py            # rewrite the tables between the two markers in README.md
-python tools/model_table.py --check    # only say whether it is up to date, with exit status 1 if not
+python tools/model_table.py            # rewrite models.json, and the tables between the two markers of that page
+python tools/model_table.py --check    # only say whether they are up to date, with exit status 1 if not
 """
 
-if not __package__:  # run as a script: of this clone's code
+if __name__ == "__main__" and not __package__:  # run as a script: of this clone's code
     import clone  # noqa: F401
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
 
 from spectral_backbones import backbones
 from spectral_backbones.backbones.flops import Cost, count
+from spectral_backbones.tools.models import TABLE
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "models.md"
 BEGIN, END = "<!-- model table: begin, by tools/model_table.py -->", "<!-- model table: end -->"
 
 
@@ -221,32 +225,43 @@ def cost_of(name: str) -> Cost:
     return count(model, timm.get_pretrained_cfg(name).input_size)
 
 
-def row(name: str) -> str:
-    """The line of the table for a model."""
+def record(name: str) -> dict[str, Any]:
+    """What `spectral models` knows of a model, in plain types."""
     cost, published = cost_of(name), PUBLISHED[name]
-    family = FAMILIES[published.family]
-    mark = f" <sup>{list(NOTES).index(published.note) + 1}</sup>" if published.note else ""
     height, width = cost.input_size[1:]
+    return {
+        "model": name,
+        "family": published.family,
+        "pixels": f"{height}x{width}",
+        "params": cost.params,
+        "macs": round(cost.macs),
+        "top1": None if published.top1 is None else float(published.top1),
+        "hub": bool(timm.get_pretrained_cfg(name).hf_hub_id),
+        "repository": FAMILIES[published.family].weights if published.has_weights else None,
+    }
+
+
+def row(known: dict[str, Any]) -> str:
+    """The line of the page's table for a model.
+
+    Args:
+        known: A `record`.
+    """
+    published = PUBLISHED[known["model"]]
+    mark = f" <sup>{list(NOTES).index(published.note) + 1}</sup>" if published.note else ""
+    sources = ["`pretrained=True`"] if known["hub"] else []
+    sources += [f"[repository]({known['repository']})"] if known["repository"] else []
     cells = (
-        f"`{name}`{mark}",
-        f"{height}x{width}",
-        f"{cost.params / 1e6:.2f}",
-        f"{cost.macs / 1e9:.2f}",
+        f"`{known['model']}`{mark}",
+        known["pixels"],
+        f"{known['params'] / 1e6:.2f}",
+        f"{known['macs'] / 1e9:.2f}",
         published.gmacs or "-",
         published.top1 or "-",
-        f"[{published.family}](https://arxiv.org/abs/{family.arxiv})",
-        _weights(name),
+        f"[{published.family}](https://arxiv.org/abs/{FAMILIES[published.family].arxiv})",
+        ", ".join(sources) or "none published",
     )
     return f"| {' | '.join(cells)} |"
-
-
-def _weights(name: str) -> str:
-    """Where trained weights are: on the hub, at the authors', or nowhere."""
-    published = PUBLISHED[name]
-    address = FAMILIES[published.family].weights if published.has_weights else None
-    sources = ["`pretrained=True`"] if timm.get_pretrained_cfg(name).hf_hub_id else []
-    sources += [f"[repository]({address})"] if address else []
-    return ", ".join(sources) or "none published"
 
 
 def head() -> list[str]:
@@ -294,24 +309,34 @@ def dense_table() -> list[str]:
     ]
 
 
-def table() -> str:
-    """Both tables with their notes, without the markers.
+def records() -> list[dict[str, Any]]:
+    """All models, family by family in the order of the papers' tables.
 
     Raises:
         ValueError: A registered model has no entry in `PUBLISHED`, or an entry has no model.
     """
     if unmatched := set(PUBLISHED) ^ set(backbones.list_models()):
         raise ValueError(f"registered models and PUBLISHED in {Path(__file__).name} differ in {sorted(unmatched)}")
-    return "\n".join([*head(), *map(row, PUBLISHED), *notes(), *dense_table()])
+    return [record(name) for name in PUBLISHED]
 
 
-def split(readme: str) -> tuple[str, str, str]:
-    """What a README has before, between and after the markers.
+def listing(known: Sequence[dict[str, Any]]) -> str:
+    """The text of models.json: a model a line."""
+    return "[\n" + ",\n".join(json.dumps(one) for one in known) + "\n]\n"
+
+
+def table(known: Sequence[dict[str, Any]]) -> str:
+    """Both tables of the page with their notes, without the markers."""
+    return "\n".join([*head(), *map(row, known), *notes(), *dense_table()])
+
+
+def split(page: str) -> tuple[str, str, str]:
+    """What a page has before, between and after the markers.
 
     Raises:
         ValueError: The markers are not there, once each and in order.
     """
-    before, begin, rest = readme.partition(BEGIN)
+    before, begin, rest = page.partition(BEGIN)
     between, end, after = rest.partition(END)
     if not begin or not end or BEGIN in rest or END in after:
         raise ValueError(f"these two lines have to be there once each, in this order:\n{BEGIN}\n{END}")
@@ -321,20 +346,25 @@ def split(readme: str) -> tuple[str, str, str]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="change nothing, fail if the table is not up to date")
-    parser.add_argument("--readme", type=Path, default=README, help="file with the markers; default: %(default)s")
+    parser.add_argument("--check", action="store_true", help="change nothing, fail if something is not up to date")
+    parser.add_argument("--page", type=Path, default=PAGE, help="file with the markers; default: %(default)s")
+    parser.add_argument("--listing", type=Path, default=TABLE, help="what is listed; default: %(default)s")
     args = parser.parse_args(argv)
     try:
-        before, old, after = split(args.readme.read_text(encoding="utf-8"))
-        new = table()
+        before, old, after = split(args.page.read_text(encoding="utf-8"))
+        known = records()
     except (OSError, ValueError) as error:
-        sys.exit(f"{args.readme}: {error}")
+        sys.exit(f"{args.page}: {error}")
+    new, listed = table(known), listing(known)
     if not args.check:
-        args.readme.write_text(f"{before}{BEGIN}\n{new}\n{END}{after}", encoding="utf-8")
+        args.page.write_text(f"{before}{BEGIN}\n{new}\n{END}{after}", encoding="utf-8")
+        args.listing.write_text(listed, encoding="utf-8")
     elif new != old:
-        sys.exit(f"the tables of models in {args.readme} are out of date: run python tools/model_table.py")
+        sys.exit(f"the tables of models in {args.page} are out of date: run python tools/model_table.py")
+    elif not args.listing.is_file() or listed != args.listing.read_text(encoding="utf-8"):
+        sys.exit(f"{args.listing} is out of date: run python tools/model_table.py")
     else:
-        print(f"the tables of models in {args.readme} are up to date")
+        print(f"the tables of models in {args.page} and {args.listing} are up to date")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,14 @@
 """Classifies pictures, finds objects in them or segments them, with a trained checkpoint or a timm model by name.
 
-python tools/predict.py CHECKPOINT_OR_NAME IMAGE_OR_FOLDER... [--topk K] [--threshold T] [--out-dir D]
+spectral predict work_dirs/folder/best.pth photos/new            # a checkpoint of this library says its task
+spectral predict resnet50 photo.jpg --topk 3                     # a timm model that has weights
+spectral predict gfnet-xs.pth photo.jpg --name gfnet_xs          # an official checkpoint
+spectral predict published.pth street/ --config CONFIG           # of mmdet or mmseg; see `spectral configs`
+
+Prints what it finds, and writes the pictures with it drawn into --out-dir.
 """
 
-if not __package__:  # run as a script: of this clone's code
+if __name__ == "__main__" and not __package__:  # run as a script: of this clone's code
     import clone  # noqa: F401
 
 import argparse
@@ -17,7 +22,7 @@ from spectral_backbones import backbones  # noqa: F401  registers the models
 from spectral_backbones.engine import UserError, checkpoint
 from spectral_backbones.engine.config import load
 from spectral_backbones.engine.images import check_colour, find_images
-from spectral_backbones.tools.script import run
+from spectral_backbones.tools.script import make_parser, run
 from spectral_backbones.tools.tasks import complete, import_of, task_of
 
 
@@ -33,11 +38,14 @@ def main(arguments: Optional[List[str]] = None) -> List[Any]:
     Raises:
         UserError: There is nothing to predict with or of, or, at the end, some pictures have failed.
     """
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = make_parser(__doc__)
     parser.add_argument("model", help="a checkpoint, or the name of a timm model that has weights")
     parser.add_argument("images", nargs="+", help="picture files, or folders of them")
     parser.add_argument("--name", help="the timm model that an official checkpoint belongs to; ours know theirs")
-    parser.add_argument("--config", help="the config that a checkpoint of mmdet or mmseg belongs to; ours know theirs")
+    parser.add_argument(
+        "--config",
+        help="the config that a checkpoint of mmdet or mmseg belongs to, by name or a file; ours know theirs",
+    )
     parser.add_argument("--topk", type=int, default=5, help="classes a picture, of a classifier")
     parser.add_argument("--threshold", type=float, default=0.5, help="least score of an object, of a detector")
     parser.add_argument(

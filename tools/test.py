@@ -1,12 +1,14 @@
 """Evaluates a checkpoint on a config's test set.
 
-python tools/test.py CONFIG CHECKPOINT [--cfg-options k=v ...] [--data-root D] [--work-dir D] [--tta]
+spectral test work_dirs/folder/folder.py work_dirs/folder/best.pth
+spectral test detection/dat/mask-rcnn_dat-pp-t_fpn_ms-crop-1x_coco dat.pth --data-root data/coco --tta
+
+CONFIG is one of the library's, see `spectral configs`, or a file: a training leaves its own in its work directory.
 """
 
-if not __package__:  # run as a script: of this clone's code
+if __name__ == "__main__" and not __package__:  # run as a script: of this clone's code
     import clone  # noqa: F401
 
-import argparse
 import time
 from pathlib import Path
 from typing import Any, Dict, List, Optional
@@ -18,19 +20,20 @@ from spectral_backbones.engine.exports import exported
 from spectral_backbones.engine.figures import spelt
 from spectral_backbones.engine.launch import join_torchrun
 from spectral_backbones.engine.tta import augment_test
+from spectral_backbones.tools import choices
 from spectral_backbones.tools.arguments import ConfigOptions
-from spectral_backbones.tools.script import run
+from spectral_backbones.tools.script import make_parser, run
 from spectral_backbones.tools.tasks import complete
 
 
 def main(arguments: Optional[List[str]] = None) -> Dict[str, Any]:
     """Evaluates; prints and returns the figures."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("config", help="a file under configs/")
+    parser = make_parser(__doc__)
+    parser.add_argument("config", help="one of the library's, or a file")
     parser.add_argument("checkpoint", help="best.pth, epoch_N.pth or iteration_N.pth of a training run")
     parser.add_argument("--work-dir", help="where log and pictures go; a folder test beside the checkpoint by default")
-    parser.add_argument("--data-root", help="folder of the data set, in place of the config's")
-    parser.add_argument("--cfg-options", nargs="+", action=ConfigOptions, help="values of the config, as key.key=value")
+    choices.add_to(parser)
+    parser.add_argument("--cfg-options", nargs="+", action=ConfigOptions, help=choices.CFG_OPTIONS)
     parser.add_argument(
         "--tta",
         action="store_true",
@@ -39,12 +42,16 @@ def main(arguments: Optional[List[str]] = None) -> Dict[str, Any]:
     args = parser.parse_args(arguments)
 
     launcher = join_torchrun()
-    cfg = load(args.config, args.cfg_options, args.data_root)
+    said: List[str] = []
+    choose = choices.chooser(args, said, "test_dataloader")
+    cfg = load(args.config, args.cfg_options, args.data_root, choose)
     cfg = complete(augment_test(cfg) if args.tta else cfg)
     cfg.launcher = launcher
     cfg.load_from = args.checkpoint
     cfg.work_dir = args.work_dir or str(Path(args.checkpoint).parent / "test")
     runner = CarefulRunner.from_cfg(cfg)
+    if runner.rank == 0:
+        print("".join(f"{line}\n" for line in said), end="")
     begun = time.time()
     metrics = runner.test()
     if runner.rank == 0:

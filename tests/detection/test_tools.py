@@ -145,7 +145,7 @@ def test_pictures_show_boxes_masks_and_scores(tmp_path):
 
 
 def test_the_parts_of_a_detector_are_counted_by_hand(trained):
-    from tasks import build_model
+    from spectral_backbones.tools.tasks import build_model
 
     cost, parts = count_detector(build_model(str(trained[0])).eval(), (64, 64))
     assert list(parts) == ["backbone", "neck", "rpn_head", "roi_head"] and not cost.uncounted
@@ -168,7 +168,7 @@ def test_flops_counts_the_detector_of_a_config(trained):
 
 
 def test_the_demonstrations_config_is_as_small_as_it_says():
-    from tasks import build_model
+    from spectral_backbones.tools.tasks import build_model
 
     (path,) = DIGITS.glob("mask-rcnn*_digits.py")
     assert sum(parameter.numel() for parameter in build_model(str(path)).parameters()) < 2e6
