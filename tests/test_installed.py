@@ -322,7 +322,7 @@ except ImportError as error:
 """
     BARE = (
         *("backbones.spectformer", "detection", "segmentation", "classification", "engine.config", "backbones.layers"),
-        *("detection.mmcv_ops.boxes", "backbones", "engine"),
+        *("toolboxes.mmcv_ops.boxes", "backbones", "engine"),
     )
 
     @pytest.mark.parametrize("first", ["bare", "full"])

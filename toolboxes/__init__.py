@@ -5,6 +5,11 @@ installed, what configs name: TimmBackbone, SimpleFeaturePyramid and LayerDecayO
 inherit `spectral_backbones::` bases.
 """
 
+if __name__ == "toolboxes":  # imported by its bare name, in a clone's root
+    from spectral_backbones import clone
+
+    clone.alias(__name__)
+
 from importlib.util import find_spec
 
 from . import mmcv_ops
@@ -19,4 +24,5 @@ if find_spec("mmengine"):
     from . import backbone, optim  # noqa: F401  they register themselves
     from .simple_feature_pyramid import SimpleFeaturePyramid
 
-    MODELS.register_module(module=SimpleFeaturePyramid)
+    # By force, since this file runs a second time where it is imported by its bare name too.
+    MODELS.register_module(module=SimpleFeaturePyramid, force=True)
