@@ -43,8 +43,8 @@ _DAT_PP = dict(_DAT, mixers=("ND", "ND", "D"), num_groups=(1, 2, 4), kv_strides=
 _HALONET = dict(stem_dim=16, dims=(16, 32, 64), depths=(2, 1, 1), attention=(True, True, True), num_heads=(2, 4, 8))
 _HALONET_OF_TIMM = dict(_HALONET, depths=(2, 2, 1), attention=(False, (1,), True))
 
-# Arguments of a representative under which it is narrow and shallow and still has every kind of module and of block that
-# it has by its own: three stages, or three blocks, of which one comes twice. test_names.py holds them to it.
+# Arguments of a representative under which it is narrow and shallow and still has every kind of module that it has by
+# its own: three stages, or three blocks, of which some are alike. test_names.py holds them to it.
 SMALLEST = {
     "convit_ti": dict(embed_dim=32, depth=3, local_up_to_layer=2),
     "dat_p": _DAT_PP,

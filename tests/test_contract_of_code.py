@@ -11,7 +11,7 @@ import pytest
 import timm
 import torch
 
-from .models import REPRESENTATIVES, SIZE, SMALLEST, assert_close, build, create, drawn, images
+from .models import ONE_OF_EACH_CLASS, REPRESENTATIVES, SIZE, SMALLEST, assert_close, build, create, drawn, images
 
 pytestmark = pytest.mark.parametrize("name", REPRESENTATIVES, scope="module")
 
@@ -42,13 +42,15 @@ def test_exports_with_a_dynamic_batch(name):
     assert_close(program.module()(x), model(x))
 
 
-# All programs are exported above; what torch makes of them takes longest and depends on their operators alone.
+# All programs are exported above; what becomes of one in ONNX takes longest, and its operators alone decide.
 TO_ONNX = {*ONE_OF_EACH_CLASS, "dat_pp_t", "eca_halonext_26ts", "vitaev2_s"}
 
 
 @pytest.mark.slow
 @torch.no_grad()
 def test_onnx_equals_eager(name, tmp_path):
+    if name not in TO_ONNX:
+        pytest.skip("a model of the same operators is exported")
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     path = str(tmp_path / "model.onnx")

@@ -2,8 +2,8 @@
 
 TIMM_SUITE=all in the environment takes every name that we register, as large as it is, which takes fifteen times as
 long; what depends on a model's code, not on its sizes, then runs on one model of each code path (models.py), as
-test_contract_of_code.py always does. The tests need the network once: the archive of the installed version is fetched by pip and kept in pytest's
-cache.
+test_contract_of_code.py always does. The tests need the network once: the archive of the installed version is fetched
+by pip and kept in pytest's cache.
 """
 
 import json

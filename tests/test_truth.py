@@ -3,7 +3,6 @@
 import copy
 
 import pytest
-import timm
 import torch
 from safetensors.torch import save_file
 from torch.func import functional_call, grad, vmap
