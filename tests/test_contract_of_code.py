@@ -13,12 +13,13 @@ import torch
 
 from .models import ONE_OF_EACH_CLASS, REPRESENTATIVES, SIZE, SMALLEST, assert_close, build, create, drawn, images
 
-pytestmark = pytest.mark.parametrize("name", REPRESENTATIVES, scope="module")
+by_name = pytest.mark.parametrize("name", REPRESENTATIVES, scope="module")
 
 
 # Compilation and export -------------------------------------------------------------------------------------------
 
 
+@by_name
 def test_compiles_as_one_graph(name):
     torch.compiler.reset()  # what is compiled is counted by function, and models share those
     model = create(name).eval()
@@ -35,6 +36,7 @@ def exported(name):
     return model, torch.export.export(model, (images(),), dynamic_shapes=({0: batch},))
 
 
+@by_name
 @torch.no_grad()
 def test_exports_with_a_dynamic_batch(name):
     model, program = exported(name)
@@ -43,14 +45,13 @@ def test_exports_with_a_dynamic_batch(name):
 
 
 # All programs are exported above; what becomes of one in ONNX takes longest, and its operators alone decide.
-TO_ONNX = {*ONE_OF_EACH_CLASS, "dat_pp_t", "eca_halonext_26ts", "vitaev2_s"}
+TO_ONNX = sorted({*ONE_OF_EACH_CLASS, "dat_pp_t", "eca_halonext_26ts", "vitaev2_s"})
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", TO_ONNX, scope="module")
 @torch.no_grad()
 def test_onnx_equals_eager(name, tmp_path):
-    if name not in TO_ONNX:
-        pytest.skip("a model of the same operators is exported")
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     path = str(tmp_path / "model.onnx")
@@ -62,6 +63,7 @@ def test_onnx_equals_eager(name, tmp_path):
     assert_close(torch.from_numpy(output), model(x))
 
 
+@by_name
 def test_scripts(name):
     model = create(name).eval()
     x = images()
@@ -71,6 +73,7 @@ def test_scripts(name):
 # Training ---------------------------------------------------------------------------------------------------------
 
 
+@by_name
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_trains_under_autocast(name, dtype):
     model = create(name)
@@ -87,6 +90,7 @@ def load(name, source, **kwargs):
     return build(name, pretrained=True, pretrained_cfg_overlay=dict(num_classes=5, **source), **kwargs).eval()
 
 
+@by_name
 @torch.no_grad()
 def test_own_checkpoint_is_loaded_as_it_is(name, tmp_path):
     model = drawn(name)
@@ -97,6 +101,7 @@ def test_own_checkpoint_is_loaded_as_it_is(name, tmp_path):
     assert torch.equal(load(name, dict(state_dict=shuffled))(x), model(x))
 
 
+@by_name
 @torch.no_grad()
 def test_checkpoint_adapts_to_classes_channels_and_size(name):
     state_dict = drawn(name).state_dict()
@@ -109,6 +114,7 @@ def test_checkpoint_adapts_to_classes_channels_and_size(name):
     assert torch.equal(features(x), drawn(name).forward_head(drawn(name).forward_features(x), pre_logits=True))
 
 
+@by_name
 @torch.no_grad()
 def test_local_dir_is_a_source_too(name, tmp_path):
     from safetensors.torch import save_file
