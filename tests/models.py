@@ -1,4 +1,4 @@
-"""The registered models as tests need them: by name, drawn once, or one for each code path.
+"""The registered models as tests need them: by name, drawn once, or one for each code path, as small as shows it.
 
 What can be said without values runs on the meta device. To draw the weights of a large model takes longer than a test
 with it, so they are drawn once for each name and shared: tests of one name should follow one another, as they do with
@@ -8,6 +8,7 @@ with it, so they are drawn once for each name and shared: tests of one name shou
 import copy
 import functools
 import inspect
+import re
 
 import timm
 import torch
@@ -37,39 +38,97 @@ def code_path(name):
 REPRESENTATIVES = sorted({code_path(name): name for name in reversed(variants())}.values())
 ONE_OF_EACH_CLASS = sorted({variants()[name][0]: name for name in reversed(variants())}.values())
 
+_DAT = dict(embed_dims=(16, 32, 64), depths=(2, 2, 1), num_heads=(1, 2, 4), offset_kernel_sizes=(9, 5, 3))
+_DAT_PP = dict(_DAT, mixers=("ND", "ND", "D"), num_groups=(1, 2, 4), kv_strides=(8, 4, 1))
+_HALONET = dict(stem_dim=16, dims=(16, 32, 64), depths=(2, 1, 1), attention=(True, True, True), num_heads=(2, 4, 8))
+_HALONET_OF_TIMM = dict(_HALONET, depths=(2, 2, 1), attention=(False, (1,), True))
 
-def drawn(name, short=False):
-    """The model of 5 classes for images of SIZE pixels, in evaluation. It is shared: nothing may change it.
+# Arguments of a representative under which it is narrow and shallow and still has every kind of module that it has by
+# its own: three stages, or three blocks, of which some are alike. test_names.py holds them to it.
+SMALLEST = {
+    "convit_ti": dict(embed_dim=32, depth=3, local_up_to_layer=2),
+    "dat_p": _DAT_PP,
+    "dat_pp_t": _DAT_PP,
+    "dat_t": dict(_DAT, mixers=("LS", "LD", "LD"), num_groups=(1, 2, 4), kv_strides=(1, 1, 1)),
+    "eca_halonext_26ts": dict(_HALONET_OF_TIMM, head_dim=4),
+    "gfnet_h_ti": dict(embed_dims=(16, 32, 64), depths=(2, 1, 1), mixers="spectral"),
+    "gfnet_ti": dict(embed_dim=32, depth=3),
+    "halonet_26t": _HALONET_OF_TIMM,
+    "halonet_50ts": dict(_HALONET, depths=(2, 2, 2), attention=(False, (1,), (1,))),
+    "halonet_h0_256": _HALONET,
+    "halonet_h3_320": dict(_HALONET, final_dim=96),
+    "pyramidtnt_ti": dict(
+        embed_dims=(16, 32, 64),
+        inner_dims=(4, 8, 16),
+        depths=(2, 2, 1),
+        num_heads=(1, 2, 4),
+        inner_num_heads=(1, 2, 4),
+        reductions=(2, 1, 1),
+    ),
+    "sehalonet_33ts": dict(_HALONET_OF_TIMM, out_ratio=(4.0, 4.0, 3.0), final_dim=96),
+    "sgformer_s": dict(
+        embed_dims=(16, 32, 64),
+        depths=(2, 2, 1),
+        num_heads=(2, 4, 8),
+        reductions=(4, 2, 1),
+        group_sizes=((49, 14, 7), (2, 1), ()),
+    ),
+    "spectformer_h_s": dict(
+        stem_dim=16,
+        embed_dims=(16, 32, 64),
+        depths=(2, 1, 1),
+        mlp_ratios=(8.0, 4.0, 4.0),
+        mixers=("spectral", "attention", "attention"),
+    ),
+    "spectformer_ti": dict(embed_dim=32, depth=3, num_heads=2, mixers="spectral:2, attention"),
+    "tnt_s_legacy": dict(embed_dim=32, inner_dim=8, depth=3, num_heads=2),
+    "tnt_ti": dict(embed_dim=32, inner_dim=8, depth=3, num_heads=2),
+    "vitae_b": dict(embed_dim=32, depth=3, num_heads=2, groups=8),
+    "vitae_ti": dict(
+        embed_dims=(16, 16, 64),
+        depths=(0, 0, 3),
+        num_heads=(1, 1, 2),
+        groups=(1, 1, 16),
+        reduction_dims=(16, 16, 32),
+    ),
+    "vitaev2_s": dict(
+        embed_dims=(16, 32, 64),
+        depths=(2, 1, 1),
+        num_heads=(1, 2, 4),
+        mixers="WAA",
+        groups=(1, 8, 16),
+        reductions="WAA",
+        reduction_dims=(16, 16, 32),
+        reduction_heads=(1, 1, 2),
+        reduction_groups=(1, 4, 8),
+    ),
+}
 
-    Parameters that begin as zeros are drawn too, because biases and whole blocks could not be told from missing ones.
 
-    Args:
-        name: A registered model.
-        short: Leave out the blocks of a pyramid that repeat one before in their stage, see `without_repetitions`: the
-            same code in a fraction of the time.
-    """
-    return _drawn(name, short)
+def build(name, **kwargs):
+    """The model as timm makes it, a representative at its smallest, for images of SIZE pixels and 5 classes."""
+    return timm.create_model(name, **{"img_size": SIZE, "num_classes": 5, **SMALLEST.get(name, {}), **kwargs})
 
 
 @functools.lru_cache(maxsize=1)
-def _drawn(name, short):
+def drawn(name):
+    """The model as `build` makes it, in evaluation. It is shared: nothing may change it.
+
+    Parameters that begin as zeros are drawn too, because biases and whole blocks could not be told from missing ones.
+    """
     with torch.random.fork_rng(devices=[]):  # a test sees the same numbers whether it is the first of its name or not
         torch.manual_seed(0)
-        if short:
-            model = on_meta(name, short).to_empty(device="cpu").eval()
-            model.init_weights()
-        else:
-            model = timm.create_model(name, img_size=SIZE, num_classes=5).eval()
+        model = build(name).eval()
         for parameter in model.parameters():
             if not parameter.any():
                 torch.nn.init.normal_(parameter, std=0.1)
     return model
 
 
-def create(name, short=False, **kwargs):
+def create(name, **kwargs):
     """A model of its own with the weights of `drawn`, which `kwargs` must leave in their shapes. In training mode."""
-    source = drawn(name, short)
-    model = on_meta(name, short, **kwargs)
+    source = drawn(name)
+    model = on_meta(name, **kwargs)
     owner = getattr(model, "model", model)  # of features_only
     weights = {key: source.get_parameter(key).detach() for key, _ in owner.named_parameters()}
     buffers = {key: source.get_buffer(key).clone() for key, _ in owner.named_buffers()}  # training writes to them
@@ -79,40 +138,28 @@ def create(name, short=False, **kwargs):
 
 @functools.lru_cache(maxsize=1)
 def _built_on_meta(name):
-    return timm.create_model(name, device="meta", img_size=SIZE, num_classes=5)
+    return build(name, device="meta")
 
 
-def on_meta(name, short=False, **kwargs):
+def on_meta(name, **kwargs):
     """A model without values: shapes, names and errors are the same."""
-    if kwargs:
-        model = timm.create_model(name, **{"device": "meta", "img_size": SIZE, "num_classes": 5, **kwargs})
-    else:
-        model = copy.deepcopy(_built_on_meta(name))
-    if short:
-        owner = getattr(model, "model", model)
-        for stage, kept in zip(getattr(owner, "stages", []), _first_of_each_kind(name)):
-            stage.blocks = torch.nn.ModuleList([stage.blocks[i] for i in kept])
-    return model
+    return build(name, **{"device": "meta", **kwargs}) if kwargs else copy.deepcopy(_built_on_meta(name))
 
 
-@functools.lru_cache(maxsize=1)
-def _first_of_each_kind(name):
-    """For each stage the places of the blocks that are built as none before. Rates of drop path are no difference."""
-    return [_places(stage.blocks) for stage in getattr(_built_on_meta(name), "stages", [])]
+def kinds(model):
+    """What modules a model has: of a leaf how it is built, of others their children, both without numbers."""
+    return {
+        re.sub(r"\d[\d.e-]*", "n", repr(module) if _is_leaf(module) else f"{type(module)} {_children(module)}")
+        for module in model.modules()
+    }
 
 
-def _places(blocks):
-    kinds = [repr(block) for block in blocks]
-    return [i for i, kind in enumerate(kinds) if kind not in kinds[:i]]
+def _is_leaf(module):
+    return next(module.children(), None) is None
 
 
-def without_repetitions(model):
-    """The model without the blocks that are built as one before in their stage: the same code in a smaller graph."""
-    if hasattr(model, "local_up_to_layer"):
-        return model  # ConViT's class token joins at a block of this number
-    for owner in getattr(model, "stages", [model]):
-        owner.blocks = torch.nn.ModuleList([owner.blocks[i] for i in _places(owner.blocks)])
-    return model
+def _children(module):
+    return sorted({(re.sub(r"\d+", "n", key), type(child).__name__) for key, child in module.named_children()})
 
 
 def classifier_names(model):

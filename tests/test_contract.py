@@ -5,18 +5,13 @@ are in test_contract_of_code.py, what a name alone can break is in test_names.py
 """
 
 import fnmatch
-from functools import partial
 
 import pytest
 import timm
 import torch
 from timm.models._manipulate import group_parameters
 
-from . import models
-from .models import REPRESENTATIVES, SIZE, assert_close, classifier_names, images, without_repetitions
-
-# Without the blocks of a pyramid that only repeat others; checkpoints, at the end, are of whole models.
-create, drawn, on_meta = (partial(make, short=True) for make in (models.create, models.drawn, models.on_meta))
+from .models import REPRESENTATIVES, SIZE, assert_close, build, classifier_names, create, drawn, images, on_meta
 
 pytestmark = pytest.mark.parametrize("name", REPRESENTATIVES, scope="module")
 
@@ -39,15 +34,15 @@ def test_features_without_classifier_have_the_promised_width(name):
 
 
 def test_unpooled_output_is_a_map_or_a_sequence(name):
-    model = on_meta(name, num_classes=0, global_pool="").eval()
-    output = model(images(device="meta"))
+    model = build(name, num_classes=0, global_pool="").eval()
+    output = model(images())
     assert output.dim() in (3, 4)
     assert output.shape[-1] == model.num_features
 
 
 def test_other_input_channels_and_rates_are_accepted(name):
-    model = on_meta(name, in_chans=1, drop_rate=0.1, drop_path_rate=0.2).train()
-    assert model(images(channels=1, device="meta")).shape == (2, 5)
+    model = build(name, in_chans=1, drop_rate=0.1, drop_path_rate=0.2).train()
+    assert model(images(channels=1)).shape == (2, 5)
 
 
 def test_stochastic_depth_is_drawn_for_each_image(name):
@@ -149,12 +144,12 @@ def test_unknown_output_format_is_refused(name):
 
 
 def test_features_only_gives_the_asked_maps(name):
-    model = on_meta(name, features_only=True, out_indices=(0, 2)).eval()
-    maps = model(images(1, 64, 96, device="meta"))
+    model = build(name, features_only=True, out_indices=(0, 2)).eval()
+    maps = model(images(1, 64, 96))
     assert [m.shape[1] for m in maps] == model.feature_info.channels()
     sides = [(-(-64 // stride), -(-96 // stride)) for stride in model.feature_info.reduction()]
     assert [tuple(m.shape[2:]) for m in maps] == sides
-    assert len(on_meta(name, features_only=True).feature_info.channels()) >= 3
+    assert len(build(name, features_only=True).feature_info.channels()) >= 3
 
 
 @torch.no_grad()
@@ -175,10 +170,10 @@ def test_pruned_model_keeps_its_taps(name):
 
 @pytest.mark.parametrize("prune_norm", [False, True])
 def test_pruned_model_has_no_unused_parameter(name, prune_norm):
-    x = images(device="meta")
+    x = images()
     last = len(drawn(name).feature_info) - 1
     for index in (0, last):
-        pruned = on_meta(name).train()
+        pruned = build(name).train()
         indices = pruned.prune_intermediate_layers([index], prune_norm=prune_norm)
         maps = pruned.forward_intermediates(x, indices=indices, norm=not prune_norm, intermediates_only=True)
         sum(m.sum() for m in maps).backward()
@@ -187,9 +182,9 @@ def test_pruned_model_has_no_unused_parameter(name, prune_norm):
 
 
 def test_reset_classifier_keeps_pooling_and_dtype(name):
-    model = on_meta(name, dtype=torch.float64).eval()
+    model = build(name, dtype=torch.float64).eval()
     pool = model.global_pool
-    x = images(device="meta", dtype=torch.float64)
+    x = images(dtype=torch.float64)
     model.reset_classifier(7)
     assert model.global_pool == pool
     logits = model(x)
@@ -240,8 +235,8 @@ def test_every_parameter_gets_a_finite_gradient(name):
 
 
 def test_training_at_another_size_reaches_every_parameter(name):
-    model = on_meta(name).train()
-    model(images(2, 70, 131, device="meta")).square().mean().backward()
+    model = build(name).train()
+    model(images(2, 70, 131)).square().mean().backward()
     assert not [key for key, parameter in model.named_parameters() if parameter.grad is None]
 
 
@@ -296,7 +291,7 @@ def test_any_size_works_and_may_change_from_batch_to_batch(name, recwarn):
 @torch.no_grad()
 def test_image_does_not_depend_on_its_batch(name):
     """In float64: rounding in float32 differs with the batch, and SG-Former sorts by scores that nearly tie."""
-    model = without_repetitions(create(name)).eval().double()
+    model = create(name).eval().double()
     x = images(3, 70, 90, dtype=torch.float64)
     assert_close(torch.cat([model(image[None]) for image in x]), model(x), tolerance=1e-6)
 
@@ -358,9 +353,9 @@ def test_bfloat16_model_stays_near_float32(name):
 
 
 def test_checkpoint_adapts_to_another_size_as_set_input_size_does(name):
-    overlay = dict(state_dict=dict(sorted(models.drawn(name).state_dict().items())), num_classes=5)
-    model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=5, img_size=(128, 64))
-    resized = models.create(name)
+    overlay = dict(state_dict=dict(sorted(drawn(name).state_dict().items())), num_classes=5)
+    model = build(name, pretrained=True, pretrained_cfg_overlay=overlay, img_size=(128, 64))
+    resized = create(name)
     resized.set_input_size((128, 64))
     expected = resized.state_dict()
     assert all(torch.equal(value, expected[key]) for key, value in model.state_dict().items())
@@ -370,4 +365,4 @@ def test_checkpoint_of_another_model_is_refused_with_what_differs(name):
     foreign = {f"layer{i}.conv1.weight": torch.zeros(64, 64, 3, 3) for i in range(4)}
     overlay = dict(state_dict=foreign, num_classes=5)
     with pytest.raises(ValueError, match=rf"not one of {name}.*tensors are missing"):
-        models.on_meta(name, pretrained=True, pretrained_cfg_overlay=overlay)
+        on_meta(name, pretrained=True, pretrained_cfg_overlay=overlay)

@@ -11,14 +11,15 @@ import pytest
 import timm
 import torch
 
-from .models import REPRESENTATIVES, SIZE, assert_close, create, drawn, images, without_repetitions
+from .models import ONE_OF_EACH_CLASS, REPRESENTATIVES, SIZE, SMALLEST, assert_close, build, create, drawn, images
 
-pytestmark = pytest.mark.parametrize("name", REPRESENTATIVES, scope="module")
+by_name = pytest.mark.parametrize("name", REPRESENTATIVES, scope="module")
 
 
 # Compilation and export -------------------------------------------------------------------------------------------
 
 
+@by_name
 def test_compiles_as_one_graph(name):
     torch.compiler.reset()  # what is compiled is counted by function, and models share those
     model = create(name).eval()
@@ -30,11 +31,12 @@ def test_compiles_as_one_graph(name):
 @functools.lru_cache(maxsize=1)
 def exported(name):
     """A model and its program: exporters take their time for each block of a model."""
-    model = without_repetitions(create(name)).eval()
+    model = create(name).eval()
     batch = torch.export.Dim("batch", min=1)
     return model, torch.export.export(model, (images(),), dynamic_shapes=({0: batch},))
 
 
+@by_name
 @torch.no_grad()
 def test_exports_with_a_dynamic_batch(name):
     model, program = exported(name)
@@ -42,7 +44,12 @@ def test_exports_with_a_dynamic_batch(name):
     assert_close(program.module()(x), model(x))
 
 
+# All programs are exported above; what becomes of one in ONNX takes longest, and its operators alone decide.
+TO_ONNX = sorted({*ONE_OF_EACH_CLASS, "dat_pp_t", "eca_halonext_26ts", "vitaev2_s"})
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("name", TO_ONNX, scope="module")
 @torch.no_grad()
 def test_onnx_equals_eager(name, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
@@ -56,6 +63,7 @@ def test_onnx_equals_eager(name, tmp_path):
     assert_close(torch.from_numpy(output), model(x))
 
 
+@by_name
 def test_scripts(name):
     model = create(name).eval()
     x = images()
@@ -65,6 +73,7 @@ def test_scripts(name):
 # Training ---------------------------------------------------------------------------------------------------------
 
 
+@by_name
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_trains_under_autocast(name, dtype):
     model = create(name)
@@ -78,11 +87,10 @@ def test_trains_under_autocast(name, dtype):
 
 
 def load(name, source, **kwargs):
-    kwargs = {"img_size": SIZE, "num_classes": 5, **kwargs}
-    overlay = dict(num_classes=5, **source)
-    return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **kwargs).eval()
+    return build(name, pretrained=True, pretrained_cfg_overlay=dict(num_classes=5, **source), **kwargs).eval()
 
 
+@by_name
 @torch.no_grad()
 def test_own_checkpoint_is_loaded_as_it_is(name, tmp_path):
     model = drawn(name)
@@ -93,6 +101,7 @@ def test_own_checkpoint_is_loaded_as_it_is(name, tmp_path):
     assert torch.equal(load(name, dict(state_dict=shuffled))(x), model(x))
 
 
+@by_name
 @torch.no_grad()
 def test_checkpoint_adapts_to_classes_channels_and_size(name):
     state_dict = drawn(name).state_dict()
@@ -105,13 +114,15 @@ def test_checkpoint_adapts_to_classes_channels_and_size(name):
     assert torch.equal(features(x), drawn(name).forward_head(drawn(name).forward_features(x), pre_logits=True))
 
 
+@by_name
 @torch.no_grad()
 def test_local_dir_is_a_source_too(name, tmp_path):
     from safetensors.torch import save_file
 
     model = drawn(name)
     save_file(model.state_dict(), tmp_path / "model.safetensors")
-    config = dict(architecture=name, num_classes=5, pretrained_cfg=dict(num_classes=5), model_args=dict(img_size=SIZE))
+    model_args = dict(SMALLEST.get(name, {}), img_size=SIZE)
+    config = dict(architecture=name, num_classes=5, pretrained_cfg=dict(num_classes=5), model_args=model_args)
     (tmp_path / "config.json").write_text(json.dumps(config))
     x = images()
     assert torch.equal(timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()(x), model(x))

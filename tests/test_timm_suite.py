@@ -1,11 +1,12 @@
-"""timm's own tests of a model, which its source distribution ships, pass for one model of each class.
+"""timm's own tests of a model, which its source distribution ships, pass for one model of each class at its smallest.
 
-TIMM_SUITE=all in the environment takes every name that we register, which takes five times as long; what depends on a
-model's code, not on its sizes, then runs on one model of each code path (models.py), as test_contract_of_code.py always
-does. The tests need the network once: the archive of the installed version is fetched by pip and kept in pytest's
-cache.
+TIMM_SUITE=all in the environment takes every name that we register, as large as it is, which takes fifteen times as
+long; what depends on a model's code, not on its sizes, then runs on one model of each code path (models.py), as
+test_contract_of_code.py always does. The tests need the network once: the archive of the installed version is fetched
+by pip and kept in pytest's cache.
 """
 
+import json
 import os
 import re
 import subprocess
@@ -18,7 +19,7 @@ from pathlib import Path
 import pytest
 import timm
 
-from .models import NAMES, ONE_OF_EACH_CLASS, REPRESENTATIVES
+from .models import NAMES, ONE_OF_EACH_CLASS, REPRESENTATIVES, SMALLEST
 from .timm_suite.our_models import OF_CODE
 
 PLUGIN = Path(__file__).parent / "timm_suite" / "our_models.py"
@@ -35,7 +36,8 @@ MAP_MODEL = {"test_model_default_cfgs", "test_model_forward_features"}
 TOKEN_MODEL = {"test_model_default_cfgs_non_std"}
 
 # A process takes ten seconds to start, so it tests six names; they are dealt out so that each has small and large ones.
-TESTED = NAMES if os.environ.get("TIMM_SUITE") == "all" else ONE_OF_EACH_CLASS
+IS_ALL = os.environ.get("TIMM_SUITE") == "all"
+TESTED = NAMES if IS_ALL else ONE_OF_EACH_CLASS
 NUM_PROCESSES = -(-len(TESTED) // 6)
 SHARES = [TESTED[i::NUM_PROCESSES] for i in range(NUM_PROCESSES)]
 
@@ -72,6 +74,7 @@ def test_timms_own_tests_pass(names, timm_source, tmp_path):
     command = [sys.executable, "-m", "pytest", str(timm_source / "tests" / "test_models.py")]
     command += [f"--model={name}" for name in names]
     command += [f"--code-of={name}" for name in names if name in REPRESENTATIVES]
+    command += ["--arguments", json.dumps({} if IS_ALL else SMALLEST)]
     command += ["-p", PLUGIN.stem, "-p", "no:cacheprovider", "-q", "--tb=short", "--no-header", "--disable-warnings"]
     # GITHUB_ACTIONS makes timm leave tests out; pytest's own variables are meant for this process
     ignored = ("GITHUB_ACTIONS", "PYTEST_ADDOPTS", "PYTEST_CURRENT_TEST")

@@ -3,12 +3,11 @@
 import copy
 
 import pytest
-import timm
 import torch
 from safetensors.torch import save_file
 from torch.func import functional_call, grad, vmap
 
-from .models import REPRESENTATIVES, SIZE, assert_close, create, drawn, images, on_meta, without_repetitions
+from .models import REPRESENTATIVES, SIZE, assert_close, build, create, drawn, images, on_meta
 
 SIZES = [(SIZE, SIZE), (40, 56)]  # a model's own and another, for which it resamples
 SPECTRAL = [name for name in REPRESENTATIVES if name.startswith(("gfnet", "spectformer"))]
@@ -16,13 +15,13 @@ by_name = pytest.mark.parametrize("name", REPRESENTATIVES, scope="module")
 
 
 def own(name):
-    """A model that may be changed, unlike `drawn`, without the blocks that repeat others."""
-    return without_repetitions(copy.deepcopy(drawn(name, short=True)))
+    """A model that may be changed, unlike `drawn`."""
+    return copy.deepcopy(drawn(name))
 
 
 def fresh(name, model):
     """A model that has never run, with copies of the weights of another."""
-    other = without_repetitions(on_meta(name, short=True)).train(model.training)
+    other = on_meta(name).train(model.training)
     other.load_state_dict({key: value.clone() for key, value in model.state_dict().items()}, assign=True)
     return other.requires_grad_(False)
 
@@ -94,7 +93,7 @@ def test_channels_last_changes_nothing(name):
         kwargs = {} if method is None else dict(spectral_method=method)
         results = []
         for memory_format in (torch.contiguous_format, torch.channels_last):
-            model = without_repetitions(create(name, short=True, **kwargs)).double().to(memory_format=memory_format)
+            model = create(name, **kwargs).double().to(memory_format=memory_format)
             x = images(2, 40, 72, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
             x = x.contiguous(memory_format=memory_format)
             torch.manual_seed(0)
@@ -111,7 +110,7 @@ def test_channels_last_changes_nothing(name):
 @pytest.mark.parametrize("name", SPECTRAL)
 @torch.no_grad()
 def test_channels_last_after_a_pass_changes_nothing(name):
-    model = create(name, short=True, spectral_method="fft").eval()
+    model = create(name, spectral_method="fft").eval()
     x = images()
     before = model(x)
     assert_close(model.to(memory_format=torch.channels_last)(x), before)
@@ -120,7 +119,7 @@ def test_channels_last_after_a_pass_changes_nothing(name):
 @by_name
 def test_gradients_of_each_image_on_its_own(name):
     """torch.func.vmap over grad, which differentially private training asks for."""
-    model = without_repetitions(create(name, short=True)).eval().double()
+    model = create(name).eval().double()
     weights = {key: value.detach() for key, value in model.named_parameters()}
     x, target = images(2, 40, 48, dtype=torch.float64), torch.tensor([1, 3])
 
@@ -152,10 +151,10 @@ def test_another_size_of_its_own_leaves_whole_parameters(name, tmp_path):
 def test_all_doors_of_sizes_give_one_answer(name, interpolation):
     """The forward pass, `set_input_size`, and loading a checkpoint of another size."""
     x = images(1, 96, 80)
-    kwargs = dict(num_classes=5, spectral_interpolation=interpolation)
+    kwargs = dict(spectral_interpolation=interpolation)
     overlay = dict(state_dict=dict(sorted(drawn(name).state_dict().items())), num_classes=5)
-    loaded = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, img_size=(96, 80), **kwargs)
-    model = create(name, spectral_interpolation=interpolation).eval()
+    loaded = build(name, pretrained=True, pretrained_cfg_overlay=overlay, img_size=(96, 80), **kwargs)
+    model = create(name, **kwargs).eval()
     expected = model(x)
     assert_close(loaded.eval()(x), expected)
     model.set_input_size((96, 80))
@@ -166,7 +165,7 @@ def test_all_doors_of_sizes_give_one_answer(name, interpolation):
 def test_an_empty_batch_gives_an_empty_answer(name):
     if name == "eca_halonext_26ts":
         pytest.skip("timm's EcaModule takes no empty batch")
-    model = without_repetitions(create(name, short=True)).eval()
+    model = create(name).eval()
     for size in SIZES:
         x = torch.zeros(0, 3, *size, requires_grad=True)
         y = model(x)

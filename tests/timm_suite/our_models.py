@@ -4,6 +4,8 @@ timm parametrises its tests at import, by `timm.list_models`, with lists of name
 do. Names of another package are in none of these lists, so here the patterns are answered by looking at the models.
 """
 
+import json
+
 import pytest
 import timm
 import torch
@@ -26,10 +28,15 @@ OF_CODE = {
 }
 
 
+# Tests of a configuration, which belongs to the model as it is registered.
+OF_CONFIGURATION = {"test_model_default_cfgs", "test_model_default_cfgs_non_std"}
+
+
 def pytest_addoption(parser):
-    """Add two options, to be given once for each model."""
+    """Add two options, to be given once for each model, and one for all."""
     parser.addoption("--model", action="append", default=[], help="name of a registered model to test")
     parser.addoption("--code-of", action="append", default=[], help="one of these, whose code is tested too")
+    parser.addoption("--arguments", type=json.loads, default={}, help="arguments of models by name, as JSON")
 
 
 def pytest_configure(config):
@@ -52,6 +59,18 @@ def pytest_configure(config):
         return [tag for tag in timm_list_models(filter, **kwargs) if tag.partition(".")[0] in chosen]
 
     timm.list_models = list_models
+
+
+@pytest.fixture(autouse=True)
+def _arguments(request, monkeypatch):
+    """Create models with the arguments that `--arguments` gives them."""
+    arguments = request.config.getoption("arguments")
+    if request.node.originalname not in OF_CONFIGURATION:
+        monkeypatch.setattr(
+            request.module,
+            "create_model",
+            lambda name, **kwargs: timm.create_model(name, **{**arguments.get(name, {}), **kwargs}),
+        )
 
 
 def features_are_a_map(name: str) -> bool:
