@@ -18,7 +18,8 @@ from timm.models import checkpoint, named_apply
 from timm.models._features import feature_take_indices
 from timm.models._input import update_model_input_size
 
-from .layers import PositionEmbedding, SpectralGating, check_image_size, resample_grid, resample_spectrum, token_grid
+from .layers import PositionEmbedding, check_image_size, resample_grid, resample_spectrum, token_grid
+from .mixers import SpectralGating
 from .weights import some_names, trunk_weights
 
 torch.fx.wrap("check_image_size")  # a tracer has no sizes to compare

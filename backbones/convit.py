@@ -23,7 +23,8 @@ from .backbone import (
     resample_grid_tensors,
     unwrap_state_dict,
 )
-from .layers import GPSA, Attention, Block, GatedAttention, PatchEmbed, PositionEmbedding
+from .layers import Block, PatchEmbed, PositionEmbedding
+from .mixers import GPSA, Attention, GatedAttention
 from .registry import register_variants
 
 __all__ = ["ConViT"]

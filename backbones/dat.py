@@ -30,18 +30,9 @@ from .backbone import (
     rename,
     unwrap_state_dict,
 )
-from .layers import (
-    Block,
-    DeformableAttention,
-    NeighbourhoodAttention,
-    PatchEmbed,
-    ResidualDepthwiseConv,
-    ResidualDepthwiseMlp,
-    WindowAttention,
-    channels_last,
-    pad_to_multiple,
-)
-from .layers.deformable import SampledAttention, resample_table
+from .layers import Block, PatchEmbed, ResidualDepthwiseConv, ResidualDepthwiseMlp, channels_last, pad_to_multiple
+from .mixers import DeformableAttention, NeighbourhoodAttention, WindowAttention
+from .mixers.deformable import SampledAttention, resample_table
 from .registry import register_variants
 
 torch.fx.wrap("pad_to_multiple")  # a tracer has no sizes to compare

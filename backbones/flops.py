@@ -27,11 +27,11 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 from spectral_backbones.backbones.flop_handles import ACTIVATIONS, HANDLES, PRODUCT_KINDS
-from spectral_backbones.backbones.layers.afno import AFNO
-from spectral_backbones.backbones.layers.fnet import FNet
-from spectral_backbones.backbones.layers.hybrid_scale import HybridScaleAttention
-from spectral_backbones.backbones.layers.neighbourhood import NeighbourhoodAttention
-from spectral_backbones.backbones.layers.spectral import SpectralGating
+from spectral_backbones.backbones.mixers.afno import AFNO
+from spectral_backbones.backbones.mixers.fnet import FNet
+from spectral_backbones.backbones.mixers.hybrid_scale import HybridScaleAttention
+from spectral_backbones.backbones.mixers.neighbourhood import NeighbourhoodAttention
+from spectral_backbones.backbones.mixers.spectral import SpectralGating
 
 with warnings.catch_warnings():  # fvcore scripts its losses when it is imported, which torch deprecates
     warnings.simplefilter("ignore", FutureWarning)

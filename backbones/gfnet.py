@@ -25,17 +25,8 @@ from .backbone import (
     resample_grid_tensors,
     unwrap_state_dict,
 )
-from .layers import (
-    Interpolation,
-    MixerPattern,
-    PatchEmbed,
-    PatchMerging,
-    PositionEmbedding,
-    SerialBlock,
-    SpectralMethod,
-    create_mixer,
-    expand_mixers,
-)
+from .layers import Interpolation, PatchEmbed, PatchMerging, PositionEmbedding, SerialBlock, SpectralMethod
+from .mixers import MixerPattern, create_mixer, expand_mixers
 from .registry import register_variants
 from .spectformer import SpectFormer
 

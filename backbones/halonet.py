@@ -16,7 +16,8 @@ from timm.layers import BatchNormAct2d, DropPath, EcaModule, SEModule, calculate
 from timm.models import checkpoint, generate_default_cfgs
 
 from .backbone import Pyramid, Stage, cfg, check_depths, check_fits, check_per_stage, rename, unwrap_state_dict
-from .layers import ConvNormAct, HaloAttention, by_images
+from .layers import ConvNormAct, by_images
+from .mixers import HaloAttention
 from .registry import register_variants
 
 __all__ = ["HaloNet"]

@@ -27,18 +27,9 @@ from .backbone import (
     source_grid,
     unwrap_state_dict,
 )
-from .layers import (
-    Block,
-    GroupAttention,
-    PairBias,
-    PositionEmbedding,
-    ReducedAttention,
-    by_images,
-    channels_last,
-    pad_to_multiple,
-    token_grid,
-)
+from .layers import Block, PairBias, PositionEmbedding, by_images, channels_last, pad_to_multiple, token_grid
 from .layers.tracing import untraced
+from .mixers import GroupAttention, ReducedAttention
 from .registry import register_variants
 from .tnt import PixelProjection
 

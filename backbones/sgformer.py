@@ -27,17 +27,10 @@ from .backbone import (
     resample_grid_tensors,
     unwrap_state_dict,
 )
-from .layers import (
-    Attention,
-    Block,
-    HybridScaleAttention,
-    LePE,
-    PositionEmbedding,
-    SelfGuidedAttention,
-    by_images,
-)
+from .layers import Block, LePE, PositionEmbedding, by_images
 from .layers.chunk import hidden_width
 from .layers.depthwise import ResidualDepthwiseConv, ResidualDepthwiseMlp
+from .mixers import Attention, HybridScaleAttention, SelfGuidedAttention
 from .registry import register_variants
 
 __all__ = ["SGFormer"]

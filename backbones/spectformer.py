@@ -32,11 +32,9 @@ from .backbone import (
 )
 from .layers import (
     Block,
-    ClassAttention,
     ConvStem,
     DepthwiseMlp,
     Interpolation,
-    MixerPattern,
     OverlapMerging,
     OverlapPatchEmbed,
     PatchEmbed,
@@ -44,9 +42,8 @@ from .layers import (
     SerialBlock,
     SpectralMethod,
     channels_last,
-    create_mixer,
-    expand_mixers,
 )
+from .mixers import ClassAttention, MixerPattern, create_mixer, expand_mixers, mixer_name
 from .registry import register_variants
 
 __all__ = ["SpectFormer", "SpectFormerH"]
@@ -129,7 +126,7 @@ class SpectFormer(Isotropic):
         drop_path_rates = calculate_drop_path_rates(drop_path_rate, depth)
         for mixer, drop_path in zip(expand_mixers(mixers, depth), drop_path_rates):
             # Spectral blocks keep GFNet's one residual around mixer and MLP, attention blocks have a transformer's two.
-            block_cls = SerialBlock if mixer == "spectral" else Block
+            block_cls = SerialBlock if mixer_name(mixer) == "spectral" else Block
             block = block_cls(
                 mixer=create_mixer(
                     mixer,

@@ -28,7 +28,8 @@ from .backbone import (
     resample_grid_tensors,
     unwrap_state_dict,
 )
-from .layers import Attention, Block, GroupAttention, PositionEmbedding, pad_to_multiple
+from .layers import Block, PositionEmbedding, pad_to_multiple
+from .mixers import Attention, GroupAttention
 from .registry import register_variants
 
 torch.fx.wrap("pad_to_multiple")  # a tracer has no sizes to compare

@@ -31,19 +31,16 @@ from .backbone import (
     unwrap_state_dict,
 )
 from .layers import (
-    Attention,
-    CentredWindowAttention,
     ClassTokenCell,
     ConvBranch,
     NormalCell,
     PatchEmbed,
-    PerformerAttention,
     PositionEmbedding,
     PyramidReduction,
     ReductionCell,
-    TokenAttention,
     TokensAndGrid,
 )
+from .mixers import Attention, CentredWindowAttention, PerformerAttention, TokenAttention
 from .registry import register_variants
 
 __all__ = ["PlainViTAE", "ViTAE"]

@@ -14,9 +14,10 @@ from . import clone
 __path__ = clone.extended(__path__)
 
 from .backbones import list_models
+from .backbones.mixers import create_mixer, list_mixers, register_mixer
 
 __version__ = "0.1.0"
-__all__ = ["count_flops", "list_models"]
+__all__ = ["count_flops", "create_mixer", "list_mixers", "list_models", "register_mixer"]
 
 
 def __getattr__(name: str) -> Any:

@@ -10,7 +10,7 @@ import timm
 import torch
 import torch.nn.functional as F
 
-from spectral_backbones.backbones.layers import HybridScaleAttention, SelfGuidedAttention
+from spectral_backbones.backbones.mixers import HybridScaleAttention, SelfGuidedAttention
 from spectral_backbones.backbones.sgformer import SGFormerBlock, checkpoint_filter_fn, sincos_table
 
 from .golden import weights
