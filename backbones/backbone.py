@@ -8,17 +8,25 @@ sequence (B, 1 + N, C). A family gives a stem, blocks and a head; all else is he
 import logging
 import math
 import re
-from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple, Union
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
 
 import torch
 import torch.nn as nn
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import LayerNorm, SelectAdaptivePool2d, get_device_dtype, global_pool_nlc, to_2tuple, trunc_normal_
-from timm.models import checkpoint, named_apply
+from timm.models import named_apply
 from timm.models._features import feature_take_indices
 from timm.models._input import update_model_input_size
 
-from .layers import PositionEmbedding, check_image_size, resample_grid, resample_spectrum, token_grid
+from .layers import (
+    PositionEmbedding,
+    check_image_size,
+    connect,
+    resample_grid,
+    resample_spectrum,
+    run_block,
+    token_grid,
+)
 from .mixers import SpectralGating
 from .weights import some_names, trunk_weights
 
@@ -319,6 +327,13 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
 
+class HandedOn(NamedTuple):
+    """Between two blocks: a map, and what the mixer of the first hands on to the second, see `layers.block`."""
+
+    x: torch.Tensor
+    handed: torch.Tensor
+
+
 class Isotropic(Backbone):
     """Blocks at one resolution. Every block ends in a map of the same width and stride."""
 
@@ -337,16 +352,23 @@ class Isotropic(Backbone):
         return [token_grid(*img_size, self.stride)] * len(self.feature_info)
 
     def _run_unit(self, index: int, state: Any) -> Any:
-        block = self.blocks[index]
-        return checkpoint(block, state) if self.grad_checkpointing else block(state)
+        x, handed = state if isinstance(state, HandedOn) else (state, None)
+        x, handed = run_block(self.blocks[index], x, handed, self.grad_checkpointing)
+        return x if handed is None else HandedOn(x, handed)
+
+    def _tap(self, state: Any) -> torch.Tensor:
+        return state.x if isinstance(state, HandedOn) else state
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
         x = self.forward_stem(x)
+        handed: Optional[torch.Tensor] = None
         for block in self.blocks:
-            if self.grad_checkpointing and not torch.jit.is_scripting():
-                x = checkpoint(block, x)
+            if not torch.jit.is_scripting():
+                x, handed = run_block(block, x, handed, self.grad_checkpointing)
+            elif hasattr(block, "receives"):
+                x, handed = block(x, handed)
             else:
-                x = block(x)
+                x, handed = block(x), None
         return self.norm(x)
 
     @torch.jit.ignore
@@ -487,7 +509,7 @@ class ClassTokenPool(nn.Module):
 
 
 class Stage(nn.Module):
-    """A stage of a pyramid, (B, H, W, C) -> (B, H / s, W / s, C').
+    """A stage of a pyramid, (B, H, W, C) -> (B, H / s, W / s, C'). What mixers hand on does not leave it.
 
     Args:
         downsample: From the previous stage's map to this one's, nn.Identity in the first stage.
@@ -499,17 +521,24 @@ class Stage(nn.Module):
         super().__init__()
         self.grad_checkpointing = False
         self.downsample = downsample
-        self.blocks = nn.ModuleList(blocks)
+        self.blocks = nn.ModuleList(connect(blocks))
         self.norm = norm if norm is not None else nn.Identity()
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def run(self, x: torch.Tensor) -> torch.Tensor:
+        """What `forward` gives, under a name that subclasses can call: TorchScript knows no super().forward."""
         x = self.downsample(x)
+        handed: Optional[torch.Tensor] = None
         for block in self.blocks:
-            if self.grad_checkpointing and not torch.jit.is_scripting():
-                x = checkpoint(block, x)
+            if not torch.jit.is_scripting():
+                x, handed = run_block(block, x, handed, self.grad_checkpointing)
+            elif hasattr(block, "receives"):
+                x, handed = block(x, handed)
             else:
-                x = block(x)
+                x, handed = block(x), None
         return self.norm(x)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.run(x)
 
 
 def check_per_stage(num_stages: int, **arguments: Sequence[Any]) -> None:

@@ -41,9 +41,11 @@ from .layers import (
     PositionEmbedding,
     SerialBlock,
     SpectralMethod,
+    block_for,
     channels_last,
+    connect,
 )
-from .mixers import ClassAttention, MixerPattern, create_mixer, expand_mixers, mixer_name
+from .mixers import ClassAttention, MixerPattern, create_mixer, expand_mixers, mixer_name, mixers_per_stage
 from .registry import register_variants
 
 __all__ = ["SpectFormer", "SpectFormerH"]
@@ -126,19 +128,20 @@ class SpectFormer(Isotropic):
         drop_path_rates = calculate_drop_path_rates(drop_path_rate, depth)
         for mixer, drop_path in zip(expand_mixers(mixers, depth), drop_path_rates):
             # Spectral blocks keep GFNet's one residual around mixer and MLP, attention blocks have a transformer's two.
-            block_cls = SerialBlock if mixer_name(mixer) == "spectral" else Block
-            block = block_cls(
-                mixer=create_mixer(
-                    mixer,
-                    embed_dim,
-                    grid_size,
-                    num_heads=num_heads or max(1, embed_dim // 64),
-                    attn_drop=attn_drop_rate,
-                    proj_drop=proj_drop_rate,
-                    spectral_method=spectral_method,
-                    spectral_interpolation=spectral_interpolation,
-                    **dd,
-                ),
+            residuals = SerialBlock if mixer_name(mixer) == "spectral" else Block
+            mixer = create_mixer(
+                mixer,
+                embed_dim,
+                grid_size,
+                num_heads=num_heads or max(1, embed_dim // 64),
+                attn_drop=attn_drop_rate,
+                proj_drop=proj_drop_rate,
+                spectral_method=spectral_method,
+                spectral_interpolation=spectral_interpolation,
+                **dd,
+            )
+            block = block_for(mixer, residuals)(
+                mixer=mixer,
                 mlp=Mlp(embed_dim, int(embed_dim * mlp_ratio), act_layer=act_layer, drop=proj_drop_rate, **dd),
                 norm1=norm_layer(embed_dim, **dd),
                 norm2=norm_layer(embed_dim, **dd),
@@ -147,7 +150,7 @@ class SpectFormer(Isotropic):
                 **dd,
             )
             blocks.append(block)
-        self.blocks = nn.ModuleList(blocks)
+        self.blocks = nn.ModuleList(connect(blocks))
         self.norm = norm_layer(embed_dim, **dd)
         self._init_head(embed_dim, num_classes, global_pool, drop_rate, **dd)
         self.init_weights()
@@ -283,7 +286,7 @@ class SpectFormerH(Pyramid):
         dd = {"device": device, "dtype": dtype}
         num_stages = len(embed_dims)
         num_heads = num_heads or [max(1, dim // 32) for dim in embed_dims]
-        mixers = [mixers] * num_stages if isinstance(mixers, str) else mixers
+        mixers = mixers_per_stage(mixers, num_stages)
         check_per_stage(num_stages, depths=depths, num_heads=num_heads, mlp_ratios=mlp_ratios, mixers=mixers)
         check_depths(depths)
         self.in_chans = in_chans
@@ -297,19 +300,21 @@ class SpectFormerH(Pyramid):
         drop_path_rates = iter(calculate_drop_path_rates(drop_path_rate, sum(depths)))
         stages = []
         for i, (dim, depth, grid_size) in enumerate(zip(embed_dims, depths, grids)):
-            blocks = [
-                Block(
-                    mixer=create_mixer(
-                        mixer,
-                        dim,
-                        grid_size,
-                        num_heads=num_heads[i],
-                        attn_drop=attn_drop_rate,
-                        proj_drop=proj_drop_rate,
-                        spectral_method=spectral_method,
-                        spectral_interpolation=spectral_interpolation,
-                        **dd,
-                    ),
+            blocks = []
+            for mixer in expand_mixers(mixers[i], depth):
+                mixer = create_mixer(
+                    mixer,
+                    dim,
+                    grid_size,
+                    num_heads=num_heads[i],
+                    attn_drop=attn_drop_rate,
+                    proj_drop=proj_drop_rate,
+                    spectral_method=spectral_method,
+                    spectral_interpolation=spectral_interpolation,
+                    **dd,
+                )
+                block = block_for(mixer)(
+                    mixer=mixer,
                     mlp=DepthwiseMlp(dim, int(dim * mlp_ratios[i]), act_layer=act_layer, drop=proj_drop_rate, **dd),
                     norm1=norm_layer(dim, **dd),
                     norm2=norm_layer(dim, **dd),
@@ -317,8 +322,7 @@ class SpectFormerH(Pyramid):
                     drop_path=next(drop_path_rates),
                     **dd,
                 )
-                for mixer in expand_mixers(mixers[i], depth)
-            ]
+                blocks.append(block)
             last = i == num_stages - 1  # the last stage's norm follows the class block
             stages.append(
                 Stage(

@@ -1,6 +1,6 @@
 """What families and token mixers share and is no mixer, one idea a file."""
 
-from .block import Block, SerialBlock
+from .block import Block, HandingBlock, HandingSerialBlock, SerialBlock, block_for, connect, run_block
 from .cache import EvalCache
 from .cells import ClassTokenCell, NormalCell, ReductionCell, TokensAndGrid
 from .chunk import by_images
@@ -33,6 +33,8 @@ __all__ = [
     "ConvStem",
     "DepthwiseMlp",
     "EvalCache",
+    "HandingBlock",
+    "HandingSerialBlock",
     "Interpolation",
     "LePE",
     "NormalCell",
@@ -49,12 +51,15 @@ __all__ = [
     "SerialBlock",
     "SpectralMethod",
     "TokensAndGrid",
+    "block_for",
     "by_images",
     "channels_last",
     "check_image_size",
+    "connect",
     "pad_to_multiple",
     "resample_grid",
     "resample_pairs",
     "resample_spectrum",
+    "run_block",
     "token_grid",
 ]

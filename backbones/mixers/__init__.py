@@ -8,6 +8,7 @@ from .fnet import FNet
 from .gpsa import GPSA, GatedAttention
 from .halo import HaloAttention
 from .hybrid_scale import HybridScaleAttention
+from .identity import IdentityMixer
 from .neighbourhood import NeighbourhoodAttention
 from .performer import PerformerAttention
 from .reduced_attention import ReducedAttention
@@ -20,9 +21,11 @@ from .registry import (
     list_mixers,
     mixer_name,
     mixer_options,
+    mixers_per_stage,
     register_mixer,
 )
 from .self_guided import SelfGuidedAttention
+from .shifted_window import ShiftedWindowAttention
 from .spectral import SpectralGating
 from .token_attention import TokenAttention
 from .window import WindowAttention
@@ -39,12 +42,14 @@ __all__ = [
     "GroupAttention",
     "HaloAttention",
     "HybridScaleAttention",
+    "IdentityMixer",
     "Mixer",
     "MixerPattern",
     "NeighbourhoodAttention",
     "PerformerAttention",
     "ReducedAttention",
     "SelfGuidedAttention",
+    "ShiftedWindowAttention",
     "SpectralGating",
     "TokenAttention",
     "WindowAttention",
@@ -55,5 +60,6 @@ __all__ = [
     "list_mixers",
     "mixer_name",
     "mixer_options",
+    "mixers_per_stage",
     "register_mixer",
 ]

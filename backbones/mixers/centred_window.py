@@ -4,9 +4,11 @@ import torch
 import torch.nn.functional as F
 
 from ..layers.tracing import untraced
+from .registry import register_mixer
 from .window import WindowAttention
 
 
+@register_mixer("centred_window", paper="arXiv:2202.10108", internal=("shift_size", "out_dim"))
 @untraced  # a tracer has no sizes to lay windows out by
 class CentredWindowAttention(WindowAttention):
     """Attention within windows as ViTAEv2 has it: where windows do not fill the map, it lies in their middle, and the

@@ -13,6 +13,7 @@ from ..layers.position import check_grid_size, resample_grid, set_table
 from ..layers.precision import compute_dtype
 from ..layers.tracing import is_eager, is_transformed, untraced
 from .attention import DotProductAttention, check_heads
+from .registry import register_mixer
 
 # In training the biases and logits of an image are kept for the backward pass up to this size, and beyond it computed
 # again, so that the memory of a large image is that of its features. No image of 384x384 pixels reaches it.
@@ -94,6 +95,7 @@ class OffsetNetwork(nn.Module):
         return self.proj(self.act(self.norm(x)))
 
 
+@register_mixer("deformable", paper="arXiv:2201.00520")
 @untraced  # the size decides whether attention is computed in parts
 class DeformableAttention(nn.Module):
     """Deformable multi-head attention (DAT, arXiv 2201.00520, section 3.2; DAT++, arXiv 2309.01430).
@@ -109,7 +111,8 @@ class DeformableAttention(nn.Module):
     Args:
         dim: Channels C.
         num_heads: Number of heads, a divisor of `dim`.
-        num_groups: Groups of channels with offsets of their own, a divisor of `num_heads`.
+        num_groups: Groups of channels with offsets of their own, a divisor of `num_heads`. If None, one for two heads,
+            as in DAT, or a single one where their number is odd.
         grid_size: Map (H, W) whose distances the table resolves exactly; it is (heads, 2H - 1, 2W - 1).
         stride: Stride of the keys' grid on the map.
         offset_kernel_size: Side of the kernel that offsets are computed with, odd.
@@ -124,9 +127,9 @@ class DeformableAttention(nn.Module):
     def __init__(
         self,
         dim: int,
-        num_heads: int,
-        num_groups: int,
-        grid_size: Tuple[int, int],
+        num_heads: int = 8,
+        num_groups: Optional[int] = None,
+        grid_size: Tuple[int, int] = (14, 14),
         stride: int = 1,
         offset_kernel_size: int = 5,
         rule: str = "dat++",
@@ -139,6 +142,8 @@ class DeformableAttention(nn.Module):
         dd = {"device": device, "dtype": dtype}
         self.num_heads = num_heads
         self.head_dim = check_heads(dim, num_heads)
+        if num_groups is None:
+            num_groups = num_heads // 2 if num_heads % 2 == 0 else 1
         if num_groups < 1 or num_heads % num_groups:
             raise ValueError(f"num_groups must be a divisor of the {num_heads} heads, got {num_groups}")
         if stride < 1:

@@ -13,8 +13,10 @@ from ..layers.chunk import CHUNK_BYTES
 from ..layers.patch_embed import token_grid
 from ..layers.tracing import is_eager, untraced
 from .attention import DotProductAttention, check_heads
+from .registry import register_mixer
 
 
+@register_mixer("halo", paper="arXiv:2103.12731", internal=("value_dim", "stride", "pixel_offsets"))
 @untraced  # a tracer has no sizes to lay blocks out by
 class HaloAttention(nn.Module):
     """Local self-attention in blocks (HaloNet, arXiv 2103.12731, section 2.2) with relative positions.

@@ -10,6 +10,7 @@ from ..layers.lepe import LePE
 from ..layers.patch_embed import pad_to_multiple
 from ..layers.tracing import untraced
 from .attention import check_heads
+from .registry import register_mixer
 from .significance import ReceivedAttention, spread
 
 
@@ -44,6 +45,7 @@ class CoarseMap(nn.Module):
         return self.act(self.norm(x))
 
 
+@register_mixer("hybrid_scale", paper="arXiv:2308.12216")
 @untraced  # the map's size decides about padding
 class HybridScaleAttention(nn.Module):
     """Hybrid-scale self-attention (SG-Former, arXiv 2308.12216, section 3.2), which also tells how significant each
@@ -73,11 +75,12 @@ class HybridScaleAttention(nn.Module):
         qkv_bias: Whether the projections to queries, keys and values have biases.
         attn_drop: Dropout on the attention weights.
         proj_drop: Dropout after the output projection.
-        gives_map: Whether the map is wanted, None is given instead if not.
 
     Raises:
         ValueError: An argument cannot work; the message says what is allowed.
     """
+
+    gives = "significance"
 
     def __init__(
         self,
@@ -88,7 +91,6 @@ class HybridScaleAttention(nn.Module):
         qkv_bias: bool = True,
         attn_drop: float = 0.0,
         proj_drop: float = 0.0,
-        gives_map: bool = True,
         device=None,
         dtype=None,
     ) -> None:
@@ -102,7 +104,7 @@ class HybridScaleAttention(nn.Module):
         self.head_dim = check_halves(dim, num_heads)
         self.reduction = reduction
         self.window_size = window_size
-        self.gives_map = gives_map
+        self.is_wanted = True  # whether the map is, None is given instead if not; `connect` of blocks sets it
         self.store_weights = False  # whatever memory they take, see ReceivedAttention; set to count FLOPs
         # Queries of the first half, then queries, keys and values of the second.
         self.qkv = nn.Linear(dim, dim * 2, bias=qkv_bias, **dd)
@@ -131,9 +133,9 @@ class HybridScaleAttention(nn.Module):
         k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)  # B heads/2 K head_dim
         window_q, window_k, window_v = self._windows(qkv[..., dim // 2 :])
 
-        out, everywhere = self.attn(q, k, v, None, self.gives_map, self.store_weights)
+        out, everywhere = self.attn(q, k, v, None, self.is_wanted, self.store_weights)
         window_out, in_window = self.window_attn(
-            window_q, window_k, window_v, self._inside(x), self.gives_map, self.store_weights
+            window_q, window_k, window_v, self._inside(x), self.is_wanted, self.store_weights
         )
         out = out.transpose(1, 2).reshape(batch, height, width, dim // 2)
         out = torch.cat([out, self._from_windows(window_out, height, width)], dim=-1)

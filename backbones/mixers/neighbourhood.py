@@ -11,8 +11,10 @@ from ..layers.patch_embed import token_grid
 from ..layers.relative_bias import relative_bias
 from ..layers.tracing import is_eager, untraced
 from .attention import DotProductAttention, check_heads
+from .registry import register_mixer
 
 
+@register_mixer("neighbourhood", paper="arXiv:2204.07143")
 @untraced  # a tracer has no sizes to lay blocks out by
 class NeighbourhoodAttention(nn.Module):
     """Multi-head self-attention of every token to the kernel_size x kernel_size tokens around it, with a learned bias

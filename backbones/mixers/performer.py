@@ -8,8 +8,10 @@ import torch.nn as nn
 
 from ..layers.precision import compute_dtype, full_precision
 from ..layers.tracing import untraced
+from .registry import register_mixer
 
 
+@register_mixer("performer", paper="arXiv:2009.14794", internal=("out_dim",))
 @untraced  # a tracer cannot leave autocast
 class PerformerAttention(nn.Module):
     """Linear attention with positive random features (Performer, arXiv 2009.14794, section 2.3), as ViTAE has it from
@@ -24,9 +26,12 @@ class PerformerAttention(nn.Module):
 
     Args:
         dim: Channels before.
-        out_dim: Channels after, of keys, queries and values too.
+        out_dim: Channels after, of keys, queries and values too; those before if None.
         num_features: Number of random vectors M, `out_dim` // 2 if None.
         proj_drop: Dropout after the output projection.
+
+    Raises:
+        ValueError: `num_features` is not positive.
     """
 
     EPS = 1e-8  # added to the sum of weights
@@ -34,7 +39,7 @@ class PerformerAttention(nn.Module):
     def __init__(
         self,
         dim: int,
-        out_dim: int,
+        out_dim: Optional[int] = None,
         num_features: Optional[int] = None,
         proj_drop: float = 0.0,
         device=None,
@@ -42,7 +47,10 @@ class PerformerAttention(nn.Module):
     ) -> None:
         super().__init__()
         dd = {"device": device, "dtype": dtype}
-        num_features = out_dim // 2 if num_features is None else num_features
+        out_dim = dim if out_dim is None else out_dim
+        num_features = max(1, out_dim // 2) if num_features is None else num_features
+        if num_features < 1:
+            raise ValueError(f"num_features must be at least 1, got {num_features}")
         self.kqv = nn.Linear(dim, out_dim * 3, **dd)
         self.proj = nn.Linear(out_dim, out_dim, **dd)
         self.proj_drop = nn.Dropout(proj_drop)

@@ -7,6 +7,7 @@ import torch.nn as nn
 
 from ..layers.tracing import untraced
 from .attention import DotProductAttention, check_heads
+from .registry import register_mixer
 
 
 class PooledKeys(nn.Module):
@@ -33,6 +34,7 @@ class PooledKeys(nn.Module):
         return self.norm(self.proj(x))
 
 
+@register_mixer("reduced", paper="arXiv:2102.12122")
 @untraced  # who needs a gradient decides how attention is computed
 class ReducedAttention(nn.Module):
     """Multi-head attention of every position of a map to a reduced map (PVT, arXiv 2102.12122, section 3.3).

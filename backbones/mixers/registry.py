@@ -180,6 +180,12 @@ def expand_mixers(pattern: MixerPattern, depth: int) -> List[Mixer]:
     return mixers
 
 
+def mixers_per_stage(mixers: Union[MixerPattern, Sequence[MixerPattern]], num_stages: int) -> Sequence[MixerPattern]:
+    """A pattern for each stage of a pyramid: a text, a dict or a class is the pattern of all of them."""
+    is_one = isinstance(mixers, (str, Mapping)) or callable(mixers)
+    return [mixers] * num_stages if is_one else mixers
+
+
 def mixer_name(mixer: Mixer) -> Optional[str]:
     """The registered name of a mixer of a pattern, None for a class of one's own."""
     mixer, _ = _name_and_options(mixer)

@@ -10,6 +10,7 @@ from ..layers.lepe import LePE
 from ..layers.tracing import untraced
 from .attention import DotProductAttention
 from .hybrid_scale import check_halves
+from .registry import register_mixer
 from .significance import stable_order
 
 
@@ -37,6 +38,7 @@ class GroupMerging(nn.Module):
         return (x * self.weight.view(-1, 1)).sum(-2) + self.bias
 
 
+@register_mixer("self_guided", paper="arXiv:2308.12216")
 @untraced  # the map's size decides how groups are filled
 class SelfGuidedAttention(nn.Module):
     """Self-guided attention (SG-Former, arXiv 2308.12216, section 3.3).
@@ -65,6 +67,9 @@ class SelfGuidedAttention(nn.Module):
     Raises:
         ValueError: An argument cannot work; the message says what is allowed.
     """
+
+    takes = "significance"
+    needs_handed = True
 
     def __init__(
         self,
@@ -104,8 +109,12 @@ class SelfGuidedAttention(nn.Module):
 
         Returns:
             (B, H, W, C), and None in the place of a significance map: this one is used up.
+
+        Raises:
+            ValueError: There is no significance map.
         """
-        assert significance is not None, "self-guided attention follows a block that gives a significance map"
+        if significance is None:
+            raise ValueError("self-guided attention needs the significance map of the mixer before it, got None")
         batch, height, width, dim = x.shape
         keys = self._merged(x, self._order(significance))  # B 2 K C
         kv1 = self.kv1(keys[:, 0]).unflatten(-1, (2, self.num_heads // 2, self.head_dim))

@@ -12,8 +12,10 @@ from ..layers.patch_embed import token_grid
 from ..layers.relative_bias import relative_bias
 from ..layers.tracing import untraced
 from .attention import DotProductAttention, check_heads
+from .registry import register_mixer
 
 
+@register_mixer("window", paper="arXiv:2103.14030", internal=("shift_size", "out_dim"))
 @untraced  # a tracer has no sizes to lay windows out by
 class WindowAttention(nn.Module):
     """Multi-head self-attention within windows that tile the map (Swin, arXiv 2103.14030, section 3.2).

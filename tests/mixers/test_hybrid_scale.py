@@ -73,7 +73,7 @@ def test_no_map_is_computed_where_none_is_wanted():
     layer = HybridScaleAttention(16, 4, reduction=2, window_size=4).eval()
     x = torch.randn(1, 6, 6, 16)
     out, _ = layer(x)
-    layer.gives_map = False
+    layer.is_wanted = False
     without, significance = layer(x)
     assert significance is None
     torch.testing.assert_close(without, out)
