@@ -28,6 +28,8 @@ class AFNO(nn.Module):
     back and added to the input. Computed in float32 (float64 for float64). All frequencies are kept: in the official
     code the fraction to keep has no effect either, because it is taken of the number of tokens and not of the width.
 
+    Memory in evaluation grows linearly with the tokens.
+
     Args:
         dim: Channels C.
         num_blocks: Number of channel blocks k = C / d.
@@ -38,6 +40,8 @@ class AFNO(nn.Module):
     Raises:
         ValueError: `num_blocks` does not divide `dim`, `method` is unknown, or the input does not have `dim` channels.
     """
+
+    memory_growth = 1
 
     def __init__(
         self,
@@ -77,7 +81,9 @@ class AFNO(nn.Module):
 
     @staticmethod
     def _complex_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        (real, imag), (w_real, w_imag), bias = x, weight.to(x.dtype), bias.to(x.dtype).unsqueeze(2)
+        real, imag = x.unbind(0)
+        w_real, w_imag = weight.to(x.dtype).unbind(0)
+        bias = bias.to(x.dtype).unsqueeze(2)
         out_real = torch.baddbmm(torch.baddbmm(bias[0], real, w_real), imag, w_imag, alpha=-1)
         out_imag = torch.baddbmm(torch.baddbmm(bias[1], imag, w_real), real, w_imag)
         return torch.stack([out_real, out_imag])
@@ -85,16 +91,24 @@ class AFNO(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.dim() != 4 or x.shape[3] != self.dim:
             raise ValueError(f"expected a map (B, H, W, {self.dim}), got {list(x.shape)}")
+        if torch.jit.is_scripting():
+            mixed = self._mix(x.to(compute_dtype(x.dtype)))
+        else:
+            mixed = self._mix_precisely(x)
+        return x + mixed.to(x.dtype)
+
+    @torch.jit.unused
+    def _mix_precisely(self, x: torch.Tensor) -> torch.Tensor:
         with full_precision(x.device):
-            return x + self._mix(x.to(compute_dtype(x.dtype))).to(x.dtype)
+            return self._mix(x.to(compute_dtype(x.dtype)))
 
     def _mix(self, x: torch.Tensor) -> torch.Tensor:
         batch, height, width, dim = x.shape
         half = width // 2 + 1
         matmul = uses_matmul(self.method, x)
+        matrices = matrices_for(x, height, width) if matmul else []
         if matmul:
-            rows, columns, inverse_columns, inverse_rows = matrices_for(x, height, width)
-            spectrum = rdft2(x, rows, columns).transpose(0, 1)  # 2 B H FC
+            spectrum = rdft2(x, matrices[0], matrices[1]).transpose(0, 1)  # 2 B H FC
         else:
             spectrum = torch.view_as_real(torch.fft.rfft2(x, dim=(1, 2), norm="ortho"))  # B H F C 2
             spectrum = spectrum.movedim(-1, 0)
@@ -103,10 +117,10 @@ class AFNO(nn.Module):
         spectrum = self._complex_mlp(spectrum).transpose(1, 2)  # 2 M k d
         if matmul:
             spectrum = spectrum.reshape(2, batch, height, half * dim).transpose(0, 1)  # B 2 H FC
-            return irdft2(spectrum, dim, inverse_columns, inverse_rows)
+            return irdft2(spectrum, dim, matrices[2], matrices[3])
         spectrum = spectrum.reshape(2, batch, height, half, dim).movedim(0, -1)  # B H F C 2
         spectrum = torch.view_as_complex(hermitian_columns(spectrum, width).contiguous())
-        return torch.fft.irfft2(spectrum, s=(height, width), dim=(1, 2), norm="ortho")
+        return torch.fft.irfft2(spectrum, s=[height, width], dim=(1, 2), norm="ortho")
 
     def extra_repr(self) -> str:
         return f"{self.dim}, num_blocks={self.num_blocks}, method={self.method}"

@@ -82,6 +82,8 @@ class Attention(nn.Module):
     (B, ..., C) -> (B, ..., C): a sequence (B, N, C) or a map (B, H, W, C). The scale is 1 / sqrt(head width). Query,
     key and value come from one projection, in this order.
 
+    Memory in evaluation grows linearly with the tokens, where attention is fused.
+
     Args:
         dim: Channels C.
         num_heads: Number of heads, a divisor of `dim`.
@@ -92,6 +94,9 @@ class Attention(nn.Module):
     Raises:
         ValueError: `num_heads` does not divide `dim`.
     """
+
+    memory_growth = 1
+    circular = True
 
     def __init__(
         self,

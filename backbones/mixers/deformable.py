@@ -108,6 +108,8 @@ class DeformableAttention(nn.Module):
     bilinearly, and learns where to look together with the offsets. Distances are measured in sides of the map: on
     another map the table is stretched over it.
 
+    Memory in evaluation grows linearly with the tokens.
+
     Args:
         dim: Channels C.
         num_heads: Number of heads, a divisor of `dim`.
@@ -123,6 +125,8 @@ class DeformableAttention(nn.Module):
     Raises:
         ValueError: An argument cannot work; the message says what is allowed.
     """
+
+    memory_growth = 1
 
     def __init__(
         self,
@@ -246,7 +250,7 @@ class DeformableAttention(nn.Module):
         if torch.is_grad_enabled() and not recompute:
             return self._attend(q, k, v, points, 0, height, height, width)
         part_bytes = CHUNK_BYTES if q.device.type == "cpu" else PART_BYTES
-        num_rows = max(1, part_bytes // (row_bytes * q.shape[0]))
+        num_rows = max(1, part_bytes // max(1, row_bytes * q.shape[0]))
         parts = []
         for first in range(0, height, num_rows):
             rows = (first, min(first + num_rows, height))

@@ -116,6 +116,9 @@ class GPSA(nn.Module):
     along rows and then along columns, in O(H + W) a token. The official code also divides the mixture by its sum, which
     is one.
 
+    Memory in evaluation grows with N^1.5 for N tokens, where attention is fused: every row has its own copy of the
+    attention between columns.
+
     Args:
         dim: Channels C.
         num_heads: Number of heads, a divisor of `dim`.
@@ -127,6 +130,8 @@ class GPSA(nn.Module):
     Raises:
         ValueError: `num_heads` does not divide `dim`, or `locality_strength` is negative.
     """
+
+    memory_growth = 1.5
 
     def __init__(
         self,

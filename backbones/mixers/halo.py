@@ -37,6 +37,8 @@ class HaloAttention(nn.Module):
     then count y and x in queries but y' and x' in pixels; `pixel_offsets` counts both in pixels. With any other stride
     the output is averaged over stride x stride positions.
 
+    Memory in evaluation grows linearly with the tokens.
+
     Args:
         dim: Channels of the map.
         num_heads: Number of heads, a divisor of `value_dim`, and of `dim` unless `head_dim` is given.
@@ -51,6 +53,8 @@ class HaloAttention(nn.Module):
     Raises:
         ValueError: An argument cannot work; the message says what is allowed.
     """
+
+    memory_growth = 1
 
     def __init__(
         self,

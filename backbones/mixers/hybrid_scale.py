@@ -67,6 +67,8 @@ class HybridScaleAttention(nn.Module):
     are from 49 to 196 keys, which is the only monotone rule that agrees with it at both sizes; outside of this range G
     is scaled to keep the balance it has at the end of it: with fewer keys G would drown L, with more it would fade.
 
+    Memory in evaluation grows linearly with the tokens.
+
     Args:
         dim: Channels C.
         num_heads: Number of heads, an even divisor of `dim`.
@@ -80,6 +82,7 @@ class HybridScaleAttention(nn.Module):
         ValueError: An argument cannot work; the message says what is allowed.
     """
 
+    memory_growth = 1
     gives = "significance"
 
     def __init__(

@@ -41,6 +41,8 @@ class NeighbourhoodAttention(nn.Module):
         ValueError: An argument cannot work; the message says what is allowed.
     """
 
+    memory_growth = 1
+
     def __init__(
         self,
         dim: int,

@@ -24,6 +24,8 @@ class PerformerAttention(nn.Module):
     The random vectors are a buffer: they are not trained, a new layer draws the same ones on every machine, orthogonal
     and of length sqrt(M), and a checkpoint brings its own.
 
+    Memory in evaluation grows linearly with the tokens.
+
     Args:
         dim: Channels before.
         out_dim: Channels after, of keys, queries and values too; those before if None.
@@ -33,6 +35,9 @@ class PerformerAttention(nn.Module):
     Raises:
         ValueError: `num_features` is not positive.
     """
+
+    memory_growth = 1
+    circular = True
 
     EPS = 1e-8  # added to the sum of weights
 

@@ -41,6 +41,8 @@ class ReducedAttention(nn.Module):
 
     (B, H, W, C) -> (B, H, W, C). The scale is 1 / sqrt(head width).
 
+    Memory in evaluation grows linearly with the tokens, where attention is fused.
+
     Args:
         dim: Channels C.
         num_heads: Number of heads, a divisor of `dim`.
@@ -52,6 +54,8 @@ class ReducedAttention(nn.Module):
     Raises:
         ValueError: `num_heads` does not divide `dim`, or `reduction` is not positive.
     """
+
+    memory_growth = 1
 
     def __init__(
         self,

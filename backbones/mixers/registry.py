@@ -298,9 +298,9 @@ def _parameters(factory: Callable[..., nn.Module]) -> Dict[str, inspect.Paramete
     """
     named: Dict[str, inspect.Parameter] = {}
     functions = [cls for cls in factory.__mro__ if "__init__" in vars(cls)] if isinstance(factory, type) else [factory]
-    for function in functions:
-        if function is nn.Module:
-            return {**{name: _anything(name) for name in GIVEN}, **named}
+    if functions[0] is nn.Module:
+        return named
+    for function in functions[: functions.index(nn.Module) if nn.Module in functions else None]:
         parameters = inspect.signature(function).parameters.values()
         for p in parameters:
             if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY):

@@ -56,6 +56,8 @@ class SelfGuidedAttention(nn.Module):
     classes, as for images of 224 and 448 pixels, every token has one place and this is the official code's function.
     Quarters and halves are rounded down for the lower and the upper class; a class without tokens has no keys.
 
+    Memory in evaluation grows linearly with the tokens, where attention is fused.
+
     Args:
         dim: Channels C.
         num_heads: Number of heads, an even divisor of `dim`.
@@ -68,6 +70,8 @@ class SelfGuidedAttention(nn.Module):
         ValueError: An argument cannot work; the message says what is allowed.
     """
 
+    memory_growth = 1
+    jumps = "tokens are merged in the order of their significance, which rounding changes"
     takes = "significance"
     needs_handed = True
 

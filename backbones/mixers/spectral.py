@@ -41,6 +41,8 @@ class SpectralGating(nn.Module):
     no real kernel has does not reach the map, see `hermitian_columns`. On another grid than its own it is resampled,
     see `resample_spectrum`; in evaluation the result is kept for the grid.
 
+    Memory in evaluation grows linearly with the tokens.
+
     Args:
         dim: Channels C.
         grid_size: Token grid (H, W) the filter is stored for.
@@ -55,6 +57,9 @@ class SpectralGating(nn.Module):
         ValueError: `method` or `interpolation` is unknown, `grid_size` is empty, or the input is not a map of `dim`
             channels with at least one position, or `method` is "fused" where there is no Triton or no CUDA device.
     """
+
+    memory_growth = 1
+    circular = True
 
     def __init__(
         self,

@@ -27,6 +27,8 @@ class WindowAttention(nn.Module):
     forms smaller windows. They are computed as whole windows of the map rolled by the shift, of which tokens from
     opposite edges do not attend to each other.
 
+    Memory in evaluation grows linearly with the tokens.
+
     Args:
         dim: Channels C.
         num_heads: Number of heads, a divisor of `dim`.
@@ -42,6 +44,8 @@ class WindowAttention(nn.Module):
     Raises:
         ValueError: An argument cannot work; the message says what is allowed.
     """
+
+    memory_growth = 1
 
     def __init__(
         self,
