@@ -18,22 +18,12 @@ import torch.nn as nn
 from timm.layers import Mlp, calculate_drop_path_rates
 from timm.models import generate_default_cfgs
 
-from .backbone import (
-    Pyramid,
-    Stage,
-    architecture,
-    cfg,
-    check_depths,
-    check_fits,
-    check_per_stage,
-    join_projections,
-    rename,
-    unwrap_state_dict,
-)
+from .checkpoints import architecture, check_fits, join_projections, rename, unwrap_state_dict
 from .layers import Block, PatchEmbed, ResidualDepthwiseConv, ResidualDepthwiseMlp, channels_last, pad_to_multiple
 from .mixers import DeformableAttention, NeighbourhoodAttention, ShiftedWindowAttention, WindowAttention
 from .mixers.deformable import SampledAttention, resample_table
-from .registry import register_variants
+from .pyramid import Pyramid, Stage, check_depths, check_per_stage
+from .registry import cfg, register_variants
 
 torch.fx.wrap("pad_to_multiple")  # a tracer has no sizes to compare
 

@@ -14,20 +14,11 @@ import torch.nn as nn
 from timm.layers import LayerNorm, Mlp, calculate_drop_path_rates
 from timm.models import generate_default_cfgs
 
-from .backbone import (
-    Pyramid,
-    Stage,
-    cfg,
-    check_depths,
-    check_fits,
-    check_per_stage,
-    rename,
-    resample_grid_tensors,
-    unwrap_state_dict,
-)
+from .checkpoints import check_fits, rename, resample_grid_tensors, unwrap_state_dict
 from .layers import Interpolation, PatchEmbed, PatchMerging, PositionEmbedding, SerialBlock, SpectralMethod, block_for
 from .mixers import MixerPattern, create_mixer, expand_mixers, mixers_per_stage
-from .registry import register_variants
+from .pyramid import Pyramid, Stage, check_depths, check_per_stage
+from .registry import cfg, register_variants
 from .spectformer import SpectFormer
 
 __all__ = ["GFNet", "GFNetH"]

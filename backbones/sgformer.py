@@ -15,23 +15,13 @@ import torch.nn as nn
 from timm.layers import LayerNorm, calculate_drop_path_rates
 from timm.models import generate_default_cfgs
 
-from .backbone import (
-    Pyramid,
-    Stage,
-    cfg,
-    check_depths,
-    check_fits,
-    check_per_stage,
-    join_projections,
-    rename,
-    resample_grid_tensors,
-    unwrap_state_dict,
-)
+from .checkpoints import check_fits, join_projections, rename, resample_grid_tensors, unwrap_state_dict
 from .layers import LePE, PositionEmbedding, block_for, by_images, run_block
 from .layers.chunk import hidden_width
 from .layers.depthwise import ResidualDepthwiseConv, ResidualDepthwiseMlp
 from .mixers import Attention, HybridScaleAttention, SelfGuidedAttention
-from .registry import register_variants
+from .pyramid import Pyramid, Stage, check_depths, check_per_stage
+from .registry import cfg, register_variants
 
 __all__ = ["SGFormer"]
 

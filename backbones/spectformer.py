@@ -18,18 +18,8 @@ import torch.nn as nn
 from timm.layers import LayerNorm, Mlp, calculate_drop_path_rates, get_device_dtype
 from timm.models import generate_default_cfgs
 
-from .backbone import (
-    Isotropic,
-    Pyramid,
-    Stage,
-    cfg,
-    check_depths,
-    check_fits,
-    check_per_stage,
-    rename,
-    resample_grid_tensors,
-    unwrap_state_dict,
-)
+from .checkpoints import check_fits, rename, resample_grid_tensors, unwrap_state_dict
+from .isotropic import Isotropic
 from .layers import (
     Block,
     ConvStem,
@@ -46,7 +36,8 @@ from .layers import (
     connect,
 )
 from .mixers import ClassAttention, MixerPattern, create_mixer, expand_mixers, mixer_name, mixers_per_stage
-from .registry import register_variants
+from .pyramid import Pyramid, Stage, check_depths, check_per_stage
+from .registry import cfg, register_variants
 
 __all__ = ["SpectFormer", "SpectFormerH"]
 

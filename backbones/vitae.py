@@ -17,19 +17,8 @@ import torch.nn as nn
 from timm.layers import LayerNorm, Mlp, calculate_drop_path_rates
 from timm.models import adapt_input_conv, checkpoint, generate_default_cfgs
 
-from .backbone import (
-    ClassTokenTrunk,
-    Pyramid,
-    Stage,
-    architecture,
-    cfg,
-    check_depths,
-    check_fits,
-    check_per_stage,
-    rename,
-    resample_grid_tensors,
-    unwrap_state_dict,
-)
+from .checkpoints import architecture, check_fits, rename, resample_grid_tensors, unwrap_state_dict
+from .class_token import ClassTokenTrunk
 from .layers import (
     ClassTokenCell,
     ConvBranch,
@@ -41,7 +30,8 @@ from .layers import (
     TokensAndGrid,
 )
 from .mixers import Attention, CentredWindowAttention, PerformerAttention, TokenAttention
-from .registry import register_variants
+from .pyramid import Pyramid, Stage, check_depths, check_per_stage
+from .registry import cfg, register_variants
 
 __all__ = ["PlainViTAE", "ViTAE"]
 
