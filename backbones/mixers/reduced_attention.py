@@ -61,7 +61,7 @@ class ReducedAttention(nn.Module):
         self,
         dim: int,
         num_heads: int = 8,
-        reduction: int = 1,
+        reduction: int = 2,
         qkv_bias: bool = True,
         attn_drop: float = 0.0,
         proj_drop: float = 0.0,

@@ -154,7 +154,7 @@ def expand_mixers(pattern: MixerPattern, depth: int) -> List[Mixer]:
             for each block, see `create_mixer`; a dict or a class, the mixer of all blocks; or a text of names with
             counts, such as "spectral:4, attention", in which a last name without a count fills what is left. A text
             that ends in "..." is repeated: "spectral, attention, ..." alternates. A name may have options,
-            "neighbourhood(kernel_size=9):8, spectral".
+            "neighbourhood(kernel_size=9):8, spectral". Texts with counts in a sequence are parts of one.
         depth: Number of blocks.
 
     Returns:
@@ -174,6 +174,8 @@ def expand_mixers(pattern: MixerPattern, depth: int) -> List[Mixer]:
         return _expand_text(pattern, depth)
     if callable(pattern) or isinstance(pattern, Mapping):
         return [_checked(pattern)] * depth
+    if all(isinstance(mixer, str) for mixer in pattern) and any(map(_has_count, pattern)):
+        return _expand_text(", ".join(pattern), depth)  # a text that a command line has split at its commas
     mixers = [_checked(mixer) for mixer in pattern]
     if len(mixers) != depth:
         raise ValueError(f"mixers must name one mixer for each of the {depth} blocks, got {len(mixers)}")
@@ -220,6 +222,11 @@ def _expand_text(text: str, depth: int) -> List[Mixer]:
             "fill what is left, or end with ', ...' to repeat the pattern"
         )
     return mixers
+
+
+def _has_count(entry: str) -> bool:
+    """Whether an entry of a pattern says how many blocks it is for, or to repeat what stands before."""
+    return entry.strip() == "..." or ":" in entry[entry.rfind(")") + 1 :]
 
 
 def _split(text: str) -> List[str]:

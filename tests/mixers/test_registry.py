@@ -64,6 +64,8 @@ class Mine(nn.Module):
         ("spectral(method='fft'):1, attention()", [FFT, A, A, A, A, A]),
         ("self_guided(group_sizes=(4, 2)):6", [dict(type="self_guided", group_sizes=(4, 2))] * 6),
         (dict(WINDOW), [WINDOW] * 6),
+        (["spectral:2", "window(window_size=4):3", "attention"], [S, S, WINDOW, WINDOW, WINDOW, A]),
+        ([S, A, "..."], [S, A] * 3),
         (dict(type=A), [A] * 6),
         ([WINDOW, "window(window_size=4)", A, A, A, dict(type=Mine)], [WINDOW, WINDOW, A, A, A, Mine]),
     ],
