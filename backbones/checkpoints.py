@@ -9,8 +9,7 @@ import torch
 import torch.nn as nn
 
 from .backbone import Backbone
-from .layers import PositionEmbedding, resample_grid, resample_spectrum
-from .mixers import SpectralGating
+from .layers import PositionEmbedding, resample_grid
 from .weights import some_names, trunk_weights
 
 _logger = logging.getLogger(__name__)
@@ -71,10 +70,11 @@ def join_projections(state_dict: Dict[str, torch.Tensor], parts: Sequence[str], 
 
 
 def resample_grid_tensors(state_dict: Dict[str, torch.Tensor], model: Backbone) -> Dict[str, torch.Tensor]:
-    """Resample position embeddings and spectral filters of a checkpoint to the token grids of `model`.
+    """Resample position embeddings, spectral filters and other tables of a checkpoint to the token grids of `model`.
 
     As the official fine-tuning scripts do: position embeddings bicubically with align_corners false (and smoothed if
-    the model's are), filters bicubically with align_corners true (or as the model was made to, see SpectralGating).
+    the model's are), filters bicubically with align_corners true (or as the model was made to, see SpectralGating), and
+    what else depends on a grid as its layer's `resample_state` says.
 
     Args:
         state_dict: Tensors by the names of `model`.
@@ -88,12 +88,13 @@ def resample_grid_tensors(state_dict: Dict[str, torch.Tensor], model: Backbone) 
         size = list(model.pos_embed.grid_size)
         table = resample_grid(table.reshape(*grid, -1), size, antialias=model.pos_embed.antialias)
         state_dict[key] = table.flatten(0, 1).unsqueeze(0)
-    for name, module in model.named_modules():
-        key = f"{name}.complex_weight"
-        if isinstance(module, SpectralGating) and key in state_dict:
-            weight = state_dict[key]
-            if weight.shape[:2] != module.complex_weight.shape[:2]:
-                state_dict[key] = resample_spectrum(weight, list(module.grid_size), module.interpolation)
+    for prefix, module in model.named_modules():
+        if not hasattr(module, "resample_state"):
+            continue
+        for name, own in module.named_parameters(recurse=False):
+            value = state_dict.get(f"{prefix}.{name}")
+            if value is not None and value.dim() == own.dim() and value.shape != own.shape:
+                state_dict[f"{prefix}.{name}"] = module.resample_state(name, value)
     return state_dict
 
 

@@ -188,6 +188,6 @@ def run_block(
         handed: What the block before has handed on.
         checkpointing: Store only what goes in, and compute the block again in the backward pass.
     """
-    if isinstance(block, _Handing):
+    if hasattr(block, "receives"):  # also of a block that is wrapped
         return checkpoint(block, x, handed) if checkpointing else block(x, handed)
     return checkpoint(block, x) if checkpointing else block(x), None

@@ -185,6 +185,11 @@ class DeformableAttention(nn.Module):
             self, "relative_position_bias", resample_table(self.relative_position_bias.detach(), self._table_size())
         )
 
+    @torch.jit.ignore
+    def resample_state(self, name: str, value: torch.Tensor) -> torch.Tensor:
+        """A checkpoint's table for another map, as this layer's parameter `name`."""
+        return resample_table(value, self._table_size())
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         q, k, v, points = self._project(x)
         if torch.jit.is_scripting():

@@ -92,6 +92,11 @@ class SpectralGating(nn.Module):
         set_table(self, "complex_weight", weight)
         self.grid_size = grid_size
 
+    @torch.jit.ignore
+    def resample_state(self, name: str, value: torch.Tensor) -> torch.Tensor:
+        """A checkpoint's filter for another token grid, as this layer's parameter `name`."""
+        return resample_spectrum(value, list(self.grid_size), self.interpolation)
+
     def _resampled(self, height: int, width: int, dtype: torch.dtype) -> torch.Tensor:
         return resample_spectrum(self.complex_weight.to(dtype), [height, width], self.interpolation)
 

@@ -21,7 +21,7 @@ from spectral_backbones.backbones.flops import count
 from spectral_backbones.backbones.layers import block_for
 from spectral_backbones.backbones.layers.chunk import CHUNK_BYTES
 from spectral_backbones.backbones.mixers import create_mixer, list_mixers, mixer_options
-from spectral_backbones.backbones.spectformer import SpectFormer, SpectFormerH
+from spectral_backbones.backbones.spectformer import SpectFormer, SpectFormerH, checkpoint_filter_fn
 
 DIM, GRID, HEADS = 16, (4, 6), 2
 
@@ -363,3 +363,19 @@ def test_any_trunk_carries_it(name):
             assert_close(model.forward_head(features), model(x))
             assert len(taps) == 2
             assert_close(torch.jit.script(model)(x), model(x))
+
+
+@every_mixer
+@torch.no_grad()
+def test_a_checkpoint_of_another_size_loads_as_if_the_size_had_been_set(name):
+    pattern = f"{partner(name)}, {name}, ..." if partner(name) else name
+    arguments = dict(patch_size=4, embed_dim=DIM, depth=2, num_heads=HEADS, num_classes=3, mixers=pattern)
+    model = SpectFormer(img_size=16, **arguments).eval()
+    weights = {key: value.clone() for key, value in model.state_dict().items()}
+    other = SpectFormer(img_size=(28, 20), **arguments).eval()
+    other.load_state_dict(checkpoint_filter_fn(weights, other))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)  # parameters stay the same objects
+    model.set_input_size((28, 20))
+    assert {id(p) for group in optimizer.param_groups for p in group["params"]} == set(map(id, model.parameters()))
+    x = torch.randn(1, 3, 28, 20)
+    assert_close(other(x), model(x))

@@ -319,6 +319,16 @@ def test_checkpointing_and_taps_carry_what_is_handed_on():
     torch.testing.assert_close(early, taps[:2])
 
 
+@torch.no_grad()
+def test_blocks_that_are_compiled_each_by_itself_hand_on_too():
+    model = trunk("hybrid_scale(reduction=2)", "self_guided(group_sizes=(2, 1))", "attention").eval()
+    x = torch.randn(1, 3, 16, 16)
+    expected = model(x)
+    for i, block in enumerate(model.blocks):
+        model.blocks[i] = torch.compile(block, backend="eager", dynamic=False)
+    torch.testing.assert_close(model(x), expected)
+
+
 def test_a_mixer_that_needs_what_nobody_gives_is_refused():
     with pytest.raises(ValueError, match=r"SelfGuidedAttention needs the significance .* but it is the first"):
         trunk("self_guided", "attention")
