@@ -42,6 +42,7 @@ class AFNO(nn.Module):
     """
 
     memory_growth = 1
+    counted_as = ("method", "fft")
 
     def __init__(
         self,

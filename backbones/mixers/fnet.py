@@ -29,6 +29,7 @@ class FNet(nn.Module):
     """
 
     memory_growth = 1
+    counted_as = ("method", "fft")
 
     def __init__(self, method: SpectralMethod = "auto") -> None:
         super().__init__()

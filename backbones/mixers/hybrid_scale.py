@@ -83,6 +83,7 @@ class HybridScaleAttention(nn.Module):
     """
 
     memory_growth = 1
+    counted_as = ("store_weights", True)
     gives = "significance"
 
     def __init__(

@@ -59,6 +59,7 @@ class SpectralGating(nn.Module):
     """
 
     memory_growth = 1
+    counted_as = ("method", "fft")
     circular = True
 
     def __init__(

@@ -6,7 +6,7 @@ Attributes of a mixer's class tell the test what its docstring tells the reader:
     circular        True where a roll of the map by any offset rolls the answer
     jumps           a reason why half precision may give another answer: the function has steps
     no_export       a reason why the mixer cannot be exported, which its error then says
-    batch_norms     a reason why in training the images of a batch are not independent
+    counted_as      an attribute and what it is set to while cost is counted as papers do
 """
 
 import copy
