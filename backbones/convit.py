@@ -14,17 +14,11 @@ import torch.nn as nn
 from timm.layers import LayerNorm, Mlp, calculate_drop_path_rates
 from timm.models import checkpoint, generate_default_cfgs
 
-from .backbone import (
-    ClassTokenTrunk,
-    cfg,
-    check_fits,
-    join_projections,
-    rename,
-    resample_grid_tensors,
-    unwrap_state_dict,
-)
-from .layers import GPSA, Attention, Block, GatedAttention, PatchEmbed, PositionEmbedding
-from .registry import register_variants
+from .checkpoints import check_fits, join_projections, rename, resample_grid_tensors, unwrap_state_dict
+from .class_token import ClassTokenTrunk
+from .layers import Block, PatchEmbed, PositionEmbedding
+from .mixers import GPSA, Attention, GatedAttention
+from .registry import cfg, register_variants
 
 __all__ = ["ConViT"]
 

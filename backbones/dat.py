@@ -18,31 +18,12 @@ import torch.nn as nn
 from timm.layers import Mlp, calculate_drop_path_rates
 from timm.models import generate_default_cfgs
 
-from .backbone import (
-    Pyramid,
-    Stage,
-    architecture,
-    cfg,
-    check_depths,
-    check_fits,
-    check_per_stage,
-    join_projections,
-    rename,
-    unwrap_state_dict,
-)
-from .layers import (
-    Block,
-    DeformableAttention,
-    NeighbourhoodAttention,
-    PatchEmbed,
-    ResidualDepthwiseConv,
-    ResidualDepthwiseMlp,
-    WindowAttention,
-    channels_last,
-    pad_to_multiple,
-)
-from .layers.deformable import SampledAttention, resample_table
-from .registry import register_variants
+from .checkpoints import architecture, check_fits, join_projections, rename, unwrap_state_dict
+from .layers import Block, PatchEmbed, ResidualDepthwiseConv, ResidualDepthwiseMlp, channels_last, pad_to_multiple
+from .mixers import DeformableAttention, NeighbourhoodAttention, ShiftedWindowAttention, WindowAttention
+from .mixers.deformable import SampledAttention, resample_table
+from .pyramid import Pyramid, Stage, check_depths, check_per_stage
+from .registry import cfg, register_variants
 
 torch.fx.wrap("pad_to_multiple")  # a tracer has no sizes to compare
 
@@ -116,8 +97,7 @@ class DATBlock(Block):
 
     def _residuals(self, x: torch.Tensor) -> torch.Tensor:
         x = self.lpu(x)
-        x = x + self.drop_path1(self.ls1(self.mixer(self.norm1(x))))
-        return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
+        return self._add(x, self.mixer(self.norm1(x)))
 
 
 class BlockAttention(NamedTuple):
@@ -221,8 +201,6 @@ class DAT(Pyramid):
             if not pattern or not set(pattern) <= set(MIXERS):
                 allowed = ", ".join(f"{letter!r} ({name})" for letter, name in MIXERS.items())
                 raise ValueError(f"mixers must be patterns of {allowed}, got {pattern!r}")
-            if "S" in pattern and window_size < 2:
-                raise ValueError(f"window_size must be at least 2 for shifted windows, got {window_size}")
         self.in_chans = in_chans
         self._init_feature_info(embed_dims)
         grids = self._grids(self._check_img_size(img_size))
@@ -256,8 +234,8 @@ class DAT(Pyramid):
                     )
                 if letter == "N":
                     return NeighbourhoodAttention(dim, heads, kernel_size, **drop_args, **dd)
-                shift_size = math.ceil(window_size / 2) if letter == "S" else 0
-                return WindowAttention(dim, heads, window_size, shift_size, **drop_args, **dd)
+                window_attention = ShiftedWindowAttention if letter == "S" else WindowAttention
+                return window_attention(dim, heads, window_size, **drop_args, **dd)
 
             blocks = [
                 DATBlock(

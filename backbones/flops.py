@@ -27,11 +27,6 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 from spectral_backbones.backbones.flop_handles import ACTIVATIONS, HANDLES, PRODUCT_KINDS
-from spectral_backbones.backbones.layers.afno import AFNO
-from spectral_backbones.backbones.layers.fnet import FNet
-from spectral_backbones.backbones.layers.hybrid_scale import HybridScaleAttention
-from spectral_backbones.backbones.layers.neighbourhood import NeighbourhoodAttention
-from spectral_backbones.backbones.layers.spectral import SpectralGating
 
 with warnings.catch_warnings():  # fvcore scripts its losses when it is imported, which torch deprecates
     warnings.simplefilter("ignore", FutureWarning)
@@ -212,16 +207,10 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def _as_in_papers(model: nn.Module) -> Iterator[None]:
     """Let layers that have a faster or a leaner way compute what the papers count, for the time of the context:
-    transforms by FFT, neighbourhoods for each token, weights of attention once.
+    transforms by FFT, neighbourhoods for each token, weights of attention once. Their classes say so in `counted_as`,
+    an attribute and what it is set to.
     """
-    settings = []
-    for module in model.modules():
-        if isinstance(module, SpectralGating | AFNO | FNet):
-            settings.append((module, "method", "fft"))
-        elif isinstance(module, NeighbourhoodAttention):
-            settings.append((module, "block_size", 1))
-        elif isinstance(module, HybridScaleAttention):
-            settings.append((module, "store_weights", True))
+    settings = [(module, *module.counted_as) for module in model.modules() if hasattr(module, "counted_as")]
     before = [getattr(module, name) for module, name, _ in settings]
     for setting in settings:
         setattr(*setting)

@@ -14,29 +14,11 @@ import torch.nn as nn
 from timm.layers import LayerNorm, Mlp, calculate_drop_path_rates
 from timm.models import generate_default_cfgs
 
-from .backbone import (
-    Pyramid,
-    Stage,
-    cfg,
-    check_depths,
-    check_fits,
-    check_per_stage,
-    rename,
-    resample_grid_tensors,
-    unwrap_state_dict,
-)
-from .layers import (
-    Interpolation,
-    MixerPattern,
-    PatchEmbed,
-    PatchMerging,
-    PositionEmbedding,
-    SerialBlock,
-    SpectralMethod,
-    create_mixer,
-    expand_mixers,
-)
-from .registry import register_variants
+from .checkpoints import check_fits, rename, resample_grid_tensors, unwrap_state_dict
+from .layers import Interpolation, PatchEmbed, PatchMerging, PositionEmbedding, SerialBlock, SpectralMethod, block_for
+from .mixers import MixerPattern, create_mixer, expand_mixers, mixers_per_stage
+from .pyramid import Pyramid, Stage, check_depths, check_per_stage
+from .registry import cfg, register_variants
 from .spectformer import SpectFormer
 
 __all__ = ["GFNet", "GFNetH"]
@@ -107,7 +89,7 @@ class GFNetH(Pyramid):
         dd = {"device": device, "dtype": dtype}
         num_stages = len(embed_dims)
         num_heads = num_heads or [max(1, dim // 32) for dim in embed_dims]
-        mixers = [mixers] * num_stages if isinstance(mixers, str) else mixers
+        mixers = mixers_per_stage(mixers, num_stages)
         check_per_stage(num_stages, depths=depths, num_heads=num_heads, mixers=mixers)
         check_depths(depths)
         self.in_chans = in_chans
@@ -121,17 +103,19 @@ class GFNetH(Pyramid):
         drop_path_rates = iter(calculate_drop_path_rates(drop_path_rate, sum(depths)))
         stages = []
         for i, (dim, depth, grid_size) in enumerate(zip(embed_dims, depths, grids)):
-            blocks = [
-                SerialBlock(
-                    mixer=create_mixer(
-                        mixer,
-                        dim,
-                        grid_size,
-                        num_heads=num_heads[i],
-                        spectral_method=spectral_method,
-                        spectral_interpolation=spectral_interpolation,
-                        **dd,
-                    ),
+            blocks = []
+            for mixer in expand_mixers(mixers[i], depth):
+                mixer = create_mixer(
+                    mixer,
+                    dim,
+                    grid_size,
+                    num_heads=num_heads[i],
+                    spectral_method=spectral_method,
+                    spectral_interpolation=spectral_interpolation,
+                    **dd,
+                )
+                block = block_for(mixer, SerialBlock)(
+                    mixer=mixer,
                     mlp=Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=proj_drop_rate, **dd),
                     norm1=norm_layer(dim, **dd),
                     norm2=norm_layer(dim, **dd),
@@ -140,8 +124,7 @@ class GFNetH(Pyramid):
                     init_values=init_values,
                     **dd,
                 )
-                for mixer in expand_mixers(mixers[i], depth)
-            ]
+                blocks.append(block)
             downsample = PatchMerging(embed_dims[i - 1], dim, **dd) if i > 0 else nn.Identity()
             stages.append(Stage(downsample, blocks))
         self.stages = nn.ModuleList(stages)

@@ -15,9 +15,11 @@ import torch.nn as nn
 from timm.layers import BatchNormAct2d, DropPath, EcaModule, SEModule, calculate_drop_path_rates, get_act_layer
 from timm.models import checkpoint, generate_default_cfgs
 
-from .backbone import Pyramid, Stage, cfg, check_depths, check_fits, check_per_stage, rename, unwrap_state_dict
-from .layers import ConvNormAct, HaloAttention, by_images
-from .registry import register_variants
+from .checkpoints import check_fits, rename, unwrap_state_dict
+from .layers import ConvNormAct, by_images
+from .mixers import HaloAttention
+from .pyramid import Pyramid, Stage, check_depths, check_per_stage
+from .registry import cfg, register_variants
 
 __all__ = ["HaloNet"]
 

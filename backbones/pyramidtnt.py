@@ -16,30 +16,12 @@ from timm.data import IMAGENET_INCEPTION_MEAN, IMAGENET_INCEPTION_STD
 from timm.layers import BatchNormAct2d, ConvNormAct, Mlp, calculate_drop_path_rates, trunc_normal_
 from timm.models import checkpoint, generate_default_cfgs
 
-from .backbone import (
-    Pyramid,
-    cfg,
-    check_depths,
-    check_fits,
-    check_per_stage,
-    rename,
-    resample_grid_tensors,
-    source_grid,
-    unwrap_state_dict,
-)
-from .layers import (
-    Block,
-    GroupAttention,
-    PairBias,
-    PositionEmbedding,
-    ReducedAttention,
-    by_images,
-    channels_last,
-    pad_to_multiple,
-    token_grid,
-)
+from .checkpoints import check_fits, rename, resample_grid_tensors, source_grid, unwrap_state_dict
+from .layers import Block, PairBias, PositionEmbedding, by_images, channels_last, pad_to_multiple, token_grid
 from .layers.tracing import untraced
-from .registry import register_variants
+from .mixers import GroupAttention, ReducedAttention
+from .pyramid import Pyramid, check_depths, check_per_stage
+from .registry import cfg, register_variants
 from .tnt import PixelProjection
 
 torch.fx.wrap("pad_to_multiple")  # a tracer has no sizes to compare

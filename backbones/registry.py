@@ -5,10 +5,28 @@ import sys
 from typing import Any, Callable, Dict, List, NamedTuple, Type
 
 import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, is_model, register_model
 from timm.models._features import FeatureDictNet
 
 from .backbone import Backbone
+
+
+def cfg(**kwargs: Any) -> Dict[str, Any]:
+    """A pretrained cfg of timm with the values that most models here share."""
+    return {
+        "url": "",
+        "num_classes": 1000,
+        "input_size": (3, 224, 224),
+        "pool_size": (7, 7),
+        "crop_pct": 0.9,
+        "interpolation": "bicubic",
+        "mean": IMAGENET_DEFAULT_MEAN,
+        "std": IMAGENET_DEFAULT_STD,
+        "first_conv": "patch_embed.proj",
+        "classifier": "head",
+        **kwargs,
+    }
 
 
 class Variant(NamedTuple):

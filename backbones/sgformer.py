@@ -13,32 +13,15 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple, Type, Union
 import torch
 import torch.nn as nn
 from timm.layers import LayerNorm, calculate_drop_path_rates
-from timm.models import checkpoint, generate_default_cfgs
+from timm.models import generate_default_cfgs
 
-from .backbone import (
-    Pyramid,
-    Stage,
-    cfg,
-    check_depths,
-    check_fits,
-    check_per_stage,
-    join_projections,
-    rename,
-    resample_grid_tensors,
-    unwrap_state_dict,
-)
-from .layers import (
-    Attention,
-    Block,
-    HybridScaleAttention,
-    LePE,
-    PositionEmbedding,
-    SelfGuidedAttention,
-    by_images,
-)
+from .checkpoints import check_fits, join_projections, rename, resample_grid_tensors, unwrap_state_dict
+from .layers import LePE, PositionEmbedding, block_for, by_images, run_block
 from .layers.chunk import hidden_width
 from .layers.depthwise import ResidualDepthwiseConv, ResidualDepthwiseMlp
-from .registry import register_variants
+from .mixers import Attention, HybridScaleAttention, SelfGuidedAttention
+from .pyramid import Pyramid, Stage, check_depths, check_per_stage
+from .registry import cfg, register_variants
 
 __all__ = ["SGFormer"]
 
@@ -129,37 +112,21 @@ class Downsample(nn.Module):
 
 
 class PlainAttention(Attention):
-    """Attention over the whole map with LePE, as the last stage has it. No significance map goes in or comes out.
+    """Attention over the whole map with LePE, as the last stage has it.
 
-    (B, H, W, C) -> (B, H, W, C) and None. Arguments as in Attention.
+    (B, H, W, C) -> (B, H, W, C). Arguments as in Attention.
     """
 
     def __init__(self, dim: int, num_heads: int = 8, device=None, dtype=None, **kwargs: Any) -> None:
         super().__init__(dim, num_heads, device=device, dtype=dtype, **kwargs)
         self.lepe = LePE(dim, device=device, dtype=dtype)
 
-    def forward(
-        self, x: torch.Tensor, significance: Optional[torch.Tensor] = None
-    ) -> Tuple[torch.Tensor, Optional[torch.Tensor]]:
-        return self.proj_drop(self.proj(self.attend(x) + self.lepe(x))), None
-
-
-class SGFormerBlock(Block):
-    """A block whose mixer also takes the significance map of the block before and gives one to the next, or None.
-
-    (B, H, W, C) and (B, H, W) -> the same. Arguments as in Block.
-    """
-
-    def forward(
-        self, x: torch.Tensor, significance: Optional[torch.Tensor]
-    ) -> Tuple[torch.Tensor, Optional[torch.Tensor]]:
-        mixed, significance = self.mixer(self.norm1(x), significance)
-        x = x + self.drop_path1(self.ls1(mixed))
-        return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x)))), significance
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.proj_drop(self.proj(self.attend(x) + self.lepe(x)))
 
 
 class SGFormerStage(Stage):
-    """A stage whose blocks hand on significance maps. None leaves it: a stage starts without one.
+    """A stage that is computed by a few images at a time as a whole, since its blocks hand on significance maps.
 
     (B, H, W, C) -> (B, H / s, W / s, C').
 
@@ -174,30 +141,25 @@ class SGFormerStage(Stage):
         super().__init__(downsample, blocks, norm)
         self.hidden_width = hidden_width(self.blocks) // stride**2
 
-    def forward_with_maps(self, x: torch.Tensor) -> Tuple[torch.Tensor, List[torch.Tensor]]:
-        """What `forward` gives, and the significance maps (B, H, W) of its pairs of blocks."""
+    @torch.jit.ignore
+    def significance_maps(self, x: torch.Tensor) -> Tuple[torch.Tensor, List[torch.Tensor]]:
+        """What `forward` gives, and the significance maps (B, H, W) that its blocks have handed on."""
         x = self.downsample(x)
         maps: List[torch.Tensor] = []
-        significance: Optional[torch.Tensor] = None
+        handed: Optional[torch.Tensor] = None
         for block in self.blocks:
-            if self.grad_checkpointing and not torch.jit.is_scripting():
-                x, significance = checkpoint(block, x, significance)
-            else:
-                x, significance = block(x, significance)
-            if significance is not None:
-                maps.append(significance)
+            x, handed = run_block(block, x, handed, checkpointing=False)
+            if handed is not None:
+                maps.append(handed)
         return self.norm(x), maps
-
-    def _blocks(self, x: torch.Tensor) -> torch.Tensor:
-        return self.forward_with_maps(x)[0]
 
     @torch.jit.unused
     def _by_images(self, x: torch.Tensor) -> torch.Tensor:
-        return by_images(self, self._blocks, x, self.hidden_width)
+        return by_images(self, self.run, x, self.hidden_width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if torch.jit.is_scripting():
-            x = self._blocks(x)
+            x = self.run(x)
         else:
             x = self._by_images(x)
         return x
@@ -298,11 +260,9 @@ class SGFormer(Pyramid):
                 elif j % 2:
                     mixer = SelfGuidedAttention(dim, heads, group_sizes[i], **attn_args)
                 else:
-                    mixer = HybridScaleAttention(
-                        dim, heads, reductions[i], window_size, gives_map=j + 1 < depth, **attn_args
-                    )
+                    mixer = HybridScaleAttention(dim, heads, reductions[i], window_size, **attn_args)
                 blocks.append(
-                    SGFormerBlock(
+                    block_for(mixer)(
                         mixer=mixer,
                         mlp=ResidualDepthwiseMlp(dim, hidden_dim, act_layer=act_layer, drop=proj_drop_rate, **dd),
                         norm1=norm_layer(dim, **dd),
@@ -353,7 +313,7 @@ class SGFormer(Pyramid):
         x = self.forward_stem(x)
         maps_of_stages = []
         for stage in self.stages:
-            x, maps = stage.forward_with_maps(x)
+            x, maps = stage.significance_maps(x)
             maps_of_stages.append(torch.stack(maps, dim=1) if maps else x.new_empty(x.shape[0], 0, *x.shape[1:3]))
         return maps_of_stages
 

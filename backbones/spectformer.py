@@ -18,36 +18,26 @@ import torch.nn as nn
 from timm.layers import LayerNorm, Mlp, calculate_drop_path_rates, get_device_dtype
 from timm.models import generate_default_cfgs
 
-from .backbone import (
-    Isotropic,
-    Pyramid,
-    Stage,
-    cfg,
-    check_depths,
-    check_fits,
-    check_per_stage,
-    rename,
-    resample_grid_tensors,
-    unwrap_state_dict,
-)
+from .checkpoints import check_fits, rename, resample_grid_tensors, unwrap_state_dict
+from .isotropic import Isotropic
 from .layers import (
     Block,
-    ClassAttention,
     ConvStem,
     DepthwiseMlp,
     Interpolation,
-    MixerPattern,
     OverlapMerging,
     OverlapPatchEmbed,
     PatchEmbed,
     PositionEmbedding,
     SerialBlock,
     SpectralMethod,
+    block_for,
     channels_last,
-    create_mixer,
-    expand_mixers,
+    connect,
 )
-from .registry import register_variants
+from .mixers import ClassAttention, MixerPattern, create_mixer, expand_mixers, mixer_name, mixers_per_stage
+from .pyramid import Pyramid, Stage, check_depths, check_per_stage
+from .registry import cfg, register_variants
 
 __all__ = ["SpectFormer", "SpectFormerH"]
 
@@ -129,19 +119,20 @@ class SpectFormer(Isotropic):
         drop_path_rates = calculate_drop_path_rates(drop_path_rate, depth)
         for mixer, drop_path in zip(expand_mixers(mixers, depth), drop_path_rates):
             # Spectral blocks keep GFNet's one residual around mixer and MLP, attention blocks have a transformer's two.
-            block_cls = SerialBlock if mixer == "spectral" else Block
-            block = block_cls(
-                mixer=create_mixer(
-                    mixer,
-                    embed_dim,
-                    grid_size,
-                    num_heads=num_heads or max(1, embed_dim // 64),
-                    attn_drop=attn_drop_rate,
-                    proj_drop=proj_drop_rate,
-                    spectral_method=spectral_method,
-                    spectral_interpolation=spectral_interpolation,
-                    **dd,
-                ),
+            residuals = SerialBlock if mixer_name(mixer) == "spectral" else Block
+            mixer = create_mixer(
+                mixer,
+                embed_dim,
+                grid_size,
+                num_heads=num_heads or max(1, embed_dim // 64),
+                attn_drop=attn_drop_rate,
+                proj_drop=proj_drop_rate,
+                spectral_method=spectral_method,
+                spectral_interpolation=spectral_interpolation,
+                **dd,
+            )
+            block = block_for(mixer, residuals)(
+                mixer=mixer,
                 mlp=Mlp(embed_dim, int(embed_dim * mlp_ratio), act_layer=act_layer, drop=proj_drop_rate, **dd),
                 norm1=norm_layer(embed_dim, **dd),
                 norm2=norm_layer(embed_dim, **dd),
@@ -150,7 +141,7 @@ class SpectFormer(Isotropic):
                 **dd,
             )
             blocks.append(block)
-        self.blocks = nn.ModuleList(blocks)
+        self.blocks = nn.ModuleList(connect(blocks))
         self.norm = norm_layer(embed_dim, **dd)
         self._init_head(embed_dim, num_classes, global_pool, drop_rate, **dd)
         self.init_weights()
@@ -286,7 +277,7 @@ class SpectFormerH(Pyramid):
         dd = {"device": device, "dtype": dtype}
         num_stages = len(embed_dims)
         num_heads = num_heads or [max(1, dim // 32) for dim in embed_dims]
-        mixers = [mixers] * num_stages if isinstance(mixers, str) else mixers
+        mixers = mixers_per_stage(mixers, num_stages)
         check_per_stage(num_stages, depths=depths, num_heads=num_heads, mlp_ratios=mlp_ratios, mixers=mixers)
         check_depths(depths)
         self.in_chans = in_chans
@@ -300,19 +291,21 @@ class SpectFormerH(Pyramid):
         drop_path_rates = iter(calculate_drop_path_rates(drop_path_rate, sum(depths)))
         stages = []
         for i, (dim, depth, grid_size) in enumerate(zip(embed_dims, depths, grids)):
-            blocks = [
-                Block(
-                    mixer=create_mixer(
-                        mixer,
-                        dim,
-                        grid_size,
-                        num_heads=num_heads[i],
-                        attn_drop=attn_drop_rate,
-                        proj_drop=proj_drop_rate,
-                        spectral_method=spectral_method,
-                        spectral_interpolation=spectral_interpolation,
-                        **dd,
-                    ),
+            blocks = []
+            for mixer in expand_mixers(mixers[i], depth):
+                mixer = create_mixer(
+                    mixer,
+                    dim,
+                    grid_size,
+                    num_heads=num_heads[i],
+                    attn_drop=attn_drop_rate,
+                    proj_drop=proj_drop_rate,
+                    spectral_method=spectral_method,
+                    spectral_interpolation=spectral_interpolation,
+                    **dd,
+                )
+                block = block_for(mixer)(
+                    mixer=mixer,
                     mlp=DepthwiseMlp(dim, int(dim * mlp_ratios[i]), act_layer=act_layer, drop=proj_drop_rate, **dd),
                     norm1=norm_layer(dim, **dd),
                     norm2=norm_layer(dim, **dd),
@@ -320,8 +313,7 @@ class SpectFormerH(Pyramid):
                     drop_path=next(drop_path_rates),
                     **dd,
                 )
-                for mixer in expand_mixers(mixers[i], depth)
-            ]
+                blocks.append(block)
             last = i == num_stages - 1  # the last stage's norm follows the class block
             stages.append(
                 Stage(

@@ -19,17 +19,11 @@ from timm.data import IMAGENET_INCEPTION_MEAN, IMAGENET_INCEPTION_STD
 from timm.layers import Mlp, calculate_drop_path_rates, trunc_normal_
 from timm.models import checkpoint, generate_default_cfgs
 
-from .backbone import (
-    ClassTokenTrunk,
-    cfg,
-    check_fits,
-    join_projections,
-    rename,
-    resample_grid_tensors,
-    unwrap_state_dict,
-)
-from .layers import Attention, Block, GroupAttention, PositionEmbedding, pad_to_multiple
-from .registry import register_variants
+from .checkpoints import check_fits, join_projections, rename, resample_grid_tensors, unwrap_state_dict
+from .class_token import ClassTokenTrunk
+from .layers import Block, PositionEmbedding, pad_to_multiple
+from .mixers import Attention, GroupAttention
+from .registry import cfg, register_variants
 
 torch.fx.wrap("pad_to_multiple")  # a tracer has no sizes to compare
 

@@ -17,34 +17,21 @@ import torch.nn as nn
 from timm.layers import LayerNorm, Mlp, calculate_drop_path_rates
 from timm.models import adapt_input_conv, checkpoint, generate_default_cfgs
 
-from .backbone import (
-    ClassTokenTrunk,
-    Pyramid,
-    Stage,
-    architecture,
-    cfg,
-    check_depths,
-    check_fits,
-    check_per_stage,
-    rename,
-    resample_grid_tensors,
-    unwrap_state_dict,
-)
+from .checkpoints import architecture, check_fits, rename, resample_grid_tensors, unwrap_state_dict
+from .class_token import ClassTokenTrunk
 from .layers import (
-    Attention,
-    CentredWindowAttention,
     ClassTokenCell,
     ConvBranch,
     NormalCell,
     PatchEmbed,
-    PerformerAttention,
     PositionEmbedding,
     PyramidReduction,
     ReductionCell,
-    TokenAttention,
     TokensAndGrid,
 )
-from .registry import register_variants
+from .mixers import Attention, CentredWindowAttention, PerformerAttention, TokenAttention
+from .pyramid import Pyramid, Stage, check_depths, check_per_stage
+from .registry import cfg, register_variants
 
 __all__ = ["PlainViTAE", "ViTAE"]
 

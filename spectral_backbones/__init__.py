@@ -15,12 +15,13 @@ from . import clone
 __path__ = clone.extended(__path__)
 
 from .backbones import list_models
+from .backbones.mixers import create_mixer, list_mixers, register_mixer
 
 if TYPE_CHECKING:
     from .backbones.flops import count as count_flops
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "count_flops", "list_models"]
+__all__ = ["__version__", "count_flops", "create_mixer", "list_mixers", "list_models", "register_mixer"]
 
 # Public names whose modules take long to import: where each is found, when it is first asked for.
 _LAZY = {"count_flops": (".backbones.flops", "count")}

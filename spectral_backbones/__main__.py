@@ -18,6 +18,7 @@ COMMANDS = {
     "flops": "count parameters, MACs, FLOPs and activations of models, detectors and segmenters",
     "benchmark": "measure how fast models run and how much memory they take",
     "models": "list the models, with their parameters, MACs and published weights",
+    "mixers": "list the token mixers, with their papers and options",
     "configs": "list the configs, print one whole, or copy one to edit",
     "run": "run a script, timm's train.py for instance, that then knows our models by name",
     "demo": "train small models on handwritten digits, in minutes and without a download",

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from timm.optim import param_groups_weight_decay
 
 from spectral_backbones.backbones.dat import DAT
-from spectral_backbones.backbones.layers import DeformableAttention, NeighbourhoodAttention, WindowAttention
+from spectral_backbones.backbones.mixers import DeformableAttention, NeighbourhoodAttention, WindowAttention
 
 from .golden import weights
 from .test_golden import GOLDEN, assert_agrees

@@ -18,9 +18,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from spectral_backbones.backbones.flop_handles import einsum_macs, fft_flops
 from spectral_backbones.backbones.flops import count
-from spectral_backbones.backbones.layers.afno import AFNO
-from spectral_backbones.backbones.layers.fnet import FNet
-from spectral_backbones.backbones.layers.spectral import SpectralGating
+from spectral_backbones.backbones.mixers.afno import AFNO
+from spectral_backbones.backbones.mixers.fnet import FNet
+from spectral_backbones.backbones.mixers.spectral import SpectralGating
 from spectral_backbones.tools import flops as flops_tool
 
 

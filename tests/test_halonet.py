@@ -9,7 +9,7 @@ from timm.layers import convert_sync_batchnorm
 from torch import nn
 
 from spectral_backbones.backbones.halonet import ConvMixer, HaloMixer
-from spectral_backbones.backbones.layers import HaloAttention
+from spectral_backbones.backbones.mixers import HaloAttention
 
 from .models import assert_close, create, drawn, images
 

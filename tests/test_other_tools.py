@@ -17,15 +17,9 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.ops import FeaturePyramidNetwork
 
-from spectral_backbones.backbones.layers import (
-    AFNO,
-    Attention,
-    FNet,
-    PerformerAttention,
-    SpectralGating,
-)
-from spectral_backbones.backbones.layers.attention import DotProductAttention
-from spectral_backbones.backbones.layers.deformable import sample_by_cells
+from spectral_backbones.backbones.mixers import AFNO, Attention, FNet, PerformerAttention, SpectralGating
+from spectral_backbones.backbones.mixers.attention import DotProductAttention
+from spectral_backbones.backbones.mixers.deformable import sample_by_cells
 
 from .models import ONE_OF_EACH_CLASS, REPRESENTATIVES, assert_close, create, images
 

@@ -7,7 +7,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 from timm.optim import param_groups_weight_decay
 
-from spectral_backbones.backbones.layers import Block, GroupAttention, ReducedAttention
+from spectral_backbones.backbones.layers import Block
+from spectral_backbones.backbones.mixers import GroupAttention, ReducedAttention
 from spectral_backbones.backbones.pyramidtnt import Stem, WordMerging
 
 SMALL = dict(

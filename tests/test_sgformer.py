@@ -10,8 +10,9 @@ import timm
 import torch
 import torch.nn.functional as F
 
-from spectral_backbones.backbones.layers import HybridScaleAttention, SelfGuidedAttention
-from spectral_backbones.backbones.sgformer import SGFormerBlock, checkpoint_filter_fn, sincos_table
+from spectral_backbones.backbones.layers import HandingBlock
+from spectral_backbones.backbones.mixers import HybridScaleAttention, SelfGuidedAttention
+from spectral_backbones.backbones.sgformer import checkpoint_filter_fn, sincos_table
 
 from .golden import weights
 
@@ -97,11 +98,11 @@ def test_a_stage_with_an_odd_number_of_blocks_keeps_its_map_to_itself():
     model = create(depths=(3, 1, 2, 1)).eval()
     taken = []
     for block in (block for stage in model.stages for block in stage.blocks):
-        block.register_forward_pre_hook(lambda block, args: taken.append(args[1] is not None))
+        block.register_forward_pre_hook(lambda block, args: taken.append(len(args) == 2 and args[1] is not None))
     model(torch.randn(1, 3, 64, 64))
     assert taken == [False, True, False, False, False, True, False]
     wants = [
-        block.mixer.gives_map for stage in model.stages for block in stage.blocks if hasattr(block.mixer, "coarse")
+        block.mixer.is_wanted for stage in model.stages for block in stage.blocks if hasattr(block.mixer, "coarse")
     ]
     assert wants == [True, False, False, True]
 
@@ -109,7 +110,7 @@ def test_a_stage_with_an_odd_number_of_blocks_keeps_its_map_to_itself():
 def test_layer_scale_reaches_both_residuals():
     mixer = HybridScaleAttention(8, 2, reduction=2, window_size=2)
     norms = dict(norm1=torch.nn.LayerNorm(8), norm2=torch.nn.LayerNorm(8))
-    block = SGFormerBlock(mixer=mixer, mlp=torch.nn.Linear(8, 8), dim=8, init_values=1e-2, **norms)
+    block = HandingBlock(mixer=mixer, mlp=torch.nn.Linear(8, 8), dim=8, init_values=1e-2, **norms)
     torch.nn.init.normal_(block.ls1.gamma)
     torch.nn.init.normal_(block.ls2.gamma)
     x = torch.randn(1, 4, 4, 8)

@@ -4,7 +4,8 @@ import pytest
 import timm
 import torch
 
-from spectral_backbones.backbones.layers import AFNO, Attention, Block, FNet, SerialBlock, SpectralGating
+from spectral_backbones.backbones.layers import Block, SerialBlock
+from spectral_backbones.backbones.mixers import AFNO, Attention, FNet, SpectralGating
 
 SMALL = dict(img_size=32, patch_size=4, embed_dim=32, depth=6, num_heads=2, num_classes=5)
 SMALL_H = dict(img_size=64, stem_dim=8, embed_dims=(32, 32, 64, 64), depths=(1, 1, 2, 1), num_classes=5)

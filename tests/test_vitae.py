@@ -6,16 +6,8 @@ import timm
 import torch
 from timm.layers import DropPath
 
-from spectral_backbones.backbones.layers import (
-    Attention,
-    CentredWindowAttention,
-    NormalCell,
-    PerformerAttention,
-    PyramidReduction,
-    ReductionCell,
-    TokenAttention,
-    resample_grid,
-)
+from spectral_backbones.backbones.layers import NormalCell, PyramidReduction, ReductionCell, resample_grid
+from spectral_backbones.backbones.mixers import Attention, CentredWindowAttention, PerformerAttention, TokenAttention
 from spectral_backbones.backbones.vitae import PlainViTAE, ViTAE
 
 from .golden import weights

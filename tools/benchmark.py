@@ -157,11 +157,11 @@ def time_in_turn(
     return times
 
 
-def step_memory(step: Step, device: torch.device) -> int | None:
+def step_memory(step: Step, device: torch.device, repeats: int = 3) -> int | None:
     """Bytes that a step takes at its peak, on top of what weights and optimiser hold already.
 
     On CUDA this is what torch's allocator gave out. On the CPU it is the growth of the resident memory, which includes
-    the scratch space of kernels; Linux can measure it, and elsewhere the result is None.
+    the scratch space of kernels, the median of `repeats` runs; Linux can measure it, and elsewhere the result is None.
     """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -169,7 +169,7 @@ def step_memory(step: Step, device: torch.device) -> int | None:
         step()
         return torch.cuda.max_memory_allocated(device) - before
     try:
-        return round(statistics.median(_resident_growth(step) for _ in range(3)))
+        return round(statistics.median(_resident_growth(step) for _ in range(repeats)))
     except (OSError, AttributeError):  # no /proc, or a C library without malloc_trim
         return None
 

@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 
-from spectral_backbones.backbones.layers import SpectralGating
+from spectral_backbones.backbones.mixers import SpectralGating
 from spectral_backbones.tools.arguments import image_size, positive_int
 from spectral_backbones.tools.benchmark import Step, time_in_turn
 from spectral_backbones.tools.script import make_parser

@@ -33,8 +33,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from spectral_backbones import backbones  # noqa: F401  registers our models
-from spectral_backbones.backbones.layers import Attention, SpectralGating, create_mixer, fused_gate
-from spectral_backbones.backbones.layers.mixers import MIXERS
+from spectral_backbones.backbones.layers import fused_gate
+from spectral_backbones.backbones.mixers import Attention, SpectralGating, create_mixer, list_mixers
 from spectral_backbones.tools import gpu_operators
 from spectral_backbones.tools.script import PACKAGES, process_of
 
@@ -853,7 +853,7 @@ def _family(name: str, variant: str, place: Place) -> Row:
 
 def mixers(place: Place) -> Iterator[Row]:
     """The mixers on this device against the CPU, float32 and under autocast."""
-    for mixer in MIXERS:
+    for mixer in list_mixers():
 
         def compare(mixer: str = mixer) -> Row:
             torch.manual_seed(0)

@@ -5,16 +5,8 @@ import torch
 from timm.layers import Mlp
 from torch import nn
 
-from spectral_backbones.backbones.layers import (
-    Attention,
-    Block,
-    ClassTokenCell,
-    DepthwiseMlp,
-    NormalCell,
-    SerialBlock,
-    SpectralGating,
-    chunk,
-)
+from spectral_backbones.backbones.layers import Block, ClassTokenCell, DepthwiseMlp, NormalCell, SerialBlock, chunk
+from spectral_backbones.backbones.mixers import Attention, SpectralGating
 
 
 def block_of(cls, mixer=None, mlp=None, **kwargs):

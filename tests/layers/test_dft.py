@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from spectral_backbones.backbones.layers import SpectralGating, dft
+from spectral_backbones.backbones.layers import dft
+from spectral_backbones.backbones.mixers import SpectralGating
 
 GRIDS = [(1, 1), (1, 2), (2, 1), (1, 7), (7, 1), (5, 6), (6, 5), (7, 7), (8, 8), (4, 9)]
 

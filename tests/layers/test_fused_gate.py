@@ -13,8 +13,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from spectral_backbones.backbones.flop_handles import HANDLES
-from spectral_backbones.backbones.layers import SpectralGating, dft, fused_gate, measured
+from spectral_backbones.backbones.layers import dft, fused_gate, measured
 from spectral_backbones.backbones.layers.fused_gate import Config, run_gate, run_gate_backward, spectral_gate, to_planes
+from spectral_backbones.backbones.mixers import SpectralGating
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
