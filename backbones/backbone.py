@@ -93,6 +93,7 @@ class Backbone(nn.Module):
         dd = get_device_dtype(self)
         if global_pool is not None and global_pool != self.global_pool:
             self._set_pool(global_pool, **dd)
+            self._init_new(self.pool)
             self.pool.train(self.training)
         self.num_classes = num_classes
         self.head = self._linear_head(num_classes, **dd)

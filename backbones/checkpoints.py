@@ -9,7 +9,7 @@ import torch
 import torch.nn as nn
 
 from .backbone import Backbone
-from .layers import PositionEmbedding, resample_grid
+from .layers import LowRankAttentionPool, PositionEmbedding, resample_grid
 from .weights import some_names, trunk_weights
 
 _logger = logging.getLogger(__name__)
@@ -119,7 +119,8 @@ def check_fits(
     """Return `state_dict`, or raise ValueError if most of it belongs to another model or parts of it are missing.
 
     A few shapes may differ: another number of classes or input channels is adapted by timm. A detector's backbone has
-    no classifier, and may lack the norm before it: the model keeps those it was created with, and a warning says so.
+    no classifier, and may lack the norm before it, and no published checkpoint has a low-rank pooling: the model keeps
+    those it was created with, and a warning says so.
 
     Args:
         state_dict: Tensors by the names of `model`.
@@ -133,6 +134,8 @@ def check_fits(
             explain(state_dict, model)
         has_head = any(name.split(".")[0] in _HEADS for name in state_dict)
         allowed = _HEADS if has_head else (*_HEADS, *_BEFORE_HEAD)
+        has_new_pool = isinstance(model.pool, LowRankAttentionPool)  # which no published model has
+        allowed = (*allowed, "pool") if has_new_pool else allowed
         missing = [
             name
             for name in wrong
@@ -145,7 +148,7 @@ def check_fits(
                 f"the checkpoint has only a part of {architecture(model)}: {len(missing)} of its {len(own)} tensors "
                 f"are missing, {some_names(missing)}"
             )
-        if not has_head:
+        if not has_head or has_new_pool:
             _keep_new(state_dict, model)
         return state_dict
     name = wrong[0]

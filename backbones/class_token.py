@@ -20,7 +20,7 @@ class ClassTokenTrunk(Isotropic):
     """
 
     output_fmt = "NLC"
-    pools = ("token", "avg", "max", "avgmax", "")
+    pools = ("token", *Isotropic.pools)
 
     def _init_class_token(
         self, dim: int, num_prefix_tokens: int, device, dtype, has_position: bool = False, pool_norm: bool = False
@@ -51,6 +51,10 @@ class ClassTokenTrunk(Isotropic):
     def _set_pool(self, global_pool: str, device, dtype) -> None:
         if self._check_pool(global_pool) == "token" and not self.num_prefix_tokens:
             raise ValueError("global_pool 'token' needs a class token, which this model does not have")
+        if global_pool == "lama":
+            super()._set_pool(global_pool, device, dtype)
+            self.pool.num_prefix_tokens = self.num_prefix_tokens
+            return
         self.global_pool = global_pool
         self.pool = ClassTokenPool(global_pool, self.num_prefix_tokens)
 

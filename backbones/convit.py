@@ -11,12 +11,12 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple, Type, Union
 
 import torch
 import torch.nn as nn
-from timm.layers import LayerNorm, Mlp, calculate_drop_path_rates
+from timm.layers import LayerNorm, calculate_drop_path_rates
 from timm.models import checkpoint, generate_default_cfgs
 
 from .checkpoints import check_fits, join_projections, rename, resample_grid_tensors, unwrap_state_dict
 from .class_token import ClassTokenTrunk
-from .layers import Block, PatchEmbed, PositionEmbedding
+from .layers import Block, PatchEmbed, PositionEmbedding, create_mlp
 from .mixers import GPSA, Attention, GatedAttention
 from .registry import cfg, register_variants
 
@@ -49,6 +49,7 @@ class ConViT(ClassTokenTrunk):
         drop_path_rate: Stochastic depth, growing linearly from 0 to this rate.
         norm_layer: Norm over channels.
         act_layer: Activation of the MLPs.
+        mlp: What a block mixes channels with: "mlp", "activator" or "lmuformer", see `MLPS`.
 
     Raises:
         ValueError: An argument cannot work; the message says what is allowed.
@@ -75,12 +76,14 @@ class ConViT(ClassTokenTrunk):
         drop_path_rate: float = 0.0,
         norm_layer: Type[nn.Module] = LayerNorm,
         act_layer: Type[nn.Module] = nn.GELU,
+        mlp: str = "mlp",
         device=None,
         dtype=None,
     ) -> None:
         super().__init__()
         dd = {"device": device, "dtype": dtype}
         self.in_chans = in_chans
+        self.num_heads = num_heads
         self._init_feature_info(embed_dim, depth, patch_size)
         if not 0 <= local_up_to_layer <= depth:
             raise ValueError(f"local_up_to_layer must be between 0 and the depth of {depth}, got {local_up_to_layer}")
@@ -102,7 +105,9 @@ class ConViT(ClassTokenTrunk):
             )
             block = Block(
                 mixer=mixer,
-                mlp=Mlp(embed_dim, int(embed_dim * mlp_ratio), act_layer=act_layer, drop=proj_drop_rate, **dd),
+                mlp=create_mlp(
+                    mlp, embed_dim, int(embed_dim * mlp_ratio), act_layer, proj_drop_rate, is_map=False, **dd
+                ),
                 norm1=norm_layer(embed_dim, **dd),
                 norm2=norm_layer(embed_dim, **dd),
                 dim=embed_dim,

@@ -203,7 +203,10 @@ def _fft(name: str, inputs: Sequence[Any], outputs: Sequence[Any]) -> Counter:
     elif isinstance(axes, int):
         axes = [axes]
     if name.startswith(("rfft", "ihfft")):  # only here the result has fewer cells than the signal
-        signal[axes[-1]] = length[-1] if length and length[-1] > 0 else _shape(x)[axes[-1]]
+        last = length[-1] if length else -1
+        if last is None:  # computed from a map's sides; its parity is lost, and only even lengths are computed
+            last = max(1, 2 * (signal[axes[-1]] - 1))
+        signal[axes[-1]] = last if last > 0 else _shape(x)[axes[-1]]
     num_points = math.prod(signal[axis] for axis in axes)
     real = name.startswith(("rfft", "irfft", "hfft", "ihfft")) or not _is_complex(x)
     flops = fft_flops(num_points, math.prod(signal) // num_points, real)

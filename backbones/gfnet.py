@@ -11,11 +11,20 @@ from typing import Any, Dict, Optional, Sequence, Tuple, Type, Union
 
 import torch
 import torch.nn as nn
-from timm.layers import LayerNorm, Mlp, calculate_drop_path_rates
+from timm.layers import LayerNorm, calculate_drop_path_rates
 from timm.models import generate_default_cfgs
 
 from .checkpoints import check_fits, rename, resample_grid_tensors, unwrap_state_dict
-from .layers import Interpolation, PatchEmbed, PatchMerging, PositionEmbedding, SerialBlock, SpectralMethod, block_for
+from .layers import (
+    Interpolation,
+    PatchEmbed,
+    PatchMerging,
+    PositionEmbedding,
+    SerialBlock,
+    SpectralMethod,
+    block_for,
+    create_mlp,
+)
 from .mixers import MixerPattern, create_mixer, expand_mixers, mixers_per_stage
 from .pyramid import Pyramid, Stage, check_depths, check_per_stage
 from .registry import cfg, register_variants
@@ -57,6 +66,7 @@ class GFNetH(Pyramid):
         drop_path_rate: Stochastic depth, growing linearly from 0 to this rate.
         norm_layer: Norm over channels.
         act_layer: Activation of the MLPs.
+        mlp: What a block mixes channels with, one of `MLPS`: "mlp", "activator", "lmuformer" or "depthwise".
 
     Raises:
         ValueError: An argument cannot work; the message says what is allowed.
@@ -82,6 +92,7 @@ class GFNetH(Pyramid):
         drop_path_rate: float = 0.0,
         norm_layer: Type[nn.Module] = LayerNorm,
         act_layer: Type[nn.Module] = nn.GELU,
+        mlp: str = "mlp",
         device=None,
         dtype=None,
     ) -> None:
@@ -116,7 +127,7 @@ class GFNetH(Pyramid):
                 )
                 block = block_for(mixer, SerialBlock)(
                     mixer=mixer,
-                    mlp=Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=proj_drop_rate, **dd),
+                    mlp=create_mlp(mlp, dim, int(dim * mlp_ratio), act_layer, proj_drop_rate, **dd),
                     norm1=norm_layer(dim, **dd),
                     norm2=norm_layer(dim, **dd),
                     dim=dim,

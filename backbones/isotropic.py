@@ -4,8 +4,8 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 import torch
 
-from .backbone import Backbone
-from .layers import run_block, token_grid
+from .backbone import POOLS, Backbone
+from .layers import LowRankAttentionPool, run_block, token_grid
 
 
 class HandedOn(NamedTuple):
@@ -16,9 +16,15 @@ class HandedOn(NamedTuple):
 
 
 class Isotropic(Backbone):
-    """Blocks at one resolution. Every block ends in a map of the same width and stride."""
+    """Blocks at one resolution. Every block ends in a map of the same width and stride.
+
+    A family's constructor also sets `num_heads`, the heads of its attention: "lama" pools into as many vectors, which a
+    linear layer brings to the width of one, see LowRankAttentionPool.
+    """
 
     trunk = "blocks"
+    pools = (*POOLS, "lama")
+    num_heads: int
 
     def _init_feature_info(self, dim: int, depth: int, stride: int) -> None:
         if stride < 1:
@@ -28,6 +34,13 @@ class Isotropic(Backbone):
         self.embed_dim = dim
         self.stride = self.least_size = stride
         self.feature_info = [dict(num_chs=dim, reduction=stride, module=f"blocks.{i}") for i in range(depth)]
+
+    def _set_pool(self, global_pool: str, device, dtype) -> None:
+        if self._check_pool(global_pool) != "lama":
+            super()._set_pool(global_pool, device, dtype)
+            return
+        self.global_pool = global_pool
+        self.pool = LowRankAttentionPool(self.embed_dim, self.num_heads, device=device, dtype=dtype)
 
     def _grids(self, img_size: Tuple[int, int]) -> List[Tuple[int, int]]:
         return [token_grid(*img_size, self.stride)] * len(self.feature_info)
@@ -57,5 +70,5 @@ class Isotropic(Backbone):
         """Regular expressions that sort parameters into layers: stem, then a layer for each block."""
         return dict(
             stem=r"^patch_embed|^pos_embed",
-            blocks=[(r"^blocks\.(\d+)", None), (r"^norm|^fc_norm", (99999,))],
+            blocks=[(r"^blocks\.(\d+)", None), (r"^norm|^fc_norm|^pool", (99999,))],
         )

@@ -23,7 +23,6 @@ from .isotropic import Isotropic
 from .layers import (
     Block,
     ConvStem,
-    DepthwiseMlp,
     Interpolation,
     OverlapMerging,
     OverlapPatchEmbed,
@@ -34,6 +33,7 @@ from .layers import (
     block_for,
     channels_last,
     connect,
+    create_mlp,
 )
 from .mixers import ClassAttention, MixerPattern, create_mixer, expand_mixers, mixer_name, mixers_per_stage
 from .pyramid import Pyramid, Stage, check_depths, check_per_stage
@@ -54,7 +54,8 @@ class SpectFormer(Isotropic):
         patch_size: Side of a patch in pixels.
         in_chans: Channels of the image.
         num_classes: Number of classes, 0 for features.
-        global_pool: "avg", "max", "avgmax", or "" for an unpooled output.
+        global_pool: "avg", "max", "avgmax", "lama" for low-rank attention (see LowRankAttentionPool), or "" for an
+            unpooled output.
         embed_dim: Channels C.
         depth: Number of blocks.
         num_heads: Heads of attention blocks; C / 64 by default.
@@ -73,6 +74,7 @@ class SpectFormer(Isotropic):
         drop_path_rate: Stochastic depth, growing linearly from 0 to this rate.
         norm_layer: Norm over channels.
         act_layer: Activation of the MLPs.
+        mlp: What a block mixes channels with, "mlp", "activator", "lmuformer" or "depthwise", see `MLPS`.
 
     Raises:
         ValueError: An argument cannot work; the message says what is allowed.
@@ -100,6 +102,7 @@ class SpectFormer(Isotropic):
         drop_path_rate: float = 0.0,
         norm_layer: Type[nn.Module] = LayerNorm,
         act_layer: Type[nn.Module] = nn.GELU,
+        mlp: str = "mlp",
         device=None,
         dtype=None,
     ) -> None:
@@ -108,6 +111,7 @@ class SpectFormer(Isotropic):
         if stem not in STEMS:
             raise ValueError(f"stem must be one of {', '.join(STEMS)}, got {stem!r}")
         self.in_chans = in_chans
+        self.num_heads = num_heads = num_heads or max(1, embed_dim // 64)
         self._init_feature_info(embed_dim, depth, patch_size)
         grid_size = self._grids(self._check_img_size(img_size))[0]
 
@@ -124,7 +128,7 @@ class SpectFormer(Isotropic):
                 mixer,
                 embed_dim,
                 grid_size,
-                num_heads=num_heads or max(1, embed_dim // 64),
+                num_heads=num_heads,
                 attn_drop=attn_drop_rate,
                 proj_drop=proj_drop_rate,
                 spectral_method=spectral_method,
@@ -133,7 +137,7 @@ class SpectFormer(Isotropic):
             )
             block = block_for(mixer, residuals)(
                 mixer=mixer,
-                mlp=Mlp(embed_dim, int(embed_dim * mlp_ratio), act_layer=act_layer, drop=proj_drop_rate, **dd),
+                mlp=create_mlp(mlp, embed_dim, int(embed_dim * mlp_ratio), act_layer, proj_drop_rate, **dd),
                 norm1=norm_layer(embed_dim, **dd),
                 norm2=norm_layer(embed_dim, **dd),
                 dim=embed_dim,
@@ -242,6 +246,7 @@ class SpectFormerH(Pyramid):
         drop_path_rate: Stochastic depth, growing linearly from 0 to this rate.
         norm_layer: Norm over channels.
         act_layer: Activation of the MLPs.
+        mlp: What a block mixes channels with: "depthwise", an MLP with a depth-wise convolution, or one of `MLPS`.
 
     Raises:
         ValueError: An argument cannot work; the message says what is allowed.
@@ -270,6 +275,7 @@ class SpectFormerH(Pyramid):
         drop_path_rate: float = 0.0,
         norm_layer: Type[nn.Module] = LayerNorm,
         act_layer: Type[nn.Module] = nn.GELU,
+        mlp: str = "depthwise",
         device=None,
         dtype=None,
     ) -> None:
@@ -306,7 +312,7 @@ class SpectFormerH(Pyramid):
                 )
                 block = block_for(mixer)(
                     mixer=mixer,
-                    mlp=DepthwiseMlp(dim, int(dim * mlp_ratios[i]), act_layer=act_layer, drop=proj_drop_rate, **dd),
+                    mlp=create_mlp(mlp, dim, int(dim * mlp_ratios[i]), act_layer, proj_drop_rate, **dd),
                     norm1=norm_layer(dim, **dd),
                     norm2=norm_layer(dim, **dd),
                     dim=dim,
@@ -371,10 +377,7 @@ class SpectFormerH(Pyramid):
             global_pool: New pooling, None to keep it, "" for an unpooled output. Leaving "token" drops the class block
                 and the classifier of tokens; going back to it makes new ones.
         """
-        block = self.pool
         super().reset_classifier(num_classes, global_pool)
-        if self.pool is not block:
-            self._init_new(self.pool)
         self.aux_head = self._linear_aux_head(**get_device_dtype(self))
         self._init_new(self.aux_head)
         self.aux_head.train(self.training)

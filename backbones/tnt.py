@@ -222,6 +222,7 @@ class TNT(ClassTokenTrunk):
         super().__init__()
         dd = {"device": device, "dtype": dtype}
         self.in_chans = in_chans
+        self.num_heads = num_heads
         self.legacy = legacy
         self.patch_embed = PixelEmbed(patch_size, inner_stride, in_chans, inner_dim, legacy, **dd)
         self._init_feature_info(embed_dim, depth, patch_size)

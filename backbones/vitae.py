@@ -255,6 +255,7 @@ class PlainViTAE(ClassTokenTrunk):
         super().__init__()
         dd = {"device": device, "dtype": dtype}
         self.in_chans = in_chans
+        self.num_heads = num_heads
         self._init_feature_info(embed_dim, depth, patch_size)
         grid_size = self._grids(self._check_img_size(img_size))[0]
 

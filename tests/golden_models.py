@@ -1,6 +1,7 @@
 """The golden files as models: which of ours each stands for, built with the weights made from its tensor names."""
 
 import filecmp
+import json
 import os
 import re
 from pathlib import Path
@@ -9,6 +10,8 @@ import numpy as np
 import timm
 
 from spectral_backbones import backbones
+from spectral_backbones.backbones.layers import MLPS, LowRankAttention
+from spectral_backbones.backbones.mixers import create_mixer, list_mixers
 
 from .golden import weights
 
@@ -70,9 +73,29 @@ def is_resampled(file):
     return "img_size" in model_of(file)[1]
 
 
+def part_of(path):
+    """The name of the mixer, the MLP or the pooling that a file is of, if there is one of ours."""
+    golden = np.load(path)
+    name = str(golden["mixer"]) if "mixer" in golden.files else ""
+    return name if name in {*list_mixers(), *MLPS, "lama"} else None
+
+
+def create_part(golden):
+    """The mixer, the MLP or the pooling that a golden file is of, with the file's options."""
+    name, options = str(golden["mixer"]), json.loads(str(golden["options"]))
+    dim = int(golden["image_shape"][-1])
+    num_heads = int(golden["heads"]) if "heads" in golden.files else 1
+    if name in MLPS:
+        return MLPS[name](dim, **{"hidden_features": 4 * dim, **options})
+    if name == "lama":
+        return LowRankAttention(dim, num_heads, **options)
+    return create_mixer(name, dim, tuple(golden["grid"].tolist()), num_heads, **options)
+
+
 NAMES = frozenset(backbones.list_models())
 FILES = files()
 MODELS = [path for path in FILES if model_of(path.stem)]
+PARTS = [path for path in FILES if part_of(path)]  # of models, see tests/mixers/test_official.py
 
 
 def create(path, golden, overlay, **kwargs):

@@ -4,13 +4,14 @@ from .block import Block, HandingBlock, HandingSerialBlock, SerialBlock, block_f
 from .cache import EvalCache
 from .cells import ClassTokenCell, NormalCell, ReductionCell, TokensAndGrid
 from .chunk import by_images
-from .conv import ConvNormAct
+from .conv import ConvNormAct, RepDepthwiseConv
 from .conv_branch import ConvBranch
 from .depthwise import ResidualDepthwiseConv, ResidualDepthwiseMlp
 from .dft import SPECTRAL_METHODS, SpectralMethod
 from .layout import channels_last
 from .lepe import LePE
-from .mlp import DepthwiseMlp
+from .low_rank_pool import LowRankAttention, LowRankAttentionPool
+from .mlp import MLPS, DepthwiseMlp, create_mlp
 from .patch_embed import (
     ConvStem,
     OverlapMerging,
@@ -25,6 +26,7 @@ from .position import Interpolation, PairBias, PositionEmbedding, resample_grid,
 from .pyramid_reduction import PyramidReduction
 
 __all__ = [
+    "MLPS",
     "SPECTRAL_METHODS",
     "Block",
     "ClassTokenCell",
@@ -37,6 +39,8 @@ __all__ = [
     "HandingSerialBlock",
     "Interpolation",
     "LePE",
+    "LowRankAttention",
+    "LowRankAttentionPool",
     "NormalCell",
     "OverlapMerging",
     "OverlapPatchEmbed",
@@ -46,6 +50,7 @@ __all__ = [
     "PositionEmbedding",
     "PyramidReduction",
     "ReductionCell",
+    "RepDepthwiseConv",
     "ResidualDepthwiseConv",
     "ResidualDepthwiseMlp",
     "SerialBlock",
@@ -56,6 +61,7 @@ __all__ = [
     "channels_last",
     "check_image_size",
     "connect",
+    "create_mlp",
     "pad_to_multiple",
     "resample_grid",
     "resample_pairs",

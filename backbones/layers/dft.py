@@ -127,22 +127,27 @@ def matrices_for(x: torch.Tensor, height: int, width: int) -> List[torch.Tensor]
 
 
 def rdft2(x: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-    """Half spectrum of a real map, (B, H, W, C) -> (B, 2, H, F C), real part first."""
+    """Half spectrum of a real map, (B, H, W, C) -> (B, 2, H, F C), real part first.
+
+    Matrices for a larger grid, of which only the columns for this map are given, treat the map as padded with zeros.
+    """
     batch, height, width, dim = x.shape
-    half = width // 2 + 1
+    half = rows.shape[0] // 2
     x = torch.matmul(rows, x.reshape(batch * height, width, dim))  # BH 2F C
     x = torch.matmul(columns, x.reshape(batch, height * 2, half * dim))  # B 2H FC
-    return x.reshape(batch, 2, height, half * dim)
+    return x.reshape(batch, 2, columns.shape[0] // 2, half * dim)
 
 
 def irdft2(x: torch.Tensor, dim: int, inverse_columns: torch.Tensor, inverse_rows: torch.Tensor) -> torch.Tensor:
     """Real map of a half spectrum, (B, 2, H, F C) -> (B, H, W, C).
 
-    The imaginary parts of frequencies 0 and W / 2 along W, which a real map does not have, are ignored.
+    The imaginary parts of frequencies 0 and W / 2 along W, which a real map does not have, are ignored. Matrices of
+    which only some rows are given give a part of the map.
     """
     batch, _, height, columns = x.shape
     width, parts = inverse_rows.shape
     x = torch.matmul(inverse_columns, x.reshape(batch, 2 * height, columns))  # B H2 FC
+    height = inverse_columns.shape[0] // 2
     x = torch.matmul(inverse_rows, x.reshape(batch * height, parts, dim))  # BH W C
     return x.reshape(batch, height, width, dim)
 

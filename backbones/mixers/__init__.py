@@ -2,14 +2,21 @@
 
 from .afno import AFNO
 from .attention import Attention, ClassAttention, GroupAttention, check_heads
+from .axial import AxialAttention
+from .axial_deeplab import AxialDeepLabAttention, PositionSensitiveAttention
 from .centred_window import CentredWindowAttention
 from .deformable import DeformableAttention
+from .ffnified import FFNifiedAttention
 from .fnet import FNet
 from .gpsa import GPSA, GatedAttention
 from .halo import HaloAttention
 from .hybrid_scale import HybridScaleAttention
+from .hyena import Hyena
+from .hyena_nd import HyenaND
+from .hyenapixel import HyenaPixel
 from .identity import IdentityMixer
 from .neighbourhood import NeighbourhoodAttention
+from .official import load_official
 from .performer import PerformerAttention
 from .reduced_attention import ReducedAttention
 from .registry import (
@@ -34,19 +41,26 @@ __all__ = [
     "AFNO",
     "GPSA",
     "Attention",
+    "AxialAttention",
+    "AxialDeepLabAttention",
     "CentredWindowAttention",
     "ClassAttention",
     "DeformableAttention",
+    "FFNifiedAttention",
     "FNet",
     "GatedAttention",
     "GroupAttention",
     "HaloAttention",
     "HybridScaleAttention",
+    "Hyena",
+    "HyenaND",
+    "HyenaPixel",
     "IdentityMixer",
     "Mixer",
     "MixerPattern",
     "NeighbourhoodAttention",
     "PerformerAttention",
+    "PositionSensitiveAttention",
     "ReducedAttention",
     "SelfGuidedAttention",
     "ShiftedWindowAttention",
@@ -58,6 +72,7 @@ __all__ = [
     "expand_mixers",
     "get_mixer",
     "list_mixers",
+    "load_official",
     "mixer_name",
     "mixer_options",
     "mixers_per_stage",

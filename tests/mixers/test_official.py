@@ -1,0 +1,82 @@
+"""Mixers, MLPs and poolings against the outputs of public code (tests/golden), by their official weights.
+
+Files are named after what they hold, and say which options that has. Whatever is registered by the name is tested, also
+in the folder that the environment variable GOLDEN_EXTRA names; tests/test_golden.py tells which files are not ours yet.
+"""
+
+import numpy as np
+import pytest
+import torch
+
+from spectral_backbones.backbones.mixers import load_official
+
+from ..golden import weights
+from ..golden_models import PARTS, create_part
+
+TOLERANCE = 1e-5  # of the output's standard deviation
+
+
+def each(paths):
+    return pytest.mark.parametrize("path", paths, ids=lambda path: path.stem)
+
+
+def load(path, dtype):
+    """The file, what it is of with its weights, and the map, or the tokens of what takes no map."""
+    golden = np.load(path)
+    part = create_part(golden)
+    load_official(part, weights.state_dict(golden["names"], golden["shapes"]))
+    return golden, part.to(dtype).eval(), weights.images(golden["image_shape"]).to(dtype)
+
+
+def as_map(tokens, golden):
+    grid = golden["map"] if "map" in golden.files else golden["grid"] if "grid" in golden.files else (1, -1)
+    return tokens.unflatten(1, tuple(int(side) for side in grid))
+
+
+def assert_agrees(actual, expected):
+    expected = torch.from_numpy(np.asarray(expected))
+    assert actual.shape == expected.shape
+    error = (actual.detach().double() - expected.double()).abs().max() / expected.double().std()
+    assert error < TOLERANCE, f"off by {error:.1e} of the standard deviation"
+
+
+@each(PARTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+def test_golden_outputs_of_parts_are_ours(path, dtype):
+    golden, part, x = load(path, dtype)
+    outputs = [key for key in golden.files if key == "output" or (key.startswith("output_") and key[7:].isdigit())]
+    with torch.no_grad():
+        y = part(as_map(x, golden))
+    for key, actual in zip(outputs, y if isinstance(y, list) else [y], strict=True):
+        assert_agrees(actual if actual.dim() == 3 else actual.flatten(1, 2), golden[key])
+
+
+@each([path for path in PARTS if "filter" in np.load(path).files])
+def test_golden_filters_are_ours(path):
+    golden, mixer, _ = load(path, torch.float64)
+    assert_agrees(mixer.filter(*golden["grid"].tolist(), torch.float64)[0].movedim(-1, 0)[:2], golden["filter"])
+
+
+@each([path for path in PARTS if "attention" in np.load(path).files])
+def test_golden_weights_of_pooling_are_ours(path):
+    golden, pool, x = load(path, torch.float64)
+    assert_agrees(pool.weights(x), golden["attention"])
+
+
+@each([path for path in PARTS if "coda" not in path.stem])
+def test_golden_weights_that_are_missing_or_left_over_are_refused(path):
+    golden = np.load(path)
+    state = weights.state_dict(golden["names"], golden["shapes"])
+    part = create_part(golden)
+    before = {name: value.clone() for name, value in part.state_dict().items()}
+    with pytest.raises(ValueError, match="nonsense"):
+        load_official(part, {**state, "nonsense.weight": torch.zeros(1)})
+    name = next(name for name, value in state.items() if value.numel())
+    with pytest.raises(ValueError, match=r"missing|lack"):
+        load_official(part, {key: value for key, value in state.items() if key != name})
+    assert all(torch.equal(value, before[name]) for name, value in part.state_dict().items())
+
+
+def test_a_module_without_official_weights_is_refused():
+    with pytest.raises(ValueError, match="Linear stands for no public code"):
+        load_official(torch.nn.Linear(2, 2), {})
