@@ -12,7 +12,7 @@ from .attention import DotProductAttention, check_heads
 from .chunk import CHUNK_BYTES
 from .position import check_grid_size, resample_grid, set_table
 from .precision import compute_dtype
-from .tracing import is_eager, is_transformed, untraced
+from .tracing import is_eager, is_transformed, larger, untraced
 
 # In training the biases and logits of an image are kept for the backward pass up to this size, and beyond it computed
 # again, so that the memory of a large image is that of its features. No image of 384x384 pixels reaches it.
@@ -265,7 +265,7 @@ class DeformableAttention(nn.Module):
         """Attention of the rows of queries from `first` up to `last`, (B, rows, W, C), on a map of H x W."""
         bias = self._bias(points, first, last, height, width)
         x = self.attn(q[:, :, first:last].flatten(2, 3), k, v, bias)
-        return x.unflatten(2, (-1, width)).permute(0, 2, 3, 1, 4).flatten(3)
+        return x.unflatten(2, (last - first, width)).permute(0, 2, 3, 1, 4).flatten(3)
 
     def _bias(self, points: torch.Tensor, first: int, last: int, height: int, width: int) -> torch.Tensor:
         """Biases of the rows of queries from `first` up to `last` with all keys, (B, heads, rows W, Nk)."""
@@ -297,7 +297,7 @@ def _places(num_cells: int, places: Tuple[float, int], like: torch.Tensor) -> to
     """Where the cells of an axis are. One cell has no step to a neighbour; the official code divides by zero there."""
     shift, trim = places
     cells = torch.arange(num_cells, dtype=like.dtype, device=like.device)
-    return (cells + shift) * (2.0 / max(num_cells - trim, 1)) - 1.0
+    return (cells + shift) * (2.0 / larger(num_cells - trim, 1)) - 1.0
 
 
 def sample_by_cells(maps: torch.Tensor, points: torch.Tensor) -> torch.Tensor:

@@ -169,7 +169,11 @@ def why_unavailable(device: torch.device) -> Optional[str]:
 
 def can_transform(x: torch.Tensor) -> bool:
     """Whether the operator covers maps like `x` (B, H, W, C): up to LONGEST on a side, not float64."""
-    return holds(x.shape[1] <= LONGEST) and holds(x.shape[2] <= LONGEST) and x.dtype in (torch.float32, torch.bfloat16, torch.float16)
+    return (
+        holds(x.shape[1] <= LONGEST)
+        and holds(x.shape[2] <= LONGEST)
+        and x.dtype in (torch.float32, torch.bfloat16, torch.float16)
+    )
 
 
 def uses_fused(method: str, x: torch.Tensor, weight: torch.Tensor) -> bool:

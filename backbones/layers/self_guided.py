@@ -10,7 +10,7 @@ from .attention import DotProductAttention
 from .hybrid_scale import check_halves
 from .lepe import LePE
 from .significance import stable_order
-from .tracing import untraced
+from .tracing import holds, larger, untraced
 
 
 class GroupMerging(nn.Module):
@@ -123,7 +123,8 @@ class SelfGuidedAttention(nn.Module):
         height, width = significance.shape[1], significance.shape[2]
         by_rows = stable_order(significance.flatten(1))
         by_cols = stable_order(significance.transpose(1, 2).flatten(1))
-        by_cols = by_cols % height * width + torch.div(by_cols, height, rounding_mode="floor")
+        cols = torch.div(by_cols, height, rounding_mode="floor")
+        by_cols = (by_cols - cols * height) * width + cols  # no remainder: ONNX takes none by a size
         return torch.stack([by_rows, by_cols], dim=1)
 
     def _class_sizes(self, num_tokens: int) -> List[int]:
@@ -136,10 +137,10 @@ class SelfGuidedAttention(nn.Module):
         """The tokens of a map (B, H, W, C) in each of two orders (B, 2, H W), merged into K keys: (B, 2, K, C)."""
         batch, num_tokens = order.shape[0], order.shape[2]
         class_sizes = self._class_sizes(num_tokens)
-        num_groups = [-(-size // group_size) for size, group_size in zip(class_sizes, self.group_sizes)]
+        num_groups = [(size + group_size - 1) // group_size for size, group_size in zip(class_sizes, self.group_sizes)]
         num_places = [groups * group_size for groups, group_size in zip(num_groups, self.group_sizes)]
-        if num_places != class_sizes:
-            order = order[:, :, _spread_ranks(class_sizes, num_places, x.device)]
+        if not all([holds(places == size) for places, size in zip(num_places, class_sizes)]):
+            order = order.index_select(2, _spread_ranks(class_sizes, num_places, x.device))
         first_tokens = torch.arange(batch, device=x.device).view(-1, 1, 1) * num_tokens
         # Selecting rows of one list of tokens takes a tenth of the time of gathering along an axis of the map.
         tokens = x.flatten(0, 2).index_select(0, (order + first_tokens).flatten())
@@ -156,6 +157,6 @@ def _spread_ranks(class_sizes: List[int], num_places: List[int], device: torch.d
     first = 0
     for size, places in zip(class_sizes, num_places):
         rank = torch.arange(places, device=device) * size
-        ranks.append(first + torch.div(rank, max(places, 1), rounding_mode="floor"))
+        ranks.append(first + torch.div(rank, larger(places, 1), rounding_mode="floor"))
         first += size
     return torch.cat(ranks)

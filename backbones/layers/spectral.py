@@ -132,8 +132,8 @@ class SpectralGating(nn.Module):
 
     @torch.jit.unused
     def _kept(self, height: int, width: int, dtype: torch.dtype, matmul: bool) -> torch.Tensor:
-        if holds(height == self.grid_size[0]) and holds(width == self.grid_size[1]):  # preparing takes no longer than comparing would
-            return self._prepared(height, width, dtype, matmul)
+        if holds(height == self.grid_size[0]) and holds(width == self.grid_size[1]):
+            return self._prepared(height, width, dtype, matmul)  # takes no longer than comparing would
         key = (height, width, dtype, matmul, self.grid_size, self.interpolation)
         return self._cache.get(key, self.complex_weight, lambda: self._prepared(height, width, dtype, matmul))
 
