@@ -156,7 +156,8 @@ def test_pyramids_of_detectors_are_for_any_size():
 @torch.no_grad()
 def test_sides_may_have_bounds():
     model = tiny("gfnet_ti")
-    bounded = {0: Dim("batch", max=16), 2: Dim("height", min=32, max=512), 3: Dim("width", min=32, max=512)}
+    side = Dim.DYNAMIC(min=32, max=512)
+    bounded = {0: Dim.DYNAMIC(max=16), 2: side, 3: side}
     program = torch.export.export(model, (images(*EXAMPLE),), dynamic_shapes=(bounded,))
     x = images(1, 50, 33)
     assert_close(program.module()(x), model(x))

@@ -142,7 +142,7 @@ class HybridScaleAttention(nn.Module):
             return out, None
 
         # Both are weights summed over queries, and here become means over them.
-        num_keys, window_area = everywhere.shape[1], self.window_size**2
+        num_keys, window_area = everywhere.shape[1], self.window_size * self.window_size
         balance = num_keys / smaller(larger(num_keys, window_area), 4 * window_area)
         everywhere = everywhere.reshape(batch, coarse.shape[1], coarse.shape[2]) * (balance / (height * width))
         in_window = self._from_windows(in_window[:, None, :, None], height, width).squeeze(-1) / window_area
