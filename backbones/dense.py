@@ -19,6 +19,8 @@ from timm.models._manipulate import group_with_matcher
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .backbone import Backbone
+from .layers.patch_embed import crop, token_grid
+from .layers.tracing import holds
 from .registry import list_models
 from .weights import load_trunk, read_checkpoint, some_names, trunk_weights
 
@@ -129,8 +131,10 @@ class DenseBackbone(nn.Module):
 
     def forward(self, x: torch.Tensor) -> Tuple[torch.Tensor, ...]:
         height, width = x.shape[-2:]
-        below, right = -height % self.pad_size_divisor, -width % self.pad_size_divisor
-        if below or right:
+        rows, cols = token_grid(height, width, self.pad_size_divisor)
+        below, right = rows * self.pad_size_divisor - height, cols * self.pad_size_divisor - width
+        fits = holds(below == 0) and holds(right == 0)
+        if not fits:
             x = F.pad(x, (0, right, 0, below))
         # Our models compute channels last; a view of their maps as NCHW saves a copy.
         own = isinstance(self.model, Backbone)
@@ -146,10 +150,8 @@ class DenseBackbone(nn.Module):
             maps = [feature.permute(0, 2, 3, 1) for feature in maps]
         if self.out_norms is not None:
             maps = [norm(feature) for norm, feature in zip(self.out_norms, maps)]
-        if below or right:
-            maps = [
-                feature[:, : -(-height // stride), : -(-width // stride)] for feature, stride in zip(maps, self.strides)
-            ]
+        if not fits:
+            maps = [crop(feature, *token_grid(height, width, stride)) for feature, stride in zip(maps, self.strides)]
         return tuple(feature.permute(0, 3, 1, 2) for feature in maps)
 
     # Training --------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from timm.models import checkpoint, generate_default_cfgs
 
 from .checkpoints import check_fits, rename, resample_grid_tensors, source_grid, unwrap_state_dict
 from .layers import Block, PairBias, PositionEmbedding, by_images, channels_last, pad_to_multiple, token_grid
-from .layers.tracing import untraced
+from .layers.tracing import holds, untraced
 from .mixers import GroupAttention, ReducedAttention
 from .pyramid import Pyramid, check_depths, check_per_stage
 from .registry import cfg, register_variants
@@ -82,7 +82,8 @@ class Stem(nn.Module):
         # images.
         x = self.bn(channels_last(self.conv(x)))
         words = pad_to_multiple(self.words(x), self.side).permute(0, 2, 3, 1)  # B H/2 W/2 c
-        words = words.unflatten(2, (-1, self.side)).unflatten(1, (-1, self.side))  # B H/8 4 W/8 4 c
+        rows, cols = words.shape[1] // self.side, words.shape[2] // self.side
+        words = words.unflatten(2, (cols, self.side)).unflatten(1, (rows, self.side))  # B H/8 4 W/8 4 c
         words = words.transpose(2, 3).flatten(3, 4)  # B H/8 W/8 16 c
         return self.patches(x).permute(0, 2, 3, 1), words + self.word_pos.to(words.dtype)
 
@@ -108,15 +109,16 @@ class WordMerging(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.norm(x)
-        odd_height, odd_width = x.shape[1] % 2, x.shape[2] % 2
-        if odd_height + odd_width > 0:
+        height, width = token_grid(x.shape[1], x.shape[2], 2)
+        odd_height, odd_width = 2 * height - x.shape[1], 2 * width - x.shape[2]
+        if not (holds(odd_height == 0) and holds(odd_width == 0)):
             x = F.pad(x, [0, 0, 0, 0, 0, odd_width, 0, odd_height])
-        height, width = x.shape[1] // 2, x.shape[2] // 2
         x = x.unflatten(3, (self.side, self.side)).unflatten(2, (width, 2)).unflatten(1, (height, 2))
+        batch = x.shape[0]
         x = x.permute(0, 1, 3, 2, 5, 4, 6, 7)  # B H/2 W/2 2 4 2 4 dim, two patches of four words along each side
         x = x.flatten(5, 6).flatten(3, 4).flatten(0, 2)  # BH/2W/2 8 8 dim
         x = self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # BH/2W/2 4 4 out_dim
-        return x.flatten(1, 2).unflatten(0, (-1, height, width))
+        return x.flatten(1, 2).unflatten(0, (batch, height, width))
 
 
 class PatchMerging(nn.Module):

@@ -52,14 +52,15 @@ def longest_for_matmul(x: torch.Tensor) -> int:
 def uses_matmul(method: str, x: torch.Tensor) -> bool:
     """Whether maps `x` (B, H, W, C) are transformed by matrix products here and now, given the user's choice.
 
-    An empty batch always is: oneMKL's FFT refuses one on some processors.
+    An empty batch always is: oneMKL's FFT refuses one on some processors. So is an exported graph's, unless the user
+    asks for the FFT.
     """
+    if not torch.jit.is_scripting() and is_exporting():
+        return method != "fft"
     if x.shape[0] == 0:
         return True
     if method != "auto":
         return method == "matmul"
-    if not torch.jit.is_scripting() and is_exporting():
-        return True
     if not torch.jit.is_scripting() and is_measured_faster("matmul", x):
         return True
     return x.shape[2] + 2 * x.shape[1] <= longest_for_matmul(x)
@@ -69,8 +70,9 @@ def cos_sin(rows: int, n: int, dtype: torch.dtype, device: torch.device) -> Tupl
     """cos and sin of 2 pi k j / n for k < rows, j < n, each (rows, n)."""
     k = torch.arange(rows, device=device)
     j = torch.arange(n, device=device)
+    turn = torch.scalar_tensor(n, dtype=torch.int64, device=device)  # ONNX takes no remainder by a size
     # Whole turns are taken off as integers: the angle keeps its precision for any n.
-    angle = (k[:, None] * j[None, :] % n).to(dtype) * (2 * math.pi / n)
+    angle = (k[:, None] * j[None, :] % turn).to(dtype) * (2 * math.pi / n)
     return angle.cos(), angle.sin()
 
 
@@ -81,14 +83,12 @@ def dft_matrices(height: int, width: int, dtype: torch.dtype, device: torch.devi
         Rows (2 F, W), columns (2 H, 2 H), inverse columns (2 H, 2 H) and inverse rows (W, 2 F).
     """
     half = width // 2 + 1
-    scale = 1 / math.sqrt(height * width)
+    scale = 1 / torch.scalar_tensor(height * width, dtype=dtype, device=device).sqrt()
     cos, sin = cos_sin(half, width, dtype, device)
     rows = torch.cat([cos, -sin]) * scale  # 2F W
     # Every frequency but 0 and W / 2 stands for itself and for its conjugate.
-    count = torch.full((half, 1), 2.0, dtype=dtype, device=device)
-    count[0] = 1.0
-    if width % 2 == 0:
-        count[half - 1] = 1.0
+    twice = 2 * torch.arange(half, device=device)[:, None]
+    count = 1.0 + ((twice > 0) & (twice < width)).to(dtype)
     inverse_rows = (torch.cat([cos * count, -sin * count]) * scale).t().contiguous()  # W 2F
 
     cos, sin = cos_sin(height, height, dtype, device)

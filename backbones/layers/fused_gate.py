@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils.flop_counter import register_flop_formula
 
 from .measured import is_measured_faster
-from .tracing import is_exporting, is_transformed
+from .tracing import holds, is_exporting, is_transformed
 
 LONGEST = 31  # tokens on a side: the spectrum of a larger map does not fit into a program's registers
 
@@ -169,7 +169,11 @@ def why_unavailable(device: torch.device) -> Optional[str]:
 
 def can_transform(x: torch.Tensor) -> bool:
     """Whether the operator covers maps like `x` (B, H, W, C): up to LONGEST on a side, not float64."""
-    return max(x.shape[1], x.shape[2]) <= LONGEST and x.dtype in (torch.float32, torch.bfloat16, torch.float16)
+    return (
+        holds(x.shape[1] <= LONGEST)
+        and holds(x.shape[2] <= LONGEST)
+        and x.dtype in (torch.float32, torch.bfloat16, torch.float16)
+    )
 
 
 def uses_fused(method: str, x: torch.Tensor, weight: torch.Tensor) -> bool:
@@ -178,10 +182,12 @@ def uses_fused(method: str, x: torch.Tensor, weight: torch.Tensor) -> bool:
     Raises:
         ValueError: The user asks for it where it cannot run.
     """
-    if method not in ("auto", "fused") or not can_transform(x) or is_transformed(x) or is_transformed(weight):
+    if method not in ("auto", "fused") or (method == "auto" and is_exporting()):
+        return False
+    if not can_transform(x) or is_transformed(x) or is_transformed(weight):
         return False
     if method == "auto":
-        return not is_exporting() and is_measured_faster("fused", x) and why_unavailable(x.device) is None
+        return is_measured_faster("fused", x) and why_unavailable(x.device) is None
     if torch.onnx.is_in_onnx_export():
         raise ValueError("spectral method 'fused' has no form in ONNX, export with 'matmul' or 'auto'")
     reason = why_unavailable(x.device)

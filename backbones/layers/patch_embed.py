@@ -12,13 +12,15 @@ import torch.nn.functional as F
 from timm.models import register_notrace_function
 
 from .layout import channels_last
+from .tracing import holds, larger
 
 
 @torch.fx.wrap  # a tracer has no sizes to compare
 @register_notrace_function
 def check_image_size(x: torch.Tensor, least: int) -> torch.Tensor:
     """Return the images `x` (B, C, H, W), or raise ValueError if a side is shorter than `least` pixels."""
-    if x.shape[-2] < least or x.shape[-1] < least:
+    # A graph for many sizes does not ask: it would be for no others than those that are large enough.
+    if holds(x.shape[-2] < least) or holds(x.shape[-1] < least):
         raise ValueError(
             f"the image of {x.shape[-2]}x{x.shape[-1]} pixels is too small, the least size is {least}x{least}"
         )
@@ -29,15 +31,47 @@ def check_image_size(x: torch.Tensor, least: int) -> torch.Tensor:
 @register_notrace_function
 def pad_to_multiple(x: torch.Tensor, multiple: int) -> torch.Tensor:
     """Zeros at the bottom and the right of (B, C, H, W), so that `multiple` divides both sides."""
-    bottom, right = -x.shape[-2] % multiple, -x.shape[-1] % multiple
-    if bottom == 0 and right == 0:
+    rows, cols = token_grid(x.shape[-2], x.shape[-1], multiple)
+    bottom, right = rows * multiple - x.shape[-2], cols * multiple - x.shape[-1]
+    if holds(bottom == 0) and holds(right == 0):
         return x
     return F.pad(x, [0, right, 0, bottom])
 
 
+def crop(x: torch.Tensor, height: int, width: int, top: int = 0, left: int = 0) -> torch.Tensor:
+    """Part of a map that begins in row `top` and column `left`, (B, H', W', ...) -> (B, H, W, ...)."""
+    if torch.jit.is_scripting():
+        return x[:, top : top + height, left : left + width]
+    else:
+        return _crop(x, height, width, top, left)
+
+
+@torch.jit.unused
+def _crop(x: torch.Tensor, height: int, width: int, top: int, left: int) -> torch.Tensor:
+    if not torch.compiler.is_exporting():
+        return x[:, top : top + height, left : left + width]
+    for dim, first, length in ((1, top, height), (2, left, width)):
+        if holds(length < x.shape[dim]):
+            x = x.narrow(dim, first, length)
+        elif not holds(length == x.shape[dim]):
+            # Whether there is a gap in memory after each row depends on the size, and exporters ask for that of a
+            # slice, but not for that of a copy.
+            x = x.index_select(dim, torch.arange(length, device=x.device) + first)
+    return x
+
+
 def token_grid(height: int, width: int, stride: int) -> Tuple[int, int]:
     """The map that a layer of `stride` makes of `height` x `width`: sides are rounded up."""
-    return -(-height // stride), -(-width // stride)
+    # Not -(-height // stride): ONNX rounds the quotient of a negative number up.
+    return (height + stride - 1) // stride, (width + stride - 1) // stride
+
+
+def num_windows(length: int, size: int) -> int:
+    """How many windows of `size` cover `length`. In a graph for any length at least two, the second one perhaps empty:
+    exporters take one for a case of its own.
+    """
+    count = (length + size - 1) // size
+    return count if holds(count == 1) or holds(count != 1) else larger(count, 2)
 
 
 class PatchEmbed(nn.Module):

@@ -11,7 +11,7 @@ from timm.layers import to_2tuple, trunc_normal_
 from .cache import EvalCache
 from .patch_embed import token_grid
 from .precision import compute_dtype, full_precision
-from .tracing import untraced
+from .tracing import holds, untraced
 
 
 def check_grid_size(grid_size: Union[int, Tuple[int, int]]) -> Tuple[int, int]:
@@ -51,7 +51,7 @@ def resample_grid(
         align_corners: Whether the outermost cells of both grids coincide.
         antialias: Whether to smooth, as timm does.
     """
-    if table.shape[0] == size[0] and table.shape[1] == size[1]:
+    if holds(table.shape[0] == size[0]) and holds(table.shape[1] == size[1]):
         return table
     wide = table if table.dtype == torch.float64 else table.float()
     wide = wide.permute(2, 0, 1).unsqueeze(0)  # 1 C H W
@@ -121,7 +121,7 @@ def resample_pairs(
         new_key_grid: The new grid (Hk', Wk').
     """
     sizes, new_sizes = query_grid + key_grid, new_query_grid + new_key_grid
-    if sizes == new_sizes:
+    if all([holds(size == new_size) for size, new_size in zip(sizes, new_sizes)]):
         return table
     wide = table.to(compute_dtype(table.dtype)).unflatten(2, key_grid).unflatten(1, query_grid)  # heads Hq Wq Hk Wk
     for size, new_size in zip(sizes, new_sizes):
@@ -175,7 +175,7 @@ class PositionEmbedding(nn.Module):
 
     @torch.jit.unused
     def _kept_table(self, height: int, width: int) -> torch.Tensor:
-        if (height, width) == self.grid_size:
+        if holds(height == self.grid_size[0]) and holds(width == self.grid_size[1]):
             return self.table(height, width)
         key = (height, width, self.grid_size, self.antialias)
         return self._cache.get(key, self.weight, lambda: self.table(height, width))
@@ -244,7 +244,7 @@ class PairBias(nn.Module):
 
     @torch.jit.unused
     def _kept_table(self, height: int, width: int) -> torch.Tensor:
-        if (height, width) == self.grid_size:
+        if holds(height == self.grid_size[0]) and holds(width == self.grid_size[1]):
             return self.weight
         with full_precision(self.weight.device):
             key = (height, width, self.grid_size, self.reduction)

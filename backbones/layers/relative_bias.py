@@ -25,5 +25,5 @@ def relative_bias(table: torch.Tensor, rows: torch.Tensor, cols: torch.Tensor) -
     bias = table.transpose(0, 1).flatten(1).index_select(0, rows.flatten())  # pairs of rows, heads C+1
     bias = bias.unflatten(1, (num_heads, -1)).permute(2, 1, 0).flatten(1)  # C+1, heads pairs of rows
     bias = bias.index_select(0, cols.flatten())  # pairs of columns, heads pairs of rows
-    bias = bias.reshape(cols.shape[0], cols.shape[1], cols.shape[2], num_heads, rows.shape[0], rows.shape[1], -1)
+    bias = bias.unflatten(1, (num_heads, rows.shape[0], rows.shape[1], rows.shape[2])).unflatten(0, cols.shape)
     return bias.permute(3, 4, 0, 5, 1, 6, 2).flatten(5, 6).flatten(3, 4)

@@ -65,3 +65,54 @@ def is_watched() -> bool:
 def is_exporting() -> bool:
     """Whether the model is being exported, to torch.export or ONNX, where complex numbers are in the way."""
     return torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export()
+
+
+@torch.jit.unused
+def is_recording() -> bool:
+    """Whether a graph is being recorded by tracing or export, which computes alike with and without gradients."""
+    return torch.jit.is_tracing() or is_exporting()
+
+
+def larger(a: int, b: int) -> int:
+    """The larger of two sizes, which in an export may be unknown."""
+    if torch.jit.is_scripting():
+        return max(a, b)
+    else:
+        return _larger(a, b)
+
+
+def smaller(a: int, b: int) -> int:
+    """The smaller of two sizes, which in an export may be unknown."""
+    if torch.jit.is_scripting():
+        return min(a, b)
+    else:
+        return _smaller(a, b)
+
+
+@torch.jit.unused
+def _larger(a: int, b: int) -> int:
+    return torch.sym_max(a, b) if torch.compiler.is_exporting() else max(a, b)
+
+
+@torch.jit.unused
+def _smaller(a: int, b: int) -> int:
+    return torch.sym_min(a, b) if torch.compiler.is_exporting() else min(a, b)
+
+
+def holds(condition: bool) -> bool:
+    """A condition on sizes. In an export for many sizes, whether it is true of all of them: a graph must not depend on
+    the example that it was made with, so what is done where this is false has to be right for any size.
+    """
+    if torch.jit.is_scripting():
+        return condition
+    else:
+        return _holds_for_all(condition)
+
+
+@torch.jit.unused
+def _holds_for_all(condition: bool) -> bool:
+    if not torch.compiler.is_exporting():
+        return bool(condition)
+    from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+    return statically_known_true(condition)

@@ -112,14 +112,14 @@ class AFNO(nn.Module):
             spectrum = rdft2(x, matrices[0], matrices[1]).transpose(0, 1)  # 2 B H FC
         else:
             spectrum = torch.view_as_real(torch.fft.rfft2(x, dim=(1, 2), norm="ortho"))  # B H F C 2
-            spectrum = spectrum.movedim(-1, 0)
+            spectrum = spectrum.permute(4, 0, 1, 2, 3)
         spectrum = spectrum.reshape(2, batch * height * half, self.num_blocks, dim // self.num_blocks)
         spectrum = spectrum.transpose(1, 2)  # 2 k M d
         spectrum = self._complex_mlp(spectrum).transpose(1, 2)  # 2 M k d
         if matmul:
             spectrum = spectrum.reshape(2, batch, height, half * dim).transpose(0, 1)  # B 2 H FC
             return irdft2(spectrum, dim, matrices[2], matrices[3])
-        spectrum = spectrum.reshape(2, batch, height, half, dim).movedim(0, -1)  # B H F C 2
+        spectrum = spectrum.reshape(2, batch, height, half, dim).permute(1, 2, 3, 4, 0)  # B H F C 2
         spectrum = torch.view_as_complex(hermitian_columns(spectrum, width).contiguous())
         return torch.fft.irfft2(spectrum, s=[height, width], dim=(1, 2), norm="ortho")
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from timm.layers import use_fused_attn
 
 from ..layers.precision import compute_dtype
-from ..layers.tracing import is_transforming, untraced
+from ..layers.tracing import is_recording, is_transforming, untraced
 from .registry import register_mixer
 
 
@@ -57,11 +57,13 @@ class DotProductAttention(nn.Module):
             fused = fused and not is_transforming()
         if bias is not None:
             bias = bias.to(q.dtype)  # which autocast chooses
-            if not torch.is_grad_enabled():
+            recording = not torch.jit.is_scripting() and is_recording()  # one graph, with gradients or without
+            if not torch.is_grad_enabled() and not recording:
                 bias = bias.detach()  # a parameter asks for a gradient even then, and so for a path that is not fused
             # Fused kernels for the CPU give a bias no gradient and take no values of another width than the keys', and
             # what torch falls back to takes half as long again.
-            if q.device.type == "cpu" and (bias.requires_grad or q.shape[-1] != v.shape[-1]):
+            learns = bias.requires_grad and not recording
+            if q.device.type == "cpu" and (learns or q.shape[-1] != v.shape[-1]):
                 fused = False
         if fused:
             dropout_p = self.attn_drop.p if self.training else 0.0

@@ -3,7 +3,8 @@
 import torch
 import torch.nn.functional as F
 
-from ..layers.tracing import untraced
+from ..layers.patch_embed import crop, num_windows, token_grid
+from ..layers.tracing import holds, untraced
 from .registry import register_mixer
 from .window import WindowAttention
 
@@ -20,8 +21,10 @@ class CentredWindowAttention(WindowAttention):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         height, width, size = x.shape[1], x.shape[2], self.window_size
-        rows, cols = -height % size, -width % size  # that are missing
-        top, left = rows // 2, cols // 2
-        if rows + cols > 0:  # padding by nothing would still copy
-            x = F.pad(x, [0, 0, left, cols - left, top, rows - top])
-        return self.attend(x)[:, top : top + height, left : left + width]
+        rows, cols = token_grid(height, width, size)
+        top, left = (rows * size - height) // 2, (cols * size - width) // 2  # half of what is missing
+        bottom = num_windows(height, size) * size - height - top
+        right = num_windows(width, size) * size - width - left
+        if not (holds(bottom == 0) and holds(right == 0)):  # padding by nothing would still copy
+            x = F.pad(x, [0, 0, left, right, top, bottom])
+        return crop(self.attend(x), height, width, top, left)

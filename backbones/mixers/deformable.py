@@ -11,7 +11,7 @@ from timm.models import checkpoint
 from ..layers.chunk import CHUNK_BYTES
 from ..layers.position import check_grid_size, resample_grid, set_table
 from ..layers.precision import compute_dtype
-from ..layers.tracing import is_eager, is_transformed, untraced
+from ..layers.tracing import is_eager, is_transformed, larger, untraced
 from .attention import DotProductAttention, check_heads
 from .registry import register_mixer
 
@@ -279,7 +279,7 @@ class DeformableAttention(nn.Module):
         """Attention of the rows of queries from `first` up to `last`, (B, rows, W, C), on a map of H x W."""
         bias = self._bias(points, first, last, height, width)
         x = self.attn(q[:, :, first:last].flatten(2, 3), k, v, bias)
-        return x.unflatten(2, (-1, width)).permute(0, 2, 3, 1, 4).flatten(3)
+        return x.unflatten(2, (last - first, width)).permute(0, 2, 3, 1, 4).flatten(3)
 
     def _bias(self, points: torch.Tensor, first: int, last: int, height: int, width: int) -> torch.Tensor:
         """Biases of the rows of queries from `first` up to `last` with all keys, (B, heads, rows W, Nk)."""
@@ -311,7 +311,7 @@ def _places(num_cells: int, places: Tuple[float, int], like: torch.Tensor) -> to
     """Where the cells of an axis are. One cell has no step to a neighbour; the official code divides by zero there."""
     shift, trim = places
     cells = torch.arange(num_cells, dtype=like.dtype, device=like.device)
-    return (cells + shift) * (2.0 / max(num_cells - trim, 1)) - 1.0
+    return (cells + shift) * (2.0 / larger(num_cells - trim, 1)) - 1.0
 
 
 def sample_by_cells(maps: torch.Tensor, points: torch.Tensor) -> torch.Tensor:

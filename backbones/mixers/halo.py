@@ -10,7 +10,7 @@ from timm.layers import trunc_normal_
 from torch.utils.checkpoint import checkpoint
 
 from ..layers.chunk import CHUNK_BYTES
-from ..layers.patch_embed import token_grid
+from ..layers.patch_embed import crop, num_windows, token_grid
 from ..layers.tracing import is_eager, untraced
 from .attention import DotProductAttention, check_heads
 from .registry import register_mixer
@@ -108,7 +108,7 @@ class HaloAttention(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         height, width = x.shape[1], x.shape[2]
-        rows, cols = token_grid(height, width, self.block_size)  # of blocks
+        rows, cols = num_windows(height, self.block_size), num_windows(width, self.block_size)
         q = self.q(x[:, :: self.query_stride, :: self.query_stride]) * self.scale
         q = self._split_heads(q)  # B heads H' W' head_dim
         kv = self._split_heads(self.kv(x))  # B heads H W head_dim+value_head_dim
@@ -128,7 +128,7 @@ class HaloAttention(nn.Module):
             x = self._attend_by_parts(q, kv, height_rel, width_rel, inside)
 
         height, width = token_grid(height, width, self.query_stride)
-        x = x[:, :height, :width]
+        x = crop(x, height, width)
         if self.pool_size > 1:
             x = F.avg_pool2d(x.permute(0, 3, 1, 2), self.pool_size, ceil_mode=True, count_include_pad=False)
             x = x.permute(0, 2, 3, 1)
@@ -183,23 +183,28 @@ class HaloAttention(nn.Module):
         inside: Optional[torch.Tensor],
     ) -> torch.Tensor:
         """Attention of padded maps with heads, (B, heads, H, W, channels of a head) -> (B, H, W, value_dim)."""
-        b, w = self.query_block_size, self.window_size
+        batch, b, w = q.shape[0], self.query_block_size, self.window_size
         rows, cols = q.shape[2] // b, q.shape[3] // b
         # N is B heads rows cols from here on.
-        q = q.unflatten(3, (cols, b)).unflatten(2, (rows, b)).transpose(3, 4).reshape(-1, b, b, self.head_dim)
+        q = q.unflatten(3, (cols, b)).unflatten(2, (rows, b)).transpose(3, 4).flatten(0, 3)
         by_row = torch.einsum("nyxd,ydw->nyxw", q, height_rel)
         by_column = torch.einsum("nyxd,xdw->nyxw", q, width_rel)
         bias = (by_row[..., :, None] + by_column[..., None, :]).flatten(3).flatten(1, 2)  # N y*x window**2
         cells = self._window_cells(rows, cols, kv.shape[3], kv.device)
         if inside is not None:
             outside = inside.flatten().index_select(0, cells).reshape(rows * cols, 1, w * w) == 0
-            bias = bias.unflatten(0, (-1, rows * cols)).masked_fill(outside, float("-inf")).flatten(0, 1)
+            bias = (
+                bias.unflatten(0, (batch * self.num_heads, rows * cols))
+                .masked_fill(outside, float("-inf"))
+                .flatten(0, 1)
+            )
         # Tensor.unfold would gather as fast, but its gradient is slow.
-        kv = kv.flatten(2, 3).index_select(2, cells).reshape(-1, w * w, kv.shape[4])  # N window**2 channels
+        kv = kv.flatten(2, 3).index_select(2, cells).unflatten(2, (rows * cols, w * w)).flatten(0, 2)
+        # N window**2 channels
         k, v = kv[..., : self.head_dim], kv[..., self.head_dim :]
         x = self.attn(q.flatten(1, 2)[:, None], k[:, None], v[:, None], bias[:, None])  # as one head
-        x = x.reshape(-1, self.num_heads, rows, cols, b, b, self.value_head_dim)
-        return x.permute(0, 2, 4, 3, 5, 1, 6).reshape(-1, rows * b, cols * b, self.num_heads * self.value_head_dim)
+        x = x.reshape(batch, self.num_heads, rows, cols, b, b, self.value_head_dim)
+        return x.permute(0, 2, 4, 3, 5, 1, 6).reshape(batch, rows * b, cols * b, self.num_heads * self.value_head_dim)
 
     def _window_cells(self, rows: int, cols: int, width: int, device: torch.device) -> torch.Tensor:
         """Where the neighbourhoods' cells are in a flat map of that width, (rows cols window**2)."""

@@ -7,8 +7,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from ..layers.lepe import LePE
-from ..layers.patch_embed import pad_to_multiple
-from ..layers.tracing import untraced
+from ..layers.patch_embed import crop, num_windows, pad_to_multiple
+from ..layers.tracing import holds, larger, smaller, untraced
 from .attention import check_heads
 from .registry import register_mixer
 from .significance import ReceivedAttention, spread
@@ -148,41 +148,46 @@ class HybridScaleAttention(nn.Module):
             return out, None
 
         # Both are weights summed over queries, and here become means over them.
-        num_keys, window_area = everywhere.shape[1], self.window_size**2
-        balance = num_keys / min(max(num_keys, window_area), 4 * window_area)
+        num_keys, window_area = everywhere.shape[1], self.window_size * self.window_size
+        balance = num_keys / smaller(larger(num_keys, window_area), 4 * window_area)
         everywhere = everywhere.reshape(batch, coarse.shape[1], coarse.shape[2]) * (balance / (height * width))
         in_window = self._from_windows(in_window[:, None, :, None], height, width).squeeze(-1) / window_area
         return out, spread(everywhere, self.reduction, height, width) + in_window
 
     def _window_grid(self, height: int, width: int) -> Tuple[int, int, int, int]:
         """Rows and columns of windows, and a window's height and width in tokens: no more than the map has."""
-        window_height, window_width = min(self.window_size, height), min(self.window_size, width)
-        return -(-height // window_height), -(-width // window_width), window_height, window_width
+        window_height = height if holds(height < self.window_size) else self.window_size
+        window_width = width if holds(width < self.window_size) else self.window_size
+        return num_windows(height, window_height), num_windows(width, window_width), window_height, window_width
 
     def _windows(self, x: torch.Tensor) -> List[torch.Tensor]:
         """Three maps side by side, (B, H, W, 3 C/2), by windows: (B windows, heads/2, tokens, head_dim) each."""
         rows, cols, window_height, window_width = self._window_grid(x.shape[1], x.shape[2])
         bottom, right = rows * window_height - x.shape[1], cols * window_width - x.shape[2]
-        if bottom + right > 0:  # padding by nothing would still copy
+        if not (holds(bottom == 0) and holds(right == 0)):  # padding by nothing would still copy
             x = F.pad(x, [0, 0, 0, right, 0, bottom])
-        x = x.reshape(-1, rows, window_height, cols, window_width, 3, self.num_heads // 2, self.head_dim)
+        x = x.reshape(x.shape[0], rows, window_height, cols, window_width, 3, self.num_heads // 2, self.head_dim)
         x = x.permute(5, 0, 1, 3, 6, 2, 4, 7)  # 3 B rows cols heads/2 height width head_dim
-        return x.reshape(3, -1, self.num_heads // 2, window_height * window_width, self.head_dim).unbind(0)
+        return x.flatten(5, 6).flatten(1, 3).unbind(0)
 
     def _from_windows(self, x: torch.Tensor, height: int, width: int) -> torch.Tensor:
         """(B windows, heads, tokens, channels) -> (B, H, W, heads channels)."""
         rows, cols, window_height, window_width = self._window_grid(height, width)
-        x = x.reshape(-1, rows, cols, x.shape[1], window_height, window_width, x.shape[3])
+        batch = x.shape[0] // (rows * cols)
+        x = x.reshape(batch, rows, cols, x.shape[1], window_height, window_width, x.shape[3])
         x = x.permute(0, 1, 4, 2, 5, 3, 6).flatten(5, 6).flatten(3, 4).flatten(1, 2)
-        return x[:, :height, :width]
+        return crop(x, height, width)
 
     def _inside(self, x: torch.Tensor) -> Optional[torch.Tensor]:
         """Which tokens of windows are of the map (B, H, W, C), (B windows, tokens), or None if all are."""
         batch, height, width, _ = x.shape
         rows, cols, window_height, window_width = self._window_grid(height, width)
-        if rows * window_height == height and cols * window_width == width:
+        if holds(rows * window_height == height) and holds(cols * window_width == width):
             return None
         inside = torch.ones(height, width, dtype=torch.bool, device=x.device)
         inside = F.pad(inside, [0, cols * window_width - width, 0, rows * window_height - height])
         inside = inside.reshape(rows, window_height, cols, window_width).transpose(1, 2)
-        return inside.reshape(rows * cols, -1).repeat(batch, 1)
+        inside = inside.flatten(2).flatten(0, 1)  # windows tokens
+        if not (holds((rows - 1) * window_height < height) and holds((cols - 1) * window_width < width)):
+            inside = inside | ~inside.any(1, keepdim=True)  # in an empty window, which nobody sees, all are alike
+        return inside.repeat(batch, 1)

@@ -7,9 +7,9 @@ from timm.layers import trunc_normal_
 
 from ..layers.cache import EvalCache
 from ..layers.chunk import CHUNK_BYTES
-from ..layers.patch_embed import token_grid
+from ..layers.patch_embed import crop, num_windows
 from ..layers.relative_bias import relative_bias
-from ..layers.tracing import is_eager, untraced
+from ..layers.tracing import holds, is_eager, larger, untraced
 from .attention import DotProductAttention, check_heads
 from .registry import register_mixer
 
@@ -81,22 +81,25 @@ class NeighbourhoodAttention(nn.Module):
         trunc_normal_(self.relative_position_bias, std=0.02)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        given_height, given_width = x.shape[1], x.shape[2]
-        bottom, right = max(0, self.kernel_size - given_height), max(0, self.kernel_size - given_width)
-        if bottom + right > 0:
+        batch, given_height, given_width = x.shape[0], x.shape[1], x.shape[2]
+        height, width = larger(given_height, self.kernel_size), larger(given_width, self.kernel_size)
+        bottom, right = height - given_height, width - given_width
+        if not (holds(bottom == 0) and holds(right == 0)):
             x = F.pad(x, [0, 0, 0, right, 0, bottom])
-        height, width = x.shape[1], x.shape[2]
         qkv = self.qkv(x).unflatten(3, (3, self.num_heads, self.head_dim))
         q = qkv[:, :, :, 0].permute(0, 3, 1, 2, 4)  # B heads H W head_dim
-        kv = qkv[:, :, :, 1:].permute(0, 4, 1, 2, 3, 5).reshape(-1, self.num_heads, height * width, 2 * self.head_dim)
-        bottom, right = -height % self.block_size, -width % self.block_size
-        if bottom + right > 0:  # blocks fill the padded map
+        kv = (
+            qkv[:, :, :, 1:].permute(0, 4, 1, 2, 3, 5).reshape(batch, self.num_heads, height * width, 2 * self.head_dim)
+        )
+        rows, cols = num_windows(height, self.block_size), num_windows(width, self.block_size)
+        bottom, right = rows * self.block_size - height, cols * self.block_size - width
+        if not (holds(bottom == 0) and holds(right == 0)):  # blocks fill the padded map
             q = F.pad(q, [0, 0, 0, right, 0, bottom])
         if torch.jit.is_scripting():
             x = self._attend(q, kv, self._bias(height, width), height, width)
         else:
             x = self._attend_by_images(q, kv, height, width)
-        return self.proj_drop(self.proj(x[:, :given_height, :given_width]))
+        return self.proj_drop(self.proj(crop(x, given_height, given_width)))
 
     @torch.jit.unused
     def _attend_by_images(self, q: torch.Tensor, kv: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -114,6 +117,8 @@ class NeighbourhoodAttention(nn.Module):
     @torch.jit.unused
     def _kept_bias(self, height: int, width: int) -> torch.Tensor:
         table = self.relative_position_bias
+        if not is_eager(table):
+            return self._bias(height, width)
         num_keys = self._key_places(height, table.device).numel() * self._key_places(width, table.device).numel()
         if self.num_heads * self.block_size**2 * num_keys * table.element_size() > CHUNK_BYTES:
             return self._bias(height, width)  # would fill the memory, and takes little beside attention
@@ -124,18 +129,23 @@ class NeighbourhoodAttention(nn.Module):
         """Queries (B, heads, H', W', head_dim) of whole blocks, keys and values (B, heads, H W, 2 head_dim)
         -> (B, H', W', C).
         """
-        size, heads = self.block_size, self.num_heads
+        batch, size, heads = q.shape[0], self.block_size, self.num_heads
         rows, cols = q.shape[2] // size, q.shape[3] // size
         q = q.unflatten(3, (cols, size)).unflatten(2, (rows, size)).transpose(3, 4)
-        q = q.reshape(-1, heads * rows * cols, size * size, self.head_dim)
+        q = q.reshape(batch, heads * rows * cols, size * size, self.head_dim)
         ys, xs = self._key_places(height, q.device), self._key_places(width, q.device)
+        num_keys = ys.shape[1] * xs.shape[1]
+        if not (holds(ys.shape[1] <= height) and holds(xs.shape[1] <= width)):  # keys beyond the map are in no square
+            ys, xs = ys.clamp(max=height - 1), xs.clamp(max=width - 1)
         cells = ys[:, None, :, None] * width + xs[None, :, None, :]  # rows cols key row, key column
-        kv = kv.index_select(2, cells.flatten()).unflatten(2, (rows * cols, -1)).flatten(1, 2)  # B heads*blocks keys ..
+        kv = (
+            kv.index_select(2, cells.flatten()).unflatten(2, (rows * cols, num_keys)).flatten(1, 2)
+        )  # B heads*blocks keys ..
         k, v = kv[..., : self.head_dim], kv[..., self.head_dim :]
         # Each block has its own bias, as if it were a head.
         x = self.attn(q, k, v, bias)
-        x = x.reshape(-1, heads, rows, cols, size, size, self.head_dim).permute(0, 2, 4, 3, 5, 1, 6)
-        return x.reshape(-1, rows * size, cols * size, heads * self.head_dim)
+        x = x.reshape(batch, heads, rows, cols, size, size, self.head_dim).permute(0, 2, 4, 3, 5, 1, 6)
+        return x.reshape(batch, rows * size, cols * size, heads * self.head_dim)
 
     def _bias(self, height: int, width: int) -> torch.Tensor:
         """What is added to the logits of a map, (1, heads blocks, queries, keys); minus infinity beyond the square."""
@@ -144,11 +154,15 @@ class NeighbourhoodAttention(nn.Module):
         return bias.flatten(0, 2).unsqueeze(0)
 
     def _key_places(self, length: int, device: torch.device) -> torch.Tensor:
-        """Where along an axis the keys of each block are, (blocks, keys): as many for all, moved inside the map."""
-        num_keys = min(length, self.block_size + self.kernel_size - 1)
-        num_blocks = token_grid(length, length, self.block_size)[0]
+        """Where along an axis the keys of each block are, (blocks, keys): as many for all, moved inside the map. In a
+        graph for any length some may be beyond the end of a short one.
+        """
+        num_keys = self.block_size + self.kernel_size - 1
+        if holds(length < num_keys):
+            num_keys = length
+        num_blocks = num_windows(length, self.block_size)
         starts = torch.arange(num_blocks, device=device) * self.block_size - self.kernel_size // 2
-        return starts.clamp(0, length - num_keys)[:, None] + torch.arange(num_keys, device=device)
+        return starts.clamp(max=length - num_keys).clamp(min=0)[:, None] + torch.arange(num_keys, device=device)
 
     def _pairs(self, length: int, device: torch.device) -> torch.Tensor:
         """Distances of queries and keys along an axis, (blocks, query, key), one too far beyond the neighbourhood."""

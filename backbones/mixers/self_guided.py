@@ -7,7 +7,8 @@ import torch.nn as nn
 from timm.layers import trunc_normal_
 
 from ..layers.lepe import LePE
-from ..layers.tracing import untraced
+from ..layers.patch_embed import num_windows
+from ..layers.tracing import holds, larger, untraced
 from .attention import DotProductAttention
 from .hybrid_scale import check_halves
 from .registry import register_mixer
@@ -120,24 +121,25 @@ class SelfGuidedAttention(nn.Module):
         if significance is None:
             raise ValueError("self-guided attention needs the significance map of the mixer before it, got None")
         batch, height, width, dim = x.shape
-        keys = self._merged(x, self._order(significance))  # B 2 K C
-        kv1 = self.kv1(keys[:, 0]).unflatten(-1, (2, self.num_heads // 2, self.head_dim))
-        kv2 = self.kv2(keys[:, 1]).unflatten(-1, (2, self.num_heads // 2, self.head_dim))
+        keys, bias = self._merged(x, self._order(significance))  # 2 B K C
+        kv1 = self.kv1(keys[0]).unflatten(-1, (2, self.num_heads // 2, self.head_dim))
+        kv2 = self.kv2(keys[1]).unflatten(-1, (2, self.num_heads // 2, self.head_dim))
         k, v = torch.cat([kv1, kv2], dim=3).permute(2, 0, 3, 1, 4).unbind(0)  # B heads K head_dim
         q = self.q(x).reshape(batch, height * width, self.num_heads, self.head_dim).transpose(1, 2)
-        out = self.attn(q, k, v).transpose(1, 2).reshape(batch, height, width, dim)
+        out = self.attn(q, k, v, bias).transpose(1, 2).reshape(batch, height, width, dim)
         return self.proj_drop(self.proj(out + self.lepe(x))), None
 
     def _order(self, significance: torch.Tensor) -> torch.Tensor:
         """Tokens from low to high significance by their number in the map, ties row by row and column by column.
 
-        (B, H, W) -> (B, 2, H W).
+        (B, H, W) -> (2, B, H W).
         """
         height, width = significance.shape[1], significance.shape[2]
         by_rows = stable_order(significance.flatten(1))
         by_cols = stable_order(significance.transpose(1, 2).flatten(1))
-        by_cols = by_cols % height * width + torch.div(by_cols, height, rounding_mode="floor")
-        return torch.stack([by_rows, by_cols], dim=1)
+        cols = torch.div(by_cols, height, rounding_mode="floor")
+        by_cols = (by_cols - cols * height) * width + cols  # no remainder: ONNX takes none by a size
+        return torch.stack([by_rows, by_cols])
 
     def _class_sizes(self, num_tokens: int) -> List[int]:
         half, quarter = num_tokens // 2, num_tokens // 4
@@ -145,30 +147,53 @@ class SelfGuidedAttention(nn.Module):
             return [half, num_tokens - half]
         return [quarter, num_tokens - 2 * quarter, quarter]
 
-    def _merged(self, x: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
-        """The tokens of a map (B, H, W, C) in each of two orders (B, 2, H W), merged into K keys: (B, 2, K, C)."""
-        batch, num_tokens = order.shape[0], order.shape[2]
+    def _merged(self, x: torch.Tensor, order: torch.Tensor) -> Tuple[torch.Tensor, Optional[torch.Tensor]]:
+        """The tokens of a map (B, H, W, C) in each of two orders (2, B, H W), merged into K keys: (2, B, K, C).
+
+        In a graph for any size there are at least two groups, see `num_windows`, and with the keys comes a bias
+        (1, 1, 1, K), minus infinity for those of no token.
+        """
+        batch, num_tokens = order.shape[1], order.shape[2]
         class_sizes = self._class_sizes(num_tokens)
-        num_groups = [-(-size // group_size) for size, group_size in zip(class_sizes, self.group_sizes)]
-        num_places = [groups * group_size for groups, group_size in zip(num_groups, self.group_sizes)]
-        if num_places != class_sizes:
-            order = order[:, :, _spread_ranks(class_sizes, num_places, x.device)]
-        first_tokens = torch.arange(batch, device=x.device).view(-1, 1, 1) * num_tokens
+        num_groups: List[int] = []
+        num_places: List[int] = []
+        filled: List[int] = []  # places
+        for size, group_size in zip(class_sizes, self.group_sizes):
+            num_groups.append(num_windows(size, group_size))
+            num_places.append(num_groups[-1] * group_size)
+            filled.append((size + group_size - 1) // group_size * group_size)
+        if not all([holds(places == size) for places, size in zip(num_places, class_sizes)]):
+            order = order.index_select(2, _spread_ranks(class_sizes, num_places, filled, x.device))
+        first_tokens = torch.arange(batch, device=x.device).view(-1, 1) * num_tokens
         # Selecting rows of one list of tokens takes a tenth of the time of gathering along an axis of the map.
         tokens = x.flatten(0, 2).index_select(0, (order + first_tokens).flatten())
-        classes = tokens.reshape(batch, 2, sum(num_places), x.shape[3]).split(num_places, dim=2)  # B 2 places C each
+        classes = tokens.reshape(2, batch, sum(num_places), x.shape[3]).split(num_places, dim=2)  # 2 B places C each
         keys: List[torch.Tensor] = []
         for i, merge in enumerate(self.merge):
             keys.append(merge(classes[i].unflatten(2, (num_groups[i], self.group_sizes[i]))))
-        return torch.cat(keys, dim=2)
+        bias: Optional[torch.Tensor] = None
+        if not all([holds(places == count) for places, count in zip(num_places, filled)]):
+            empty: List[torch.Tensor] = []
+            for i, count in enumerate(filled):
+                first_places = torch.arange(num_groups[i], device=x.device) * self.group_sizes[i]
+                empty.append(first_places >= count)
+            no_key = torch.cat(empty)[None, None, None]
+            bias = torch.zeros_like(no_key, dtype=x.dtype).masked_fill(no_key, float("-inf"))
+        return torch.cat(keys, dim=2), bias
 
 
-def _spread_ranks(class_sizes: List[int], num_places: List[int], device: torch.device) -> torch.Tensor:
-    """Which token of a sorted sequence is in each place, if every class has at least as many places as tokens."""
+def _spread_ranks(
+    class_sizes: List[int], num_places: List[int], filled: List[int], device: torch.device
+) -> torch.Tensor:
+    """Which token of a sorted sequence is in each place. Every class has at least as many filled places as tokens, and
+    perhaps others behind them.
+    """
     ranks: List[torch.Tensor] = []
     first = 0
-    for size, places in zip(class_sizes, num_places):
-        rank = torch.arange(places, device=device) * size
-        ranks.append(first + torch.div(rank, max(places, 1), rounding_mode="floor"))
+    for size, places, count in zip(class_sizes, num_places, filled):
+        rank = torch.div(torch.arange(places, device=device) * size, larger(count, 1), rounding_mode="floor")
+        if not holds(places == count):
+            rank = rank.clamp(max=size - 1)
+        ranks.append(first + rank)
         first += size
     return torch.cat(ranks)

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from ..layers.chunk import CHUNK_BYTES
+from ..layers.patch_embed import crop
 from ..layers.precision import compute_dtype, full_precision
-from ..layers.tracing import is_exporting
+from ..layers.tracing import holds, is_exporting
 from .attention import DotProductAttention
 
 
@@ -66,7 +67,7 @@ class ReceivedAttention(DotProductAttention):
         autocast = q.device.type != "meta" and torch.is_autocast_enabled(q.device.type)
         if autocast or compute_dtype(q.dtype) != q.dtype:
             return False
-        return not self.fused_attn or q.shape[1] * q.shape[2] * k.shape[2] * q.element_size() <= CHUNK_BYTES
+        return not self.fused_attn or not holds(q.shape[1] * q.shape[2] * k.shape[2] * q.element_size() > CHUNK_BYTES)
 
 
 def received_attention(
@@ -81,6 +82,8 @@ def received_attention(
     num_queries, num_keys = q.shape[2], k.shape[2]
     q = q.detach().to(dtype) * q.shape[3] ** -0.5
     k = k.detach().to(dtype).transpose(-2, -1)
+    if not holds(q.shape[1] * num_queries * num_keys * q.element_size() > max_bytes):
+        return _sum_over_queries(_weights(q, k, inside), inside) / q.shape[1]
     sums = torch.zeros(q.shape[0], num_keys, dtype=dtype, device=q.device)
     parts = math.ceil(q.shape[1] * num_queries * num_keys * q.element_size() / max_bytes)
     size = math.ceil(num_queries / parts)
@@ -115,7 +118,7 @@ def spread(x: torch.Tensor, factor: int, height: int, width: int) -> torch.Tenso
     """Nearest neighbours: a coarse map (B, h, w) on one of `factor` times its sides, cut to (B, `height`, `width`)."""
     batch, rows, cols = x.shape
     x = x[:, :, None, :, None].expand(batch, rows, factor, cols, factor)
-    return x.reshape(batch, rows * factor, cols * factor)[:, :height, :width]
+    return crop(x.reshape(batch, rows * factor, cols * factor), height, width)
 
 
 def stable_order(scores: torch.Tensor) -> torch.Tensor:

@@ -19,7 +19,7 @@ from ..layers.dft import (
 from ..layers.fused_gate import spectral_gate, to_planes, uses_fused
 from ..layers.position import Interpolation, check_grid_size, check_interpolation, resample_spectrum, set_table
 from ..layers.precision import compute_dtype, full_precision
-from ..layers.tracing import untraced
+from ..layers.tracing import holds, untraced
 from .registry import register_mixer
 
 
@@ -114,13 +114,13 @@ class SpectralGating(nn.Module):
         weight = self._resampled(height, width, dtype)
         if matmul:
             # `irdft2` ignores what a real map cannot have, so these columns may stay as they are.
-            return weight.reshape(height, -1, 2).movedim(-1, 0).contiguous()
+            return weight.reshape(height, -1, 2).permute(2, 0, 1).contiguous()
         if torch.jit.is_scripting() or not inverse_is_defined(weight):
             weight = hermitian_columns(weight, width)
         return torch.view_as_complex(weight.contiguous())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if x.dim() != 4 or x.shape[3] != self.dim or min(x.shape[1], x.shape[2]) < 1:
+        if x.dim() != 4 or x.shape[3] != self.dim or holds(x.shape[1] < 1) or holds(x.shape[2] < 1):
             raise ValueError(f"expected a map (B, H, W, {self.dim}) with H and W at least 1, got {list(x.shape)}")
         height, width = x.shape[1], x.shape[2]
         if torch.jit.is_scripting():
@@ -149,8 +149,8 @@ class SpectralGating(nn.Module):
 
     @torch.jit.unused
     def _kept(self, height: int, width: int, dtype: torch.dtype, matmul: bool) -> torch.Tensor:
-        if (height, width) == self.grid_size:  # preparing takes no longer than comparing would
-            return self._prepared(height, width, dtype, matmul)
+        if holds(height == self.grid_size[0]) and holds(width == self.grid_size[1]):
+            return self._prepared(height, width, dtype, matmul)  # takes no longer than comparing would
         key = (height, width, dtype, matmul, self.grid_size, self.interpolation)
         return self._cache.get(key, self.complex_weight, lambda: self._prepared(height, width, dtype, matmul))
 

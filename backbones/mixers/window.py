@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from timm.layers import trunc_normal_
 
 from ..layers.cache import EvalCache
-from ..layers.patch_embed import token_grid
+from ..layers.patch_embed import crop, num_windows
 from ..layers.relative_bias import relative_bias
-from ..layers.tracing import untraced
+from ..layers.tracing import holds, untraced
 from .attention import DotProductAttention, check_heads
 from .registry import register_mixer
 
@@ -93,30 +93,30 @@ class WindowAttention(nn.Module):
 
     def attend(self, x: torch.Tensor) -> torch.Tensor:
         """What `forward` gives, under a name that subclasses can call: TorchScript knows no super().forward."""
-        height, width = x.shape[1], x.shape[2]
+        batch, height, width = x.shape[0], x.shape[1], x.shape[2]
         size, shift = self.window_size, self.shift_size
-        rows, cols = token_grid(height, width, size)  # of windows
+        rows, cols = num_windows(height, size), num_windows(width, size)
         bottom, right = rows * size - height, cols * size - width
         qkv = self.qkv(x)
-        if bottom + right > 0:  # padding by nothing would still copy
+        if not (holds(bottom == 0) and holds(right == 0)):  # padding by nothing would still copy
             qkv = F.pad(qkv, [0, 0, 0, right, 0, bottom])
         if shift > 0:
             qkv = torch.roll(qkv, (-shift, -shift), (1, 2))
-        qkv = qkv.reshape(-1, rows, size, cols, size, 3, self.num_heads, self.head_dim)
+        qkv = qkv.reshape(batch, rows, size, cols, size, 3, self.num_heads, self.head_dim)
         qkv = qkv.permute(5, 0, 1, 3, 6, 2, 4, 7).flatten(5, 6)  # 3 B rows cols heads size*size head_dim
         if torch.jit.is_scripting():
             bias = self._bias(height, width, x)
         else:
             bias = self._kept_bias(height, width, x)
         # All windows share a bias, or each has its own as if it had heads of its own.
-        shared = bias is None or bias.shape[1] == self.num_heads
+        shared = bias is None or holds(bias.shape[1] == self.num_heads)
         q, k, v = (qkv.flatten(1, 3) if shared else qkv.flatten(2, 4)).unbind(0)
         x = self.attn(q, k, v, bias)
-        x = x.reshape(-1, rows, cols, self.num_heads, size, size, self.head_dim)
-        x = x.permute(0, 1, 4, 2, 5, 3, 6).reshape(-1, rows * size, cols * size, self.num_heads * self.head_dim)
+        x = x.reshape(batch, rows, cols, self.num_heads, size, size, self.head_dim)
+        x = x.permute(0, 1, 4, 2, 5, 3, 6).reshape(batch, rows * size, cols * size, self.num_heads * self.head_dim)
         if shift > 0:
             x = torch.roll(x, (shift, shift), (1, 2))
-        return self.proj_drop(self.proj(x[:, :height, :width]))
+        return self.proj_drop(self.proj(crop(x, height, width)))
 
     @torch.jit.unused
     def _kept_bias(self, height: int, width: int, x: torch.Tensor) -> Optional[torch.Tensor]:
@@ -128,7 +128,7 @@ class WindowAttention(nn.Module):
     def _bias(self, height: int, width: int, x: torch.Tensor) -> Optional[torch.Tensor]:
         """What is added to logits: (1, heads, N, N) where all windows are alike, else (1, windows heads, N, N)."""
         size, table = self.window_size, self.relative_position_bias
-        alike = self.shift_size == 0 and height % size == 0 and width % size == 0
+        alike = self.shift_size == 0 and holds(height % size == 0) and holds(width % size == 0)
         if table is None:
             if alike:
                 return None
@@ -137,7 +137,7 @@ class WindowAttention(nn.Module):
         bias = relative_bias(table, self._pairs(height, x.device), self._pairs(width, x.device))
         if alike:
             return bias.flatten(0, 2).unsqueeze(0)
-        rows, cols = token_grid(height, width, size)
+        rows, cols = num_windows(height, size), num_windows(width, size)
         bias = bias.expand(-1, rows, cols, -1, -1)  # one axis may have windows that are alike
         return bias.permute(1, 2, 0, 3, 4).flatten(0, 2).unsqueeze(0)
 
@@ -148,10 +148,11 @@ class WindowAttention(nn.Module):
         size, shift = self.window_size, self.shift_size
         window = torch.arange(size, device=device)
         distances = (window[:, None] - window[None, :] + (size - 1)).unsqueeze(0)
-        if shift == 0 and length % size == 0:
+        if shift == 0 and holds(length % size == 0):
             return distances
-        places = torch.arange(token_grid(length, length, size)[0] * size, device=device)
-        rolled = places >= places.shape[0] - shift  # came from the other edge
-        outside = (places + shift) % places.shape[0] >= length
+        num_places = num_windows(length, size) * size
+        places = torch.arange(num_places, device=device)
+        rolled = places >= num_places - shift  # came from the other edge
+        outside = places + shift - num_places * rolled.long() >= length
         region = (rolled.int() + 2 * outside.int()).unflatten(0, (-1, size))
         return torch.where(region[:, :, None] == region[:, None, :], distances, 2 * size - 1)
