@@ -61,8 +61,8 @@ def operator_kernel(attention: Tensor, value: Tensor, output: Tensor, grid_size:
     """The kernel that is nearest to a whole attention layer, projections and all.
 
     The layer is the sum over heads of A_h (x) P_h, where P_h leads values to outputs. A gate is diagonal in channels,
-    so the nearest one's kernel for channel c is the sum over heads of P_h[c, c] times the head's nearest kernel. What mixes
-    channels is lost; an MLP has to take it up.
+    so the nearest one's kernel for channel c is the sum over heads of P_h[c, c] times the head's nearest kernel. What
+    mixes channels is lost; an MLP has to take it up.
 
     Args:
         attention: Mean attention (heads, H W, H W).

@@ -41,7 +41,8 @@ def terms(x: Tensor, y: Tensor, eps: float = 1e-4) -> Terms:
     """The three terms for embeddings of two views, (B, D) each.
 
     Variances and covariances are unbiased, and of the batches of all processes together; the invariance is this
-    process's own. The variance is halved and the covariance is not, as in the official code and against the paper's sums.
+    process's own. The variance is halved and the covariance is not, as in the official code and against the paper's
+    sums.
 
     Args:
         x: One view of each picture.
