@@ -289,6 +289,10 @@ def _grid_sample(inputs: Sequence[Any], outputs: Sequence[Any]) -> Counter:
     return Counter(grid_sample=2 * taps**num_axes * _numel(outputs[0]))
 
 
+def _scatter_add(inputs: Sequence[Any], outputs: Sequence[Any]) -> Counter:
+    return Counter(elementwise=_numel(inputs[3]))  # what is added
+
+
 def _col2im(inputs: Sequence[Any], outputs: Sequence[Any]) -> Counter:
     return Counter(elementwise=_numel(inputs[0]))  # overlapping patches are summed; im2col only copies
 
@@ -307,17 +311,17 @@ _REDUCTIONS = "amax amin logsumexp max mean min prod sum"
 _FREE = (
     "Bool Float Int ScalarImplicit __and__ __or__ alias alpha_dropout arange argmax argmin argsort as_strided "
     "bernoulli_ bitwise_and bitwise_not bitwise_or broadcast_tensors broadcast_to cat ceil channel_shuffle chunk "
-    "clone complex concat conj constant_pad_nd contiguous copy_ detach detach_ diagonal dim dropout dropout_ "
-    "embedding empty empty_like eq expand expand_as feature_dropout fft_fftshift fft_ifftshift fill_ flatten flip "
-    "floor full full_like gather ge gt hstack im2col imag index index_add index_copy index_put index_put_ "
-    "index_select isfinite le lift_fresh linspace logical_and logical_not logical_or lt mH mT masked_fill "
-    "masked_fill_ masked_select meshgrid movedim narrow ne new_empty new_full new_ones new_zeros nonzero numel ones "
-    "ones_like pad permute pixel_shuffle pixel_unshuffle positive rand rand_like randn randperm real reflection_pad2d "
-    "repeat repeat_interleave replication_pad2d reshape reshape_as resolve_conj resolve_neg roll rot90 scatter "
-    "scatter_ select size slice sort split split_with_sizes squeeze stack swapaxes t take_along_dim tensor_split tile "
-    "to topk transpose tril triu type_as unbind unflatten unfold unsqueeze unsqueeze_ upsample_nearest1d "
-    "upsample_nearest2d upsample_nearest3d view view_as view_as_complex view_as_real vstack where zero_ zeros "
-    "zeros_like"
+    "clone complex concat conj constant_pad_nd contiguous copy_ detach detach_ diag_embed diagonal dim dropout "
+    "dropout_ embedding empty empty_like eq expand eye expand_as feature_dropout fft_fftshift fft_ifftshift fill_ "
+    "flatten flip floor full full_like gather ge gt hstack im2col imag index index_add index_copy index_put "
+    "index_put_ index_select isfinite le lift_fresh linspace logical_and logical_not logical_or lt mH mT masked_fill "
+    "masked_fill_ masked_select meshgrid movedim narrow ne new_empty new_full new_ones new_zeros nonzero numel "
+    "one_hot ones ones_like pad permute pixel_shuffle pixel_unshuffle positive rand rand_like randn randperm real "
+    "reflection_pad2d repeat repeat_interleave replication_pad2d reshape reshape_as resolve_conj resolve_neg roll "
+    "rot90 scatter scatter_ select size slice sort split split_with_sizes squeeze stack swapaxes t take_along_dim "
+    "tensor_split tile to topk transpose tril triu type_as unbind unflatten unfold unsqueeze unsqueeze_ "
+    "upsample_nearest1d upsample_nearest2d upsample_nearest3d view view_as view_as_complex view_as_real vstack where "
+    "zero_ zeros zeros_like"
 )
 
 _BY_NAME: dict[str, Handle] = {
@@ -344,6 +348,7 @@ _BY_NAME: dict[str, Handle] = {
     "_upsample_bicubic2d_aa": partial(_resize, taps=4, antialias=True),
     "grid_sampler": _grid_sample,
     "col2im": _col2im,
+    "scatter_add": _scatter_add,
     **dict.fromkeys(_REDUCTIONS.split(), _reduction),
     **dict.fromkeys(("linalg_vector_norm", "norm"), partial(_reduction, flops=2)),  # square, sum
     **dict.fromkeys(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import timm
+import torch
 
 from spectral_backbones import backbones
 from spectral_backbones.backbones.layers import MLPS, LowRankAttention
@@ -87,9 +88,34 @@ def create_part(golden):
     num_heads = int(golden["heads"]) if "heads" in golden.files else 1
     if name in MLPS:
         return MLPS[name](dim, **{"hidden_features": 4 * dim, **options})
+    if name == "coda":
+        return Cascade(dim, num_heads, options["layers"])
     if name == "lama":
         return LowRankAttention(dim, num_heads, **options)
     return create_mixer(name, dim, tuple(golden["grid"].tolist()), num_heads, **options)
+
+
+class Cascade(torch.nn.ModuleList):
+    """Blocks of CODA, each with the map that the ones before have added to and with the logits of the one before."""
+
+    def __init__(self, dim, num_heads, layers):
+        super().__init__(create_mixer("coda", dim, (1, 1), num_heads) for _ in range(layers))
+
+    def from_official(self, state):
+        converted = {}
+        for i, mixer in enumerate(self):
+            own = {key: state.pop(key) for key in list(state) if key.startswith(f"{i}.")}
+            own = mixer.from_official({key.removeprefix(f"{i}."): value for key, value in own.items()})
+            converted.update({f"{i}.{key}": value for key, value in own.items()})
+        return converted
+
+    def forward(self, x):
+        outputs, logits = [], None
+        for mixer in self:
+            y, logits = mixer(x, logits)
+            outputs.append(y)
+            x = x + y
+        return outputs
 
 
 NAMES = frozenset(backbones.list_models())

@@ -1,12 +1,13 @@
 """What runs a forward pass: plain Python, or something that records it."""
 
-from typing import Any, Type
+import contextlib
+from typing import Any, Iterator, Type
 
 import torch
 import torch.nn as nn
 from timm.models import register_notrace_module
 from torch.autograd import forward_ad
-from torch.utils._python_dispatch import _get_current_dispatch_mode
+from torch.utils._python_dispatch import _disable_current_modes, _get_current_dispatch_mode
 
 
 def untraced(module_cls: Type[nn.Module]) -> Type[nn.Module]:
@@ -59,6 +60,18 @@ def is_transforming() -> bool:
 def is_watched() -> bool:
     """Whether a transform is at work, or a mode that sees every operator, such as a counter of FLOPs."""
     return is_transforming() or _get_current_dispatch_mode() is not None
+
+
+@contextlib.contextmanager
+def unrecorded() -> Iterator[None]:
+    """A context whose operators no mode and no tracer sees, for tables that do not depend on an input."""
+    state = torch._C._get_tracing_state()
+    torch._C._set_tracing_state(None)
+    try:
+        with _disable_current_modes(), torch.inference_mode(False):
+            yield
+    finally:
+        torch._C._set_tracing_state(state)
 
 
 @torch.jit.unused

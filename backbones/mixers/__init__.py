@@ -5,6 +5,9 @@ from .attention import Attention, ClassAttention, GroupAttention, check_heads
 from .axial import AxialAttention
 from .axial_deeplab import AxialDeepLabAttention, PositionSensitiveAttention
 from .centred_window import CentredWindowAttention
+from .coda import CascadedHeadAttention
+from .combiner import CombinerAxial, CombinerFixed
+from .dcmha import DynamicallyComposedAttention
 from .deformable import DeformableAttention
 from .ffnified import FFNifiedAttention
 from .fnet import FNet
@@ -15,9 +18,11 @@ from .hyena import Hyena
 from .hyena_nd import HyenaND
 from .hyenapixel import HyenaPixel
 from .identity import IdentityMixer
+from .lmu import LegendreMemory
 from .neighbourhood import NeighbourhoodAttention
 from .official import load_official
 from .performer import PerformerAttention
+from .ponet import PoNet
 from .reduced_attention import ReducedAttention
 from .registry import (
     Mixer,
@@ -31,6 +36,7 @@ from .registry import (
     mixers_per_stage,
     register_mixer,
 )
+from .routing import RoutingAttention
 from .self_guided import SelfGuidedAttention
 from .shifted_window import ShiftedWindowAttention
 from .spectral import SpectralGating
@@ -43,9 +49,13 @@ __all__ = [
     "Attention",
     "AxialAttention",
     "AxialDeepLabAttention",
+    "CascadedHeadAttention",
     "CentredWindowAttention",
     "ClassAttention",
+    "CombinerAxial",
+    "CombinerFixed",
     "DeformableAttention",
+    "DynamicallyComposedAttention",
     "FFNifiedAttention",
     "FNet",
     "GatedAttention",
@@ -56,12 +66,15 @@ __all__ = [
     "HyenaND",
     "HyenaPixel",
     "IdentityMixer",
+    "LegendreMemory",
     "Mixer",
     "MixerPattern",
     "NeighbourhoodAttention",
     "PerformerAttention",
+    "PoNet",
     "PositionSensitiveAttention",
     "ReducedAttention",
+    "RoutingAttention",
     "SelfGuidedAttention",
     "ShiftedWindowAttention",
     "SpectralGating",

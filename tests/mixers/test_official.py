@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from spectral_backbones.backbones.mixers import load_official
+from spectral_backbones.backbones.mixers.lmu import impulse_response
 
 from ..golden import weights
 from ..golden_models import PARTS, create_part
@@ -61,6 +62,53 @@ def test_golden_filters_are_ours(path):
 def test_golden_weights_of_pooling_are_ours(path):
     golden, pool, x = load(path, torch.float64)
     assert_agrees(pool.weights(x), golden["attention"])
+
+
+@each([path for path in PARTS if any(key.startswith("output_own") for key in np.load(path).files)])
+def test_golden_outputs_with_the_own_summary_too_are_those_of_the_public_code(path):
+    golden, mixer, x = load(path, torch.float64)
+    (key,) = (key for key in golden.files if key.startswith("output_own"))
+    mixer.own_summary = True
+    assert_agrees(mixer(as_map(x, golden)).flatten(1, 2), golden[key])
+
+
+@each([path for path in PARTS if "new_means" in np.load(path).files])
+def test_golden_centroids_learn_as_those_of_the_public_code(path):
+    golden, mixer, x = load(path, torch.float64)
+    mixer.decay = 0.999
+    q, k, _ = mixer.tokens(as_map(x, golden))
+    assert_agrees(mixer.means(q if mixer.shared_qk else torch.cat([q, k], 2)), golden["new_means"])
+    loss = mixer.commitment_loss(as_map(x, golden)).item()
+    assert 1e-4 * loss == pytest.approx(float(golden["commitment_loss"]), rel=1e-4)
+    mixer.train()(as_map(x, golden)).sum().backward()
+    assert_agrees(mixer.centroids, golden["means_after"])
+
+
+@each([path for path in PARTS if "impulse" in np.load(path).files])
+def test_golden_memory_answers_an_impulse_as_that_of_the_public_code(path):
+    golden, mixer, x = load(path, torch.float64)
+    response = impulse_response(mixer.dim, x.shape[1], x.device)
+    # The public code multiplies matrices in float32.
+    torch.testing.assert_close(response[:4], torch.from_numpy(golden["impulse"]).double(), atol=1e-5, rtol=1e-4)
+
+
+@each([path for path in PARTS if "attention_sample" in np.load(path).files])
+def test_golden_weights_of_composed_heads_are_ours(path):
+    golden, mixer, x = load(path, torch.float64)
+    weights = []
+    mixer.attn_drop.register_forward_pre_hook(lambda module, args: weights.append(args[0]))
+    mixer(as_map(x, golden))
+    assert_agrees(weights[0][0, :, 0], golden["attention_sample"])
+
+
+@each([path for path in PARTS if "logits_sample" in np.load(path).files])
+def test_golden_logits_cascade_as_those_of_the_public_code(path):
+    golden, cascade, x = load(path, torch.float64)
+    x, logits = as_map(x, golden), None
+    for mixer in cascade:
+        y, logits = mixer(x, logits)
+        x = x + y
+    assert_agrees(logits[0, :, 0], golden["logits_sample"])
 
 
 @each([path for path in PARTS if "coda" not in path.stem])
