@@ -83,6 +83,12 @@ def stretch(positions: torch.Tensor, length: int) -> torch.Tensor:
     return F.interpolate(positions.t().unsqueeze(0), size=length, mode="linear", align_corners=True).squeeze(0).t()
 
 
+def unit_steps(length: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """From 0 to 1 in as many equal steps as `length` positions have between them, (length,); 0 for one position."""
+    steps = torch.arange(length, dtype=dtype, device=device)
+    return steps / steps[-1:].clamp(min=1)
+
+
 def wave_positions(times: torch.Tensor) -> torch.Tensor:
     """Hyena's description of each position of a line (L,): (L, 3), its time, and one slow wave's cosine and sine."""
     length = times.shape[0]

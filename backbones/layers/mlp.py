@@ -53,7 +53,7 @@ class ActivatorMlp(nn.Module):
     2405.15953; Abdullah-88/Activator, `ActivatorGatingUnit`).
 
     (..., C) -> (..., C). The paper puts it in attention's place, but it mixes no tokens: each is treated on its own.
-    So it stands here among the MLPs; in a block with the mixer `identity` it is the paper's network.
+    So it stands here among the MLPs; beside the mixer `identity` nothing in a trunk mixes tokens, as in the paper.
 
     Args:
         in_features: Channels C.

@@ -131,6 +131,7 @@ class PositionSensitiveAttention(nn.Module):
     @torch.jit.ignore
     def from_official(self, state: Dict[str, torch.Tensor], old: str = "", new: str = "") -> Dict[str, torch.Tensor]:
         """Take the weights of the public code, whose names begin with `old`, by our names, which begin with `new`."""
+        state.pop(f"{old}flatten_index", None)  # a constant
         names = {"relative": "relative", "qkv_transform.": "qkv.conv.", "bn_qkv.": "qkv.bn."}
         names.update({"bn_similarity.": "norm_logits.", "bn_output.": "norm_out."})
         converted = renamed(state, {f"{old}{name}": f"{new}{ours}" for name, ours in names.items()})

@@ -7,7 +7,7 @@ import torch.nn as nn
 
 from ..layers.cache import EvalCache
 from ..layers.dft import SpectralMethod, check_spectral_method
-from ..layers.implicit_filter import SineMlp, decay_rates, stretch, wave_positions
+from ..layers.implicit_filter import SineMlp, decay_rates, stretch, unit_steps, wave_positions
 from ..layers.layout import channels_last
 from ..layers.long_conv import Circles, add_at, circles_for, kernel_spectrum, long_conv
 from ..layers.position import check_grid_size, set_table
@@ -72,16 +72,16 @@ class Hyena(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        times = _times((self.positions.shape[0] + 1) // 2, self.positions)
+        distances = _distances((self.positions.shape[0] + 1) // 2, self.positions)
         with torch.no_grad():
-            self.positions.copy_(wave_positions(times))
+            self.positions.copy_(wave_positions(1 - distances))
         nn.init.normal_(self.skip)
 
     def filter(self, length: int, dtype: torch.dtype) -> torch.Tensor:
         """What a token takes of each other, D on itself, which is in the middle: (1, 2 length - 1, C)."""
         positions = stretch(self.positions.to(dtype), 2 * length - 1)
         rates = decay_rates(self.dim, dtype, positions.device)
-        kernel = self.filter_mlp(positions) * torch.exp(-(1 - _times(length, positions)).unsqueeze(1) * rates)
+        kernel = self.filter_mlp(positions) * torch.exp(-_distances(length, positions).unsqueeze(1) * rates)
         return add_at(kernel.unsqueeze(0), 0, length - 1, self.skip)
 
     def _spectrum(self, length: int, circles: Circles, dtype: torch.dtype) -> torch.Tensor:
@@ -128,8 +128,7 @@ class Hyena(nn.Module):
         return {**converted, **renamed(state, names)}
 
 
-def _times(length: int, like: torch.Tensor) -> torch.Tensor:
-    """From 0 at both ends of 2 length - 1 positions to 1 in the middle."""
-    rising = torch.linspace(0, 1, length, dtype=like.dtype, device=like.device)
-    rising = rising if length > 1 else torch.ones_like(rising)
-    return torch.cat([rising, rising[:-1].flip(0)])
+def _distances(length: int, like: torch.Tensor) -> torch.Tensor:
+    """From 1 at both ends of 2 length - 1 positions to 0 in the middle."""
+    steps = unit_steps(length, like.dtype, like.device)
+    return torch.cat([steps.flip(0), steps[1:]])

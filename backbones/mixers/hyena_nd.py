@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from ..layers.cache import EvalCache
 from ..layers.dft import SpectralMethod, check_spectral_method
-from ..layers.implicit_filter import SineMlp, decay_rates, stretch, wave_positions
+from ..layers.implicit_filter import SineMlp, decay_rates, stretch, unit_steps, wave_positions
 from ..layers.layout import channels_last
 from ..layers.long_conv import Circles, add_at, circles_for, kernel_spectrum, long_conv
 from ..layers.position import check_grid_size, set_table
@@ -97,7 +97,7 @@ class HyenaND(nn.Module):
     def reset_parameters(self) -> None:
         side = self.positions.shape[0]
         with torch.no_grad():
-            self.positions.copy_(wave_positions(torch.linspace(0, 1, side).to(self.positions)))
+            self.positions.copy_(wave_positions(unit_steps(side, self.positions.dtype, self.positions.device)))
         nn.init.normal_(self.skip)
         if self.mix_weight is not None:
             nn.init.uniform_(self.mix_weight, -0.5, 0.5)  # as a linear layer of four inputs
@@ -110,7 +110,7 @@ class HyenaND(nn.Module):
         kernel = self.filter_mlp(torch.cat([rows.expand(-1, width, -1), cols.expand(height, -1, -1)], dim=-1))
         rates = decay_rates(kernel.shape[-1], dtype, kernel.device)
         for axis, length in ((0, height), (1, width)):
-            times = torch.linspace(0, 1, length, dtype=dtype, device=kernel.device)
+            times = unit_steps(length, dtype, kernel.device)
             kernel = kernel * torch.exp(-times.unsqueeze(1) * rates).unsqueeze(1 - axis)
         return kernel.unflatten(-1, (self.order - 1, self.dim)).movedim(-2, 0)
 

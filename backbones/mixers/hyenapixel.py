@@ -11,7 +11,7 @@ from ..layers.dft import SpectralMethod, check_spectral_method
 from ..layers.implicit_filter import SineMlp, decay_rates
 from ..layers.layout import channels_last
 from ..layers.long_conv import Circles, add_at, circles_for, kernel_spectrum, long_conv
-from ..layers.position import check_grid_size, resample_grid
+from ..layers.position import check_grid_size, resample_grid, set_table
 from ..layers.precision import compute_dtype, full_precision
 from ..layers.renaming import renamed
 from ..layers.tracing import untraced
@@ -73,6 +73,7 @@ class HyenaPixel(nn.Module):
         self.dim = dim
         self.method = check_spectral_method(method)
         self.long_kernel_size = side
+        self.follows_grid = long_kernel_size is None
         self.qkv = nn.Linear(dim, 3 * dim, **dd)
         self.dwconv = nn.Conv2d(3 * dim, 3 * dim, kernel_size, padding=kernel_size // 2, groups=3 * dim, **dd)
         self.positions = nn.Parameter(torch.empty(side, side, embed_dim, **dd))
@@ -149,9 +150,16 @@ class HyenaPixel(nn.Module):
         return self.proj(v * long_conv(q * k, spectrum, circles))
 
     @torch.jit.ignore
+    def set_grid_size(self, grid_size: Tuple[int, int]) -> None:
+        """Give a kernel whose size nothing but the grid has said that of another grid (H, W) for good."""
+        if self.follows_grid:
+            self.long_kernel_size = 2 * max(check_grid_size(grid_size)) - 1
+            set_table(self, "positions", self.resample_state("positions", self.positions))
+
+    @torch.jit.ignore
     def resample_state(self, name: str, value: torch.Tensor) -> torch.Tensor:
         """A checkpoint's positions for a kernel of another size, as this layer's: the middle of a larger one, which
-        computes the same there, or a smaller one stretched.
+        computes the same there, or a smaller one stretched, which then sees more than it did.
         """
         side, spare = self.long_kernel_size, value.shape[0] // 2 - self.long_kernel_size // 2
         if spare >= 0:

@@ -223,3 +223,37 @@ def test_what_cannot_work_is_refused():
         HyenaPixel(4, kernel_size=4)
     with pytest.raises(ValueError, match="long_kernel_size must be at least 1, got 0"):
         HyenaPixel(4, long_kernel_size=0)
+
+
+@torch.no_grad()
+def test_a_graph_for_any_grid_gives_what_the_mixer_gives():
+    mixer = randomised(HyenaPixel(4, (4, 6))).eval()
+    dynamic = torch.export.Dim.DYNAMIC
+    shapes = ({0: dynamic, 1: dynamic, 2: dynamic},)
+    program = torch.export.export(mixer, (torch.randn(2, 4, 7, 4),), dynamic_shapes=shapes)
+    x = torch.randn(3, 6, 11, 4)
+    torch.testing.assert_close(program.module()(x), mixer(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["hyena", "hyena_nd", "axial_deeplab"])
+@torch.no_grad()
+def test_a_checkpoint_of_another_size_gives_what_its_model_gives_there(name):
+    import timm
+
+    torch.manual_seed(0)
+    args = dict(patch_size=4, embed_dim=8, depth=1, num_classes=1000, mixers=name)
+    small = timm.create_model("spectformer_ti", img_size=16, **args).eval()
+    for parameter in small.parameters():
+        parameter.add_(0.1 * torch.randn_like(parameter))
+    overlay = dict(state_dict=small.state_dict())
+    large = timm.create_model("spectformer_ti", img_size=24, **args, pretrained=True, pretrained_cfg_overlay=overlay)
+    x = torch.randn(2, 3, 24, 24)
+    torch.testing.assert_close(large.eval()(x), small(x), rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_kernel_of_a_checkpoint_is_cut_to_its_middle_for_a_smaller_one():
+    large, small = HyenaPixel(4, long_kernel_size=9), HyenaPixel(4, long_kernel_size=5)
+    positions = small.resample_state("positions", large.positions)
+    assert torch.equal(positions, large.positions[2:7, 2:7])
+    assert large.resample_state("positions", small.positions).shape == (9, 9, 32)

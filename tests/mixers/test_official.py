@@ -125,6 +125,22 @@ def test_golden_weights_that_are_missing_or_left_over_are_refused(path):
     assert all(torch.equal(value, before[name]) for name, value in part.state_dict().items())
 
 
+def test_constants_and_counts_of_full_official_state_dicts_are_taken_too():
+    """Golden files list parameters and averages alone."""
+    constants = {
+        "mixer_axial_deeplab": ["hight_block.flatten_index", "hight_block.bn_qkv.num_batches_tracked"],
+        "mixer_hyenapixel": ["long_conv.distance_map"],
+        "mixer_hyena_bidirectional": ["filter_fn.pos_emb.t", "filter_fn.modulation.deltas"],
+        "mixer_hyena_nd": ["filter_fn.pos_emb.t", "filter_fn.modulation.Xdeltas", "filter_fn.implicit_filter.3.freq"],
+        "mixer_ffnified_7": ["conv1.conv1.bn.num_batches_tracked"],
+        "mlp_lmuformer": ["fc1_bn.num_batches_tracked"],
+    }
+    for path in [path for path in PARTS if path.stem in constants]:
+        golden = np.load(path)
+        state = weights.state_dict(golden["names"], golden["shapes"])
+        load_official(create_part(golden), {**state, **{name: torch.tensor(1) for name in constants[path.stem]}})
+
+
 def test_a_module_without_official_weights_is_refused():
     with pytest.raises(ValueError, match="Linear stands for no public code"):
         load_official(torch.nn.Linear(2, 2), {})
