@@ -12,16 +12,22 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tu
 import numpy as np
 import torch
 import torch.nn.functional as F
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.registry import MODELS
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 from torchvision.ops import nms, roi_align
 
-from spectral_backbones.engine.deploy import Normalise, Subject
+from spectral_backbones.engine.deploy import Normalise, Program, Subject, samples
+from spectral_backbones.engine.deploy.model import Deployed
 from spectral_backbones.engine.deploy.subject import Arrays, Size
 from spectral_backbones.engine.errors import UserError
 
 from .predictor import Predictor
 from .toolbox import mmdet
+
+DetDataSample = mmdet.structures.DetDataSample
 
 # Of the scores of all regions and classes that many are looked at, the best first. Suppression goes from the best down,
 # so what the others could add comes after all that these leave.
@@ -398,3 +404,141 @@ def _check_regions(model: nn.Module) -> None:
     for part in _stages(head.mask_head) if head.with_mask else ():
         if type(part) is not heads.FCNMaskHead:
             raise UserError(f"a {type(part).__name__} cannot be exported: FCNMaskHead can")
+
+
+def subject(predictor: Predictor, size: Optional[Size] = None) -> Subject:
+    """Says what is exported of a detector.
+
+    Args:
+        predictor: The model and the preparation of its pictures.
+        size: Height and width in pixels that are asked for, which every detector takes.
+
+    Raises:
+        UserError: There is no graph of a part of it.
+    """
+    model, steps = predictor.model.cpu(), predictor.steps
+    preprocessor = model.data_preprocessor
+    normalise = samples.normalise_of(preprocessor, preprocessor.pad_size_divisor, preprocessor.pad_value)
+    fill = samples.fill_of(normalise)
+    graph = DetectorGraph(model, normalise).eval()
+    names = ("boxes", "scores", "labels", "masks")[: 4 if _has_masks(model) else 3]
+    head = model.roi_head if hasattr(model, "roi_head") else model.bbox_head
+
+    def eager(images: Tensor) -> Arrays:
+        size = tuple(images.shape[-2:])
+        meta = dict(img_shape=size, ori_shape=size, scale_factor=(1.0, 1.0))
+        data = dict(
+            inputs=list(samples.swapped(images)), data_samples=[DetDataSample(metainfo=dict(meta)) for _ in images]
+        )
+        found = [sample.pred_instances for sample in model.test_step(data)]
+        return _as_rows_in_use(found, head.test_cfg.max_per_img, size)
+
+    def prepare(path: Path, size: Optional[Size]) -> np.ndarray:
+        return samples.read(Compose(samples.fixed(steps, size, fill)), path)
+
+    def describe(size: Optional[Size]) -> Dict[str, Any]:
+        pipeline = samples.fixed(steps, size, fill)
+        return {
+            "task": predictor.task,
+            "model": type(model).__name__,
+            "classes": list(predictor.classes),
+            "palette": predictor.palette,
+            "thresholds": _thresholds(head.test_cfg),
+            "pipeline": pipeline,
+            "resize": samples.resizing(pipeline),
+        }
+
+    return Subject(
+        graph=graph,
+        outputs=names,
+        channels=len(normalise.mean),
+        size=samples.default_size(steps, preprocessor),
+        eager=eager,
+        prepare=prepare,
+        describe=describe,
+    )
+
+
+def _has_masks(model: nn.Module) -> bool:
+    return bool(getattr(getattr(model, "roi_head", None), "with_mask", False))
+
+
+def _thresholds(cfg: Any) -> Dict[str, float]:
+    known = {"score": cfg.get("score_thr"), "overlap": cfg.nms.iou_threshold, "mask": cfg.get("mask_thr_binary")}
+    return {name: value for name, value in known.items() if value is not None} | {"rows": cfg.max_per_img}
+
+
+def _as_rows_in_use(found: Sequence[InstanceData], count: int, size: Size) -> Arrays:
+    """mmdet's predictions in the fixed rows of a file."""
+    arrays = {
+        "boxes": np.zeros((len(found), count, 4), np.float32),
+        "scores": np.zeros((len(found), count), np.float32),
+        "labels": np.full((len(found), count), -1),
+    }
+    if "masks" in found[0]:
+        arrays["masks"] = np.zeros((len(found), count, *size), np.uint8)
+    for image, one in enumerate(found):
+        for name, key in dict(boxes="bboxes", scores="scores", labels="labels", masks="masks").items():
+            if name in arrays:
+                arrays[name][image, : len(one)] = one[key].numpy()
+    return arrays
+
+
+# Exported detectors in the places of models ---------------------------------------------------------------------------
+
+
+@MODELS.register_module()
+class DeployedDetector(Deployed):
+    """An exported detector for mmengine's test loop, and for prediction.
+
+    Args:
+        file: Of `spectral export`.
+    """
+
+    def forward(
+        self, inputs: Sequence[Tensor], data_samples: Sequence[DetDataSample], mode: str = "predict"
+    ) -> Sequence[DetDataSample]:
+        """Detects, see mmdet's detectors.
+
+        Args:
+            inputs: Pictures (C, H, W) of a pipeline.
+            data_samples: Get what is found, in pixels of the files.
+            mode: mmengine's name of what is asked for, "predict" alone.
+        """
+        for outputs, sample in zip(samples.run(self.program, inputs), data_samples):
+            sample.pred_instances = _instances(outputs, sample)
+        return data_samples
+
+
+def _instances(outputs: Arrays, sample: DetDataSample) -> InstanceData:
+    """The rows in use, in pixels of the picture's file; what lies in the padding of a picture is left out."""
+    height, width = sample.img_shape
+    across, down = getattr(sample, "scale_factor", (1.0, 1.0))
+    edges = np.array([width, height, width, height], np.float32)
+    boxes = np.clip(outputs["boxes"], 0, edges)
+    is_row = (outputs["labels"] >= 0) & (boxes[:, 2:] > boxes[:, :2]).all(-1)
+    found = InstanceData(
+        bboxes=torch.from_numpy(boxes[is_row] / np.array([across, down, across, down], np.float32)),
+        scores=torch.from_numpy(outputs["scores"][is_row]),
+        labels=torch.from_numpy(outputs["labels"][is_row]).long(),
+    )
+    if "masks" in outputs:
+        masks = torch.from_numpy(outputs["masks"][is_row][:, :height, :width])
+        if tuple(sample.ori_shape) != (height, width):
+            args = dict(size=tuple(sample.ori_shape), mode="bilinear", align_corners=False)
+            masks = F.interpolate(masks[:, None].float(), **args)[:, 0] >= 0.5 if len(masks) else masks
+            masks = masks.reshape(-1, *sample.ori_shape)
+        found.masks = masks.bool()
+    return found
+
+
+def predictor_of(program: Program) -> Predictor:
+    """Predicts with an exported file."""
+    known = program.metadata
+    model = DeployedDetector(str(program.path))
+    return Predictor(model, Compose(known["pipeline"]), known["classes"], known["palette"])
+
+
+def evaluated(cfg: Config, program: Program) -> Config:
+    """Puts an exported file in the place of a config's model, see `engine.deploy.samples.evaluated`."""
+    return samples.evaluated(cfg, program, "DeployedDetector")

@@ -1,6 +1,6 @@
-"""Evaluates a checkpoint on a config's test set.
+"""Evaluates a checkpoint, or an exported file, on a config's test set.
 
-python tools/test.py CONFIG CHECKPOINT [--cfg-options k=v ...] [--data-root D] [--work-dir D] [--tta]
+python tools/test.py CONFIG CHECKPOINT_OR_FILE [--cfg-options k=v ...] [--data-root D] [--work-dir D] [--tta]
 """
 
 if not __package__:  # run as a script: of this clone's code
@@ -12,22 +12,23 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from spectral_backbones import backbones  # noqa: F401  registers the models
-from spectral_backbones.engine import CarefulRunner
+from spectral_backbones.engine import CarefulRunner, UserError
 from spectral_backbones.engine.config import load
-from spectral_backbones.engine.exports import exported
+from spectral_backbones.engine.deploy import exported, open_program
+from spectral_backbones.engine.exports import exported as written
 from spectral_backbones.engine.figures import spelt
 from spectral_backbones.engine.launch import join_torchrun
 from spectral_backbones.engine.tta import augment_test
 from spectral_backbones.tools.arguments import ConfigOptions
 from spectral_backbones.tools.script import run
-from spectral_backbones.tools.tasks import complete
+from spectral_backbones.tools.tasks import complete, import_of, task_of
 
 
 def main(arguments: Optional[List[str]] = None) -> Dict[str, Any]:
     """Evaluates; prints and returns the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("config", help="a file under configs/")
-    parser.add_argument("checkpoint", help="best.pth, epoch_N.pth or iteration_N.pth of a training run")
+    parser.add_argument("checkpoint", help="best.pth, epoch_N.pth or iteration_N.pth of a training run; or a file of `spectral export`")
     parser.add_argument("--work-dir", help="where log and pictures go; a folder test beside the checkpoint by default")
     parser.add_argument("--data-root", help="folder of the data set, in place of the config's")
     parser.add_argument("--cfg-options", nargs="+", action=ConfigOptions, help="values of the config, as key.key=value")
@@ -42,7 +43,13 @@ def main(arguments: Optional[List[str]] = None) -> Dict[str, Any]:
     cfg = load(args.config, args.cfg_options, args.data_root)
     cfg = complete(augment_test(cfg) if args.tta else cfg)
     cfg.launcher = launcher
-    cfg.load_from = args.checkpoint
+    if exported(args.checkpoint):
+        if args.tta:
+            raise UserError(f"--tta changes the model, and {args.checkpoint} is an exported file: leave it out")
+        cfg.load_from = None
+        cfg = import_of(task_of(cfg), "deploy").evaluated(cfg, open_program(args.checkpoint))
+    else:
+        cfg.load_from = args.checkpoint
     cfg.work_dir = args.work_dir or str(Path(args.checkpoint).parent / "test")
     runner = CarefulRunner.from_cfg(cfg)
     begun = time.time()
@@ -50,7 +57,7 @@ def main(arguments: Optional[List[str]] = None) -> Dict[str, Any]:
     if runner.rank == 0:
         for name, value in metrics.items():
             print(f"{name}: {spelt(name, value)}")
-        files = exported(runner.test_evaluator, begun)
+        files = written(runner.test_evaluator, begun)
         if files:
             print(f"written: {', '.join(files)}")
         if not metrics and not files:  # of a detector that found nothing, COCO's evaluation gives no figures

@@ -1,6 +1,6 @@
 """What is exported."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
@@ -25,7 +25,7 @@ class Subject:
         eager: What the model itself predicts of a batch (B, channels, H, W), by the names of the outputs.
         prepare: Reads a picture file into (channels, H, W); of a given size, or of the one that the model's own
             preparation leads to.
-        metadata: What travels with the file; values are what JSON knows.
+        describe: Gives what travels with a file of fixed height and width, or of any (None); values are what JSON knows.
         dtype: Of the pictures: uint8, or float32 where a model takes the numbers of files without a scale.
         fixed: Why pictures of any other size cannot be taken; None where they can.
     """
@@ -36,7 +36,7 @@ class Subject:
     size: Size
     eager: Callable[[Tensor], Arrays]
     prepare: Callable[[Path, Optional[Size]], np.ndarray]
-    metadata: Dict[str, Any] = field(default_factory=dict)
+    describe: Callable[[Optional[Size]], Dict[str, Any]]
     dtype: torch.dtype = torch.uint8
     fixed: Optional[str] = None
 
