@@ -115,10 +115,12 @@ def _judge(cfg: Config, data_root: Optional[str]) -> Callable[[Path], Dict[str, 
     """Gives what evaluates a file on the test set of a config."""
     from spectral_backbones.tools import test
 
+    work_dir = tempfile.TemporaryDirectory()  # for all evaluations: mmengine's visualizer goes on in its first folder
+
     def judge(path: Path) -> Dict[str, Any]:
         root = ["--data-root", data_root] if data_root else []
-        with tempfile.TemporaryDirectory() as work_dir, contextlib.redirect_stdout(io.StringIO()):
-            return test.main([cfg.filename, str(path), "--work-dir", work_dir, *root])
+        with contextlib.redirect_stdout(io.StringIO()):
+            return test.main([cfg.filename, str(path), "--work-dir", work_dir.name, *root])
 
     return judge
 

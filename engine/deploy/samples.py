@@ -87,9 +87,8 @@ def resizing(steps: Sequence[Dict[str, Any]]) -> List[Dict[str, Any]]:
         scale = step.get("scale")
         if kind == "FitInto":
             height, width = step["size"]
-            name = "fit" if step["keep_ratio"] else "exact"
+            name = ("fit" if step["enlarge"] else "shrink") if step["keep_ratio"] else "exact"
             said.append({"step": name, "height": height, "width": width, "interpolation": "bilinear"})
-            said[-1] |= {} if step["enlarge"] or name == "exact" else {"enlarge": False}
             said.append({"step": "pad", "height": height, "width": width, "fill": list(step["fill"])[::-1]})
         elif "Resize" in kind and isinstance(scale, (list, tuple)):
             if step.get("keep_ratio"):
