@@ -94,7 +94,8 @@ def subject(predictor: Predictor, size: Optional[Size] = None) -> Subject:
         prepare=prepare,
         describe=describe,
         dtype=torch.float32 if takes_numbers else torch.uint8,
-        fixed=fixed and f"{_name(model)} is made for pictures of one size, {fixed[0]}x{fixed[1]}: export it with --size",
+        fixed=fixed
+        and f"{_name(model)} is made for pictures of one size, {fixed[0]}x{fixed[1]}: export it with --size",
     )
 
 

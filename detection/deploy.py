@@ -293,8 +293,8 @@ def region_masks(head: nn.Module, maps: Sequence[Tensor], found: Found, size: Si
 def paste(masks: Tensor, boxes: Tensor, size: Size) -> Tensor:
     """Masks (R, h, w) stretched over boxes (R, 4) of a picture, (R, H, W), zero outside.
 
-    Bilinear interpolation is a product with the weights of rows and one with those of columns, so nothing of the size of
-    a grid of points is held.
+    Bilinear interpolation is a product with the weights of rows and one with those of columns, so no grid of points is
+    held.
     """
     x1, y1, x2, y2 = boxes.unbind(-1)
     rows = _weights(y1, y2, size[0], masks.shape[1])  # (R, H, h)
@@ -400,7 +400,9 @@ def _check_regions(model: nn.Module) -> None:
             )
     for part in _stages(head.bbox_head):
         if part.custom_activation or not part.with_reg or not part.with_cls:
-            raise UserError(f"a {type(part).__name__} whose scores are no softmax, or without boxes, cannot be exported")
+            raise UserError(
+                f"a {type(part).__name__} whose scores are no softmax, or without boxes, cannot be exported"
+            )
     for part in _stages(head.mask_head) if head.with_mask else ():
         if type(part) is not heads.FCNMaskHead:
             raise UserError(f"a {type(part).__name__} cannot be exported: FCNMaskHead can")

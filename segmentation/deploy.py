@@ -65,7 +65,7 @@ class SegmenterGraph(nn.Module):
 
     def _windows(self, x: Tensor) -> Tensor:
         """The mean over windows that overlap, all of them in one batch; see mmseg's `slide_inference`."""
-        images, channels, height, width = x.shape
+        images, _, height, width = x.shape
         rows = _places(height, self.cfg.crop_size[0], self.cfg.stride[0], x.device)  # (M, h)
         columns = _places(width, self.cfg.crop_size[1], self.cfg.stride[1], x.device)  # (N, w)
         windows = x[:, :, rows][..., columns]  # B C M h N w
@@ -108,8 +108,8 @@ def _check(model: nn.Module) -> None:
     test_cfg = model.data_preprocessor.test_cfg or {}
     if test_cfg.get("size"):
         raise UserError(
-            f"data_preprocessor.test_cfg pads to size={test_cfg['size']}: set size_divisor instead, and give the size of "
-            "the file by --size"
+            f"data_preprocessor.test_cfg pads to size={test_cfg['size']}: set size_divisor instead, and give the size "
+            "of the file by --size"
         )
 
 

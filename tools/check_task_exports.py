@@ -1,9 +1,9 @@
-"""Exports detectors and segmenters of configs with made weights, at several sizes, and prints how they agree with eager.
+"""Exports detectors and segmenters of configs with made weights, and prints how the files agree with eager.
 
-    python tools/check_task_exports.py detection/spectformer/retinanet_spectformer-h-s_fpn_1x_coco --size 480x640 640x448
+    python tools/check_task_exports.py retinanet_spectformer-h-s_fpn_1x_coco --size 480x640 640x448
 
-Weights are drawn, and those of last layers scaled so that scores spread and many boxes pass the threshold: a head that is
-merely drawn finds nothing, and nothing would be compared.
+Weights are drawn, and those of last layers scaled so that scores spread and many boxes pass the threshold: a head that
+is merely drawn finds nothing, and nothing would be compared.
 """
 
 if not __package__:  # run as a script: of this clone's code

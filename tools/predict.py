@@ -1,5 +1,5 @@
-"""Classifies pictures, finds objects in them or segments them, with a trained checkpoint, an exported file or a timm model
-by name.
+"""Classifies pictures, finds objects in them or segments them, with a trained checkpoint, an exported file or a model's
+name.
 
 python tools/predict.py CHECKPOINT_OR_FILE_OR_NAME IMAGE_OR_FOLDER... [--topk K] [--threshold T] [--out-dir D]
 """

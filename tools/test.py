@@ -28,7 +28,9 @@ def main(arguments: Optional[List[str]] = None) -> Dict[str, Any]:
     """Evaluates; prints and returns the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("config", help="a file under configs/")
-    parser.add_argument("checkpoint", help="best.pth, epoch_N.pth or iteration_N.pth of a training run; or a file of `spectral export`")
+    parser.add_argument(
+        "checkpoint", help="best.pth, epoch_N.pth or iteration_N.pth of a training run; or a file of `spectral export`"
+    )
     parser.add_argument("--work-dir", help="where log and pictures go; a folder test beside the checkpoint by default")
     parser.add_argument("--data-root", help="folder of the data set, in place of the config's")
     parser.add_argument("--cfg-options", nargs="+", action=ConfigOptions, help="values of the config, as key.key=value")

@@ -125,7 +125,9 @@ def check_opset(opset: Optional[int]) -> int:
     if opset is None:
         return DEFAULT_OPSET
     if not LEAST_OPSET <= opset <= GREATEST_OPSET:
-        raise UserError(f"--opset is {opset}; allowed are {LEAST_OPSET} to {GREATEST_OPSET}, default is {DEFAULT_OPSET}")
+        raise UserError(
+            f"--opset is {opset}; allowed are {LEAST_OPSET} to {GREATEST_OPSET}, default is {DEFAULT_OPSET}"
+        )
     return opset
 
 

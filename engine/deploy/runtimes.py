@@ -64,7 +64,7 @@ class Program(ABC):
         """Runs the file on any number of pictures.
 
         Args:
-            images: (B, channels, H, W). A file of a fixed batch takes them in runs of that, the last filled up with black.
+            images: (B, channels, H, W). A file of a fixed batch takes them in runs of that, the last filled up.
 
         Returns:
             The outputs by their names, B rows each.

@@ -51,7 +51,10 @@ class FitInto:
         if below or right:
             image = cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_CONSTANT, value=self.fill)
         results.update(
-            img=image, img_shape=inside, scale_factor=(inside[1] / width, inside[0] / height), keep_ratio=self.keep_ratio
+            img=image,
+            img_shape=inside,
+            scale_factor=(inside[1] / width, inside[0] / height),
+            keep_ratio=self.keep_ratio,
         )
         return results
 

@@ -25,7 +25,7 @@ class Subject:
         eager: What the model itself predicts of a batch (B, channels, H, W), by the names of the outputs.
         prepare: Reads a picture file into (channels, H, W); of a given size, or of the one that the model's own
             preparation leads to.
-        describe: Gives what travels with a file of fixed height and width, or of any (None); values are what JSON knows.
+        describe: Gives what travels with a file of fixed height and width, or of any (None), in types that JSON knows.
         dtype: Of the pictures: uint8, or float32 where a model takes the numbers of files without a scale.
         fixed: Why pictures of any other size cannot be taken; None where they can.
     """
