@@ -6,8 +6,8 @@
     python tools/benchmark.py spectformer_s --runtimes eager,compile,onnxruntime,openvino,aoti --batch 1 8
 
 Times are medians with their quartiles after a warm-up. With --compare two models run in turn, one step each, in
-changing order: what slows the machine down slows both, so their ratio is steadier than two separate figures. With --runtimes
-a model runs so in several runtimes; their memory is what loading it and a first step add to the process.
+changing order: what slows the machine down slows both, so their ratio is steadier than two separate figures. With
+--runtimes a model runs so in several runtimes; their memory is what loading it and a first step add to the process.
 """
 
 if not __package__:  # run as a script: of this clone's code
