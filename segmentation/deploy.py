@@ -21,11 +21,7 @@ from .predictor import Predictor
 from .toolbox import mmseg
 
 SegDataSample = mmseg.structures.SegDataSample
-# Their outputs are logits of classes, or of one class, for each pixel.
-_REFUSED = {
-    "Mask2FormerHead": "the order of its masks' attention branches on which masks are empty",
-    "MaskFormerHead": "its queries are matched with data samples",
-}
+_REFUSED = {"Mask2FormerHead": "mmdet's pixel decoder takes the sizes of maps as tensors, which torch.export refuses"}
 
 
 class SegmenterGraph(nn.Module):

@@ -48,6 +48,10 @@ def main(arguments: Optional[List[str]] = None) -> Dict[str, Any]:
     if exported(args.checkpoint):
         if args.tta:
             raise UserError(f"--tta changes the model, and {args.checkpoint} is an exported file: leave it out")
+        if launcher != "none":
+            raise UserError(
+                f"{args.checkpoint} is an exported file, which is tested by one process: leave out torchrun"
+            )
         cfg.load_from = None
         cfg = import_of(task_of(cfg), "deploy").evaluated(cfg, open_program(args.checkpoint))
     else:

@@ -26,9 +26,9 @@ def needed(module: str) -> ModuleType:
     try:
         return import_module(module)
     except ImportError as error:
-        raise UserError(
-            f"this needs the package {module.split('.')[0]}: pip install 'spectral-backbones[export]'"
-        ) from error
+        name = module.split(".")[0]
+        extra = name if name == "openvino" else "export"
+        raise UserError(f"this needs the package {name}: pip install 'spectral-backbones[{extra}]'") from error
 
 
 class Program(ABC):
