@@ -104,6 +104,8 @@ def _spread(layer: nn.Module, forward: Callable[[], Any], mean: float, deviation
     hook = layer.register_forward_hook(lambda _, __, output: outputs.append(output.transpose(0, 1).flatten(1)))
     forward()
     hook.remove()
+    if not outputs:  # an auxiliary head, of training alone
+        return
     found = torch.cat(outputs, 1)  # (channels, N)
     factor = deviation / found.std(1).clamp(min=1e-6)
     layer.weight.mul_(factor.view(-1, *[1] * (layer.weight.ndim - 1)))
