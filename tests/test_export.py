@@ -216,6 +216,13 @@ def test_files_of_others_and_pictures_of_another_size_are_refused(onnx_file, tmp
         predict.main([str(tmp_path / "none.onnx"), str(tmp_path)])
 
 
+def test_a_file_of_another_task_is_refused(onnx_file):
+    config = ROOT / "configs" / "segmentation" / "digits" / "spectformer-h-small_fpn_digits.py"
+    pytest.importorskip("mmseg")
+    with pytest.raises(UserError, match="is for classification, .* for segmentation"):
+        test.main([str(config), str(onnx_file)])
+
+
 def test_boxes_are_compared_by_rank_and_ties_may_change_places():
     rows = dict(
         boxes=np.array([[[0, 0, 9, 9], [5, 5, 20, 20], [1, 1, 2, 2], [0, 0, 0, 0]]], np.float32),

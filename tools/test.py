@@ -52,8 +52,11 @@ def main(arguments: Optional[List[str]] = None) -> Dict[str, Any]:
             raise UserError(
                 f"{args.checkpoint} is an exported file, which is tested by one process: leave out torchrun"
             )
+        program, task = open_program(args.checkpoint), task_of(cfg)
+        if program.metadata["task"] != task:
+            raise UserError(f"{args.checkpoint} is for {program.metadata['task']}, {args.config} for {task}")
         cfg.load_from = None
-        cfg = import_of(task_of(cfg), "deploy").evaluated(cfg, open_program(args.checkpoint))
+        cfg = import_of(task, "deploy").evaluated(cfg, program)
     else:
         cfg.load_from = args.checkpoint
     cfg.work_dir = args.work_dir or str(Path(args.checkpoint).parent / "test")
