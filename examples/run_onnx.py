@@ -21,7 +21,7 @@ FACTORS = {  # by which a picture of some width and height is scaled
 
 def prepared(image, step):
     if step["step"] in ("pad", "centre"):
-        canvas = Image.new("RGB", (step["width"], step["height"]), tuple(step["fill"]))
+        canvas = Image.new(image.mode, (step["width"], step["height"]), tuple(step["fill"][: len(image.getbands())]))
         middle = step["step"] == "centre"
         canvas.paste(image, [middle * (out - side) // 2 for out, side in zip(canvas.size, image.size)])
         return canvas
@@ -34,10 +34,10 @@ def prepared(image, step):
 session = onnxruntime.InferenceSession(sys.argv[1])
 known = json.loads(session.get_modelmeta().custom_metadata_map["spectral_backbones"])
 for path in sys.argv[2:]:
-    image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+    image = ImageOps.exif_transpose(Image.open(path)).convert("L" if known["images"]["shape"][1] == 1 else "RGB")
     for step in known["resize"]:
         image = prepared(image, step)
-    outputs = session.run(known["outputs"], {"images": np.asarray(image).transpose(2, 0, 1)[None]})
+    outputs = session.run(known["outputs"], {"images": np.atleast_3d(image).transpose(2, 0, 1)[None]})
     if known["task"] == "classification":
         found = [(place, outputs[0][0][place]) for place in outputs[0][0].argsort()[:-6:-1]]
     elif known["task"] == "detection":

@@ -219,7 +219,7 @@ def test_files_of_others_and_pictures_of_another_size_are_refused(onnx_file, tmp
 def test_a_file_of_another_task_is_refused(onnx_file):
     config = ROOT / "configs" / "segmentation" / "digits" / "spectformer-h-small_fpn_digits.py"
     pytest.importorskip("mmseg")
-    with pytest.raises(UserError, match="is for classification, .* for segmentation"):
+    with pytest.raises(UserError, match=r"is for classification, .* for segmentation"):
         test.main([str(config), str(onnx_file)])
 
 
