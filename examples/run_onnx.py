@@ -23,7 +23,7 @@ def prepared(image, step):
     if step["step"] in ("pad", "centre"):
         canvas = Image.new(image.mode, (step["width"], step["height"]), tuple(step["fill"][: len(image.getbands())]))
         middle = step["step"] == "centre"
-        canvas.paste(image, [middle * (out - side) // 2 for out, side in zip(canvas.size, image.size)])
+        canvas.paste(image, [-middle * round((side - out) / 2) for out, side in zip(canvas.size, image.size)])
         return canvas
     size = (step.get("width"), step.get("height"))
     if step["step"] != "exact":

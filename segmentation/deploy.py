@@ -57,7 +57,8 @@ class SegmenterGraph(nn.Module):
     def _logits(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, classes, H, W)."""
         size = x.shape[-2:]
-        return self.model.encode_decode(x, [dict(img_shape=size, ori_shape=size, pad_shape=size)] * x.shape[0])
+        # The first says it for all pictures, whose number may be dynamic.
+        return self.model.encode_decode(x, [dict(img_shape=size, ori_shape=size, pad_shape=size)])
 
     def _windows(self, x: Tensor) -> Tensor:
         """The mean over windows that overlap, all of them in one batch; see mmseg's `slide_inference`."""

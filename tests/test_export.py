@@ -138,7 +138,7 @@ def test_the_example_runs_a_file_without_torch(folder, onnx_file, tmp_path):
     assert done.returncode == 0, done.stderr
     name, share = done.stdout.splitlines()[0].rsplit(" ", 2)[1:]
     (expected,) = predict.main([str(folder / "best.pth"), str(picture), "--out-dir", str(tmp_path)])
-    assert name == expected[0][0] and float(share) == pytest.approx(expected[0][1], abs=0.02)
+    assert name == expected[0][0] and float(share) == pytest.approx(expected[0][1], abs=2e-3)
 
 
 def test_a_file_that_is_off_takes_no_name(folder, tmp_path):
