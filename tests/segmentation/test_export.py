@@ -44,7 +44,6 @@ def exported(folder, kind, out, *options):
 @pytest.mark.parametrize(
     "kind, name, options",
     [
-        ("slide", "a.onnx", ["--size", "100x75"]),
         ("upernet", "a.onnx", ["--size", "80x72", "--dtype", "float16"]),
         ("binary", "a.pt2", ["--size", "64x64", "--format", "pt2", "--batch", "dynamic"]),
         ("slide", "a.xml", ["--size", "100x75", "--format", "openvino"]),
@@ -60,7 +59,7 @@ def test_every_way_is_exported(folder, kind, name, options, tmp_path):
 
 
 def test_a_file_predicts_and_is_tested_as_the_model_is(folder, tmp_path):
-    file = exported(folder, "whole", tmp_path / "a.onnx")
+    file = exported(folder, "whole", tmp_path / "a.pt2", "--format", "pt2")
     figures, expected = (
         test.main([str(folder / "whole.py"), str(model), "--work-dir", str(tmp_path / "test")])
         for model in (file, folder / "whole.pth")
