@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from spectral_backbones.detection.digits import Recipe, make_digits
 from spectral_backbones.engine import UserError, deploy
 from spectral_backbones.tools import export, predict, test
 from spectral_backbones.tools.check_task_exports import made
 
-from .fixtures import make_small_digits, needs_mmdet, small_detector
+from .fixtures import needs_mmdet, small_detector
 
 pytestmark = needs_mmdet
 
@@ -71,18 +72,19 @@ model = dict(
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Configs, and weights under which every picture has boxes."""
     folder = tmp_path_factory.mktemp("export")
-    small_detector(folder, make_small_digits(folder / "data"))
+    make_digits(folder / "data", Recipe(train=2, val=4, size=128))
+    small_detector(folder, folder / "data")
     for name, text in KINDS.items():
         (folder / f"{name}.py").write_text(text or '_base_ = "small.py"\n')
-    for name in KINDS:
-        made(str(folder / f"{name}.py"), folder / f"{name}.pth")
     return folder
 
 
-def exported(folder, kind, out, *options):
-    arguments = [str(folder / f"{kind}.py"), str(folder / f"{kind}.pth"), "--size", "64x64", "--out", str(out)]
+def exported(folder, kind, out, *options, size="64x64"):
+    """Exports with weights under which every picture has boxes."""
+    if not (folder / f"{kind}.pth").exists():
+        made(str(folder / f"{kind}.py"), folder / f"{kind}.pth")
+    arguments = [str(folder / f"{kind}.py"), str(folder / f"{kind}.pth"), "--size", size, "--out", str(out)]
     return export.main([*arguments, "--photos", str(folder / "data" / "val"), *options])
 
 
@@ -110,7 +112,7 @@ def test_the_other_formats_and_precisions(folder, kind, name, options, tmp_path)
 
 
 def test_a_file_predicts_and_is_tested_as_the_model_is(folder, tmp_path):
-    file = exported(folder, "mask", tmp_path / "a.onnx")
+    file = exported(folder, "mask", tmp_path / "a.onnx", size="128x128")  # that of the canvases
     config, checkpoint = folder / "mask.py", folder / "mask.pth"
     picture = str(sorted((folder / "data" / "val").iterdir())[0])
     options = ["--threshold", "0.1", "--out-dir", str(tmp_path / "out")]
