@@ -91,11 +91,7 @@ class TimmClassifier(BaseModel):
         logits = self.model(inputs)
         if mode == "tensor":
             return logits
-        rows = logits.float().cpu()
-        return [
-            {"index": int(index), "label": int(label), "logits": row}
-            for index, label, row in zip(indices, labels, rows, strict=True)
-        ]
+        return predictions(logits, labels, indices)
 
     def _losses(self, inputs: Tensor, labels: Tensor) -> Dict[str, Tensor]:
         if self.mixup:
@@ -126,3 +122,12 @@ class TimmClassifier(BaseModel):
                 f"the model has {self.num_classes} classes, {dataset} has {len(dataset.classes)}: "
                 f"set model.num_classes to {len(dataset.classes)}"
             )
+
+
+def predictions(logits: Tensor, labels: Tensor, indices: Tensor) -> List[Dict[str, Any]]:
+    """Gives what metrics take: a dict a picture, with `index`, `label` and float32 `logits`."""
+    rows = logits.float().cpu()
+    return [
+        {"index": int(index), "label": int(label), "logits": row}
+        for index, label, row in zip(indices, labels, rows, strict=True)
+    ]

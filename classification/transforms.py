@@ -39,6 +39,7 @@ class TimmTransform:
             raise UserError(
                 f"TimmTransform prepares pictures of 1 or 3 channels, not {input_size[0]}; BandTransform does"
             )
+        self.arguments = {"input_size": input_size, **kwargs}
         self.mode = "L" if input_size[0] == 1 else "RGB"
         self.transform = create_transform(input_size, **kwargs)
         for op in _augment_ops(self.transform):
@@ -95,6 +96,13 @@ class BandTransform:
                 raise UserError(f"{name} must be {self.channels} numbers, one a channel, got {list(values)}")
         if min(std) <= 0:
             raise UserError(f"std must be positive in each channel, got {list(std)}: leave out bands that never vary")
+        self.arguments = dict(
+            input_size=tuple(input_size),
+            mean=tuple(mean),
+            std=tuple(std),
+            interpolation=interpolation,
+            crop_pct=crop_pct,
+        )
         mode = "bicubic" if interpolation == "random" else interpolation
         normalize = v2.Normalize(list(mean), list(std))
         if is_training:

@@ -49,8 +49,12 @@ class Predictor:
         pipeline: Reads a file, by the reader of all tasks, and turns it into inputs.
         classes: Names.
         palette: A colour for each, 0 to 255, or None.
+
+    Attributes:
+        steps: The config of the pipeline, where it is loaded.
     """
 
+    steps: Sequence[Dict[str, Any]] = ()
     task: ClassVar[str]
     scope: ClassVar[str]  # mmengine's name of the toolbox
 
@@ -83,9 +87,12 @@ class Predictor:
         init_default_scope(cls.scope)
         with told_plainly():
             model = revert_sync_batchnorm(MODELS.build(without_weights(ConfigDict(known["model"]))))
-            pipeline = Compose(_without_annotations(known["pipeline"]))
+            steps = _without_annotations(known["pipeline"])
+            pipeline = Compose(steps)
         files.load_strictly(model, files.unwrap(checkpoint), source)
-        return cls(model, pipeline, known["classes"], known["palette"])
+        predictor = cls(model, pipeline, known["classes"], known["palette"])
+        predictor.steps = steps
+        return predictor
 
     def predict(self, path: Path) -> Tuple[np.ndarray, Any]:
         """Reads one picture and gives it to the model.

@@ -108,3 +108,17 @@ def test_command_passes_on_why_a_model_refuses_a_size():
 def test_a_model_of_one_size_is_made_for_the_size_that_is_measured(capsys):
     benchmark.main(["convit_tiny", "--size", "32x32", "--seconds", "0.01"])
     assert "32x32" in capsys.readouterr().out
+
+
+def test_runtimes_are_timed_side_by_side(capsys):
+    rows, _ = run(capsys, "spectformer_ti", "--size", "32", "--runtimes", "eager,onnxruntime,openvino")
+    assert [row["runtime"] for row in rows] == ["eager", "onnxruntime", "openvino"]
+    assert len({row["steps"] for row in rows}) == 1 and all(row["median_s"] > 0 for row in rows)
+    assert all(row["loaded_bytes"] is None or row["loaded_bytes"] > 0 for row in rows[1:])
+
+
+@pytest.mark.parametrize("options", [["--runtimes", "tvm"], ["--runtimes", "eager", "--train"]])
+def test_runtimes_that_are_none_and_options_that_do_not_go_with_them_are_refused(options, capsys):
+    with pytest.raises(SystemExit):
+        benchmark.main(["spectformer_ti", *options])
+    assert "--runtimes" in capsys.readouterr().err

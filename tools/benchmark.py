@@ -3,9 +3,11 @@
 spectral benchmark spectformer_s vit_small_patch16_224 --batch 1 8 --size 224 384
 spectral benchmark spectformer_h_s --train --dtype bfloat16 --amp --compile
 spectral benchmark gfnet_h_ti resnet50 --compare --threads 1
+spectral benchmark spectformer_s --runtimes eager,compile,onnxruntime,openvino,aoti --batch 1 8
 
 Times are medians with their quartiles after a warm-up. With --compare two models run in turn, one step each, in
-changing order: what slows the machine down slows both, so their ratio is steadier than two separate figures.
+changing order: what slows the machine down slows both, so their ratio is steadier than two separate figures. With
+--runtimes a model runs so in several runtimes; their memory is what loading it and a first step add to the process.
 """
 
 if __name__ == "__main__" and not __package__:  # run as a script: of this clone's code
@@ -16,9 +18,11 @@ import ctypes
 import platform
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from pathlib import Path
 
 import timm
 import torch
@@ -31,6 +35,7 @@ from spectral_backbones.tools.tables import FORMATS, Column, render
 
 Step = Callable[[], None]  # one pass over one batch, finished when it returns
 
+RUNTIMES = ("eager", "compile", "onnxruntime", "openvino", "aoti")
 WARMUP_STEPS = 3
 MIN_STEPS = 5  # quartiles of fewer say little
 
@@ -51,6 +56,7 @@ def _show_mib(value: float | None) -> str:
 
 COLUMNS = {
     "model": Column("model", is_number=False),
+    "runtime": Column("runtime", is_number=False),
     "size": Column("size (HxW)", is_number=False),
     "batch": Column("batch"),
     "steps": Column("steps"),
@@ -59,6 +65,7 @@ COLUMNS = {
     "upper_quartile_s": Column("75 % (ms)", _show_ms),
     "images_per_s": Column("images/s", lambda n: f"{n:.1f}"),
     "memory_bytes": Column("memory of a step (MiB)", _show_mib),
+    "loaded_bytes": Column("memory (MiB)", _show_mib),
     "second": Column("compared with", is_number=False),
     "pairs": Column("pairs"),
     "second_median_s": Column("its median (ms)", _show_ms),
@@ -79,6 +86,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--batch", nargs="+", type=positive_int, default=[1], metavar="N", help="default: 1")
     parser.add_argument("--compare", action="store_true", help="run two models in turn and print first / second")
+    parser.add_argument(
+        "--runtimes",
+        type=lambda text: text.split(","),
+        metavar="A,B",
+        help=f"run each model in several of {', '.join(RUNTIMES)}, on the CPU in float32",
+    )
     parser.add_argument("--train", action="store_true", help="forward, backward and an AdamW step, not inference")
     parser.add_argument("--dtype", choices=DTYPES, default="float32")
     parser.add_argument("--amp", action="store_true", help="keep the weights in float32 and autocast to --dtype")
@@ -93,6 +106,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"--amp takes --dtype bfloat16 or float16, got {args.dtype}")
     if args.compare and len(args.names) != 2:
         parser.error(f"--compare takes two names, got {len(args.names)}")
+    if args.runtimes:
+        if unknown := [name for name in args.runtimes if name not in RUNTIMES]:
+            parser.error(f"--runtimes are {', '.join(RUNTIMES)}, got {', '.join(unknown)}")
+        others = [name for name in ("compare", "train", "amp", "compile", "channels_last") if getattr(args, name)]
+        if others or args.dtype != "float32" or args.device != "cpu":
+            parser.error("--runtimes goes with --size, --batch, --threads, --seconds and --format alone")
     try:
         torch.empty(0, device=args.device)
     except (RuntimeError, AssertionError) as error:
@@ -100,13 +119,45 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def make_step(name: str, size: tuple[int, int], batch: int, args: argparse.Namespace) -> Step:
-    """A step of a freshly made model on a batch of noise."""
+def make_model(name: str, size: tuple[int, int]) -> nn.Module:
+    """A freshly made model for images of a size."""
     model = timm.create_model(name)
     if hasattr(model, "set_input_size"):
         model.set_input_size(img_size=size)
     elif model.pretrained_cfg.get("fixed_input_size"):
         model = timm.create_model(name, img_size=size)  # takes no other size than the one it is made for
+    return model
+
+
+def measure_runtimes(
+    name: str, size: tuple[int, int], batch: int, args: argparse.Namespace
+) -> list[dict[str, float | int | str | None]]:
+    """Figures of a model in each runtime; they run in turn."""
+    from spectral_backbones.engine.deploy.timing import prepare  # needs the training requirements
+
+    model = make_model(name, size).eval()
+    images = torch.randn(batch, model.pretrained_cfg["input_size"][0], *size)
+    with tempfile.TemporaryDirectory() as folder:
+        loads = [prepare(runtime, model, images, Path(folder)) for runtime in args.runtimes]
+        steps: list[Step] = []
+
+        def load_and_run(load: Callable[[], Step]) -> None:
+            steps.append(load())
+            steps[-1]()
+
+        memories = [growth(lambda load=load: load_and_run(load)) for load in loads]
+        times = time_in_turn(steps, args.seconds)
+    found = []
+    for runtime, seconds, memory in zip(args.runtimes, times, memories):
+        row = figures(seconds, None, batch)
+        del row["memory_bytes"]
+        found.append({"runtime": runtime, **row, "loaded_bytes": memory})
+    return found
+
+
+def make_step(name: str, size: tuple[int, int], batch: int, args: argparse.Namespace) -> Step:
+    """A step of a freshly made model on a batch of noise."""
+    model = make_model(name, size)
     channels = model.pretrained_cfg["input_size"][0]
     layout = torch.channels_last if args.channels_last else torch.contiguous_format
     dtype = DTYPES[args.dtype]
@@ -168,9 +219,16 @@ def step_memory(step: Step, device: torch.device, repeats: int = 3) -> int | Non
         before = torch.cuda.memory_allocated(device)
         step()
         return torch.cuda.max_memory_allocated(device) - before
+    found = [growth(step) for _ in range(repeats)]
+    return None if None in found else round(statistics.median(found))
+
+
+def growth(step: Step) -> int | None:
+    """Bytes by which the resident memory grows at the peak of a step, None where that cannot be measured."""
     try:
-        return round(statistics.median(_resident_growth(step) for _ in range(repeats)))
+        return _resident_growth(step)
     except (OSError, AttributeError):  # no /proc, or a C library without malloc_trim
+        step()
         return None
 
 
@@ -249,6 +307,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             for batch in args.batch:
                 where = {"size": f"{size[0]}x{size[1]}", "batch": batch}
                 try:
+                    if args.runtimes:
+                        found = measure_runtimes(names[0], size, batch, args)
+                        rows += [{"model": names[0], "runtime": row.pop("runtime")} | where | row for row in found]
+                        continue
                     steps = [make_step(name, size, batch, args) for name in names]
                     times = time_in_turn(steps, args.seconds)
                 except Exception as error:  # models refuse sizes with any exception, many with an assertion

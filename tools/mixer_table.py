@@ -8,7 +8,7 @@ python tools/mixer_table.py --measure NAME     # measure some anew and keep the 
 Parameters and MACs are counted each time, so a test keeps them true. Time and memory are those of the last measurement.
 """
 
-if not __package__:  # run as a script: of this clone's code
+if __name__ == "__main__" and not __package__:  # run as a script: of this clone's code
     import clone  # noqa: F401
 
 import argparse

@@ -8,7 +8,7 @@ A name stands in the `mixers` of a model, with options in brackets and how many 
 mixers="neighbourhood(kernel_size=9):8, spectral". docs/mixers.md tells what each costs.
 """
 
-if not __package__:  # run as a script: of this clone's code
+if __name__ == "__main__" and not __package__:  # run as a script: of this clone's code
     import clone  # noqa: F401
 
 import argparse

@@ -1,9 +1,11 @@
-"""Classifies pictures, finds objects in them or segments them, with a trained checkpoint or a timm model by name.
+"""Classifies pictures, finds objects in them or segments them, with a trained checkpoint, an exported file or a model's
+name.
 
 spectral predict work_dirs/folder/best.pth photos/new            # a checkpoint of this library says its task
 spectral predict resnet50 photo.jpg --topk 3                     # a timm model that has weights
 spectral predict gfnet-xs.pth photo.jpg --name gfnet_xs          # an official checkpoint
 spectral predict published.pth street/ --config CONFIG           # of mmdet or mmseg; see `spectral configs`
+spectral predict detector.onnx street/                           # a file of `spectral export`
 
 Prints what it finds, and writes the pictures with it drawn into --out-dir.
 """
@@ -14,13 +16,12 @@ if __name__ == "__main__" and not __package__:  # run as a script: of this clone
 import argparse
 import sys
 from pathlib import Path
-from typing import Any, Callable, List, Optional
-
-from mmengine.config import Config
+from typing import Any, Callable, List, Optional, Tuple
 
 from spectral_backbones import backbones  # noqa: F401  registers the models
 from spectral_backbones.engine import UserError, checkpoint
 from spectral_backbones.engine.config import load
+from spectral_backbones.engine.deploy import exported, open_program
 from spectral_backbones.engine.images import check_colour, find_images
 from spectral_backbones.tools.script import make_parser, run
 from spectral_backbones.tools.tasks import complete, import_of, task_of
@@ -39,7 +40,7 @@ def main(arguments: Optional[List[str]] = None) -> List[Any]:
         UserError: There is nothing to predict with or of, or, at the end, some pictures have failed.
     """
     parser = make_parser(__doc__)
-    parser.add_argument("model", help="a checkpoint, or the name of a timm model that has weights")
+    parser.add_argument("model", help="a checkpoint, a file of `spectral export`, or a timm model that has weights")
     parser.add_argument("images", nargs="+", help="picture files, or folders of them")
     parser.add_argument("--name", help="the timm model that an official checkpoint belongs to; ours know theirs")
     parser.add_argument(
@@ -58,9 +59,8 @@ def main(arguments: Optional[List[str]] = None) -> List[Any]:
     parser.add_argument("--out-dir", default="predictions", help="where the annotated pictures go")
     args = parser.parse_args(arguments)
 
-    cfg = load(args.config) if args.config else None
-    task = task_of(cfg) if cfg else trained_for(args.model)
-    predict = {"classification": classifier, "detection": detector, "segmentation": segmenter}[task](args, cfg)
+    task, predictor = _predictor(args)
+    predict = {"classification": classifier, "detection": detector, "segmentation": segmenter}[task](args, predictor)
     out_dir = Path(args.out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     results = []
@@ -96,9 +96,24 @@ def trained_for(model: str) -> str:
     return checkpoint.read(model).get("predictor", {}).get("task", "classification")
 
 
-def classifier(args: argparse.Namespace, cfg: Optional[Config]) -> Callable[[Path, Path], Any]:
+def _predictor(args: argparse.Namespace) -> Tuple[str, Any]:
+    """The task, and what predicts for it."""
+    if exported(args.model):
+        if args.name or args.config:
+            raise UserError(f"{args.model} says itself what it is: leave out --name and --config")
+        program = open_program(args.model)
+        task = program.metadata["task"]
+        return task, import_of(task, "deploy").predictor_of(program)
+    cfg = load(args.config) if args.config else None
+    task = task_of(cfg) if cfg else trained_for(args.model)
+    kind = import_of(task, "predictor").Predictor
+    if task == "classification":
+        return task, kind.load(args.model, args.name)
+    return task, kind.load(args.model, complete(cfg) if cfg else None)
+
+
+def classifier(args: argparse.Namespace, predictor: Any) -> Callable[[Path, Path], Any]:
     """Returns what classifies one picture, prints a line and draws it."""
-    predictor = import_of("classification", "predictor").Predictor.load(args.model, args.name)
     if args.background:
         predictor.background = check_colour(args.background)
     draw = import_of("classification", "pictures").draw_prediction
@@ -112,9 +127,8 @@ def classifier(args: argparse.Namespace, cfg: Optional[Config]) -> Callable[[Pat
     return predict
 
 
-def detector(args: argparse.Namespace, cfg: Optional[Config]) -> Callable[[Path, Path], Any]:
+def detector(args: argparse.Namespace, predictor: Any) -> Callable[[Path, Path], Any]:
     """Returns what finds the objects in one picture, prints a line and draws it."""
-    predictor = import_of("detection", "predictor").Predictor.load(args.model, complete(cfg) if cfg else None)
     if args.background:
         predictor.lay_on(check_colour(args.background))
     draw = import_of("detection", "pictures").draw_detections
@@ -129,9 +143,8 @@ def detector(args: argparse.Namespace, cfg: Optional[Config]) -> Callable[[Path,
     return predict
 
 
-def segmenter(args: argparse.Namespace, cfg: Optional[Config]) -> Callable[[Path, Path], Any]:
+def segmenter(args: argparse.Namespace, predictor: Any) -> Callable[[Path, Path], Any]:
     """Returns what segments one picture, prints a line and draws it."""
-    predictor = import_of("segmentation", "predictor").Predictor.load(args.model, complete(cfg) if cfg else None)
     if args.background:
         predictor.lay_on(check_colour(args.background))
     pictures = import_of("segmentation", "pictures")

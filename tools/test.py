@@ -1,7 +1,8 @@
-"""Evaluates a checkpoint on a config's test set.
+"""Evaluates a checkpoint, or an exported file, on a config's test set.
 
 spectral test work_dirs/folder/folder.py work_dirs/folder/best.pth
 spectral test detection/dat/mask-rcnn_dat-pp-t_fpn_ms-crop-1x_coco dat.pth --data-root data/coco --tta
+spectral test work_dirs/folder/folder.py classifier.onnx         # a file of `spectral export`
 
 CONFIG is one of the library's, see `spectral configs`, or a file: a training leaves its own in its work directory.
 """
@@ -14,23 +15,26 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from spectral_backbones import backbones  # noqa: F401  registers the models
-from spectral_backbones.engine import CarefulRunner
+from spectral_backbones.engine import CarefulRunner, UserError
 from spectral_backbones.engine.config import load
-from spectral_backbones.engine.exports import exported
+from spectral_backbones.engine.deploy import exported, open_program
+from spectral_backbones.engine.exports import exported as written
 from spectral_backbones.engine.figures import spelt
 from spectral_backbones.engine.launch import join_torchrun
 from spectral_backbones.engine.tta import augment_test
 from spectral_backbones.tools import choices
 from spectral_backbones.tools.arguments import ConfigOptions
 from spectral_backbones.tools.script import make_parser, run
-from spectral_backbones.tools.tasks import complete
+from spectral_backbones.tools.tasks import complete, import_of, task_of
 
 
 def main(arguments: Optional[List[str]] = None) -> Dict[str, Any]:
     """Evaluates; prints and returns the figures."""
     parser = make_parser(__doc__)
     parser.add_argument("config", help="one of the library's, or a file")
-    parser.add_argument("checkpoint", help="best.pth, epoch_N.pth or iteration_N.pth of a training run")
+    parser.add_argument(
+        "checkpoint", help="best.pth, epoch_N.pth or iteration_N.pth of a training run; or a file of `spectral export`"
+    )
     parser.add_argument("--work-dir", help="where log and pictures go; a folder test beside the checkpoint by default")
     choices.add_to(parser)
     parser.add_argument("--cfg-options", nargs="+", action=ConfigOptions, help=choices.CFG_OPTIONS)
@@ -47,7 +51,20 @@ def main(arguments: Optional[List[str]] = None) -> Dict[str, Any]:
     cfg = load(args.config, args.cfg_options, args.data_root, choose)
     cfg = complete(augment_test(cfg) if args.tta else cfg)
     cfg.launcher = launcher
-    cfg.load_from = args.checkpoint
+    if exported(args.checkpoint):
+        if args.tta:
+            raise UserError(f"--tta changes the model, and {args.checkpoint} is an exported file: leave it out")
+        if launcher != "none":
+            raise UserError(
+                f"{args.checkpoint} is an exported file, which is tested by one process: leave out torchrun"
+            )
+        program, task = open_program(args.checkpoint), task_of(cfg)
+        if program.metadata["task"] != task:
+            raise UserError(f"{args.checkpoint} is for {program.metadata['task']}, {args.config} for {task}")
+        cfg.load_from = None
+        cfg = import_of(task, "deploy").evaluated(cfg, program)
+    else:
+        cfg.load_from = args.checkpoint
     cfg.work_dir = args.work_dir or str(Path(args.checkpoint).parent / "test")
     runner = CarefulRunner.from_cfg(cfg)
     if runner.rank == 0:
@@ -57,7 +74,7 @@ def main(arguments: Optional[List[str]] = None) -> Dict[str, Any]:
     if runner.rank == 0:
         for name, value in metrics.items():
             print(f"{name}: {spelt(name, value)}")
-        files = exported(runner.test_evaluator, begun)
+        files = written(runner.test_evaluator, begun)
         if files:
             print(f"written: {', '.join(files)}")
         if not metrics and not files:  # of a detector that found nothing, COCO's evaluation gives no figures
