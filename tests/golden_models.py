@@ -71,7 +71,7 @@ def is_resampled(file):
 
 
 NAMES = frozenset(backbones.list_models())
-FILES = files()
+FILES = [path for path in files() if not path.stem.startswith("nnformer")]  # volumes: see tests/volumes
 MODELS = [path for path in FILES if model_of(path.stem)]
 
 
