@@ -16,7 +16,7 @@ def list_configs() -> List[str]:
     """Names of the configs that can be trained: their paths below `configs/`, without the ending."""
     return [
         path.relative_to(CONFIGS).with_suffix("").as_posix()
-        for task in ("classification", "detection", "segmentation")
+        for task in ("classification", "detection", "segmentation", "volumes")
         for path in sorted((CONFIGS / task).glob("*/*.py"))
     ]
 

@@ -19,6 +19,14 @@ def list_models() -> List[str]:
     return list(VARIANTS)
 
 
+def check_name(name: str) -> None:
+    """Raises ValueError if `name` is no variant."""
+    if name not in VARIANTS:
+        near = difflib.get_close_matches(str(name), VARIANTS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(VARIANTS)}"
+        raise ValueError(f"there is no model {name!r} of volumes; {hint}")
+
+
 def create_model(name: str, checkpoint: Union[str, Path, Dict[str, Any], None] = None, **arguments: Any) -> NNFormer:
     """Create a published variant.
 
@@ -31,10 +39,7 @@ def create_model(name: str, checkpoint: Union[str, Path, Dict[str, Any], None] =
         ValueError: There is no such variant, or an argument or the checkpoint does not fit it.
         FileNotFoundError: There is no such file.
     """
-    if name not in VARIANTS:
-        near = difflib.get_close_matches(name, VARIANTS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(VARIANTS)}"
-        raise ValueError(f"there is no model {name!r}; {hint}")
+    check_name(name)
     model = NNFormer(**{**VARIANTS[name], **arguments})
     if checkpoint is not None:
         load_checkpoint(model, checkpoint)

@@ -88,12 +88,12 @@ class NNFormer(nn.Module):
         out_channels: Classes, the background included.
         crop_size: Depth, height and width in voxels of the crops it is trained on, which decide how large windows are.
         feature_size: Channels of the first stage; every other has twice those before it.
-        depths: Blocks of each stage; the decoder's have as many as the encoder's.
         num_heads: Heads of each stage of the encoder.
-        decoder_num_heads: Heads of each stage of the decoder, the finest first; those of the encoder if None.
         patch_strides: Strides of the patch embedding's two strided convolutions in voxels. Their product is the patch.
-        reductions: How the map is reduced behind each stage but the last.
         window_size: Sides of each stage's windows in tokens.
+        depths: Blocks of each stage; the decoder's have as many as the encoder's.
+        decoder_num_heads: Heads of each stage of the decoder, the finest first; those of the encoder if None.
+        reductions: How the map is reduced behind each stage but the last.
         shrink_windows: Whether windows become as small as a map that they do not fit, see VolumeWindows.
         mask_shifted: Whether shifted windows keep tokens from opposite sides apart, see VolumeWindows.
         deep_supervision: Whether the coarser stages of the decoder have heads too.
@@ -109,20 +109,20 @@ class NNFormer(nn.Module):
 
     def __init__(
         self,
-        in_channels: int = 1,
-        out_channels: int = 14,
+        in_channels: int,
+        out_channels: int,
         *,
-        crop_size: Size = (64, 128, 128),
-        feature_size: int = 192,
+        crop_size: Size,
+        feature_size: int,
+        num_heads: Sequence[int],
+        patch_strides: Tuple[Size, Size],
+        window_size: Sequence[Union[int, Size]],
         depths: Sequence[int] = (2, 2, 2, 2),
-        num_heads: Sequence[int] = (6, 12, 24, 48),
         decoder_num_heads: Optional[Sequence[int]] = None,
-        patch_strides: Tuple[Size, Size] = ((2, 2, 2), (1, 2, 2)),
         reductions: Sequence[Reduction] = (Reduction(), Reduction(), Reduction()),
-        window_size: Sequence[Union[int, Size]] = (4, 4, 8, 4),
         shrink_windows: bool = True,
         mask_shifted: bool = True,
-        deep_supervision: bool = True,
+        deep_supervision: bool = False,
         drop_path_rate: float = DROP_PATH_RATE,
         relative_index: RelativeIndex = "right",
         depth_last: bool = False,
@@ -294,7 +294,16 @@ def _times(size: Sequence[int]) -> str:
 
 VARIANTS: Dict[str, Dict[str, Any]] = {
     # Abdominal CT, 13 organs
-    "nnformer_synapse": dict(in_channels=1, out_channels=14, feature_size=192, num_heads=(6, 12, 24, 48)),
+    "nnformer_synapse": dict(
+        in_channels=1,
+        out_channels=14,
+        crop_size=(64, 128, 128),
+        feature_size=192,
+        num_heads=(6, 12, 24, 48),
+        patch_strides=((2, 2, 2), (1, 2, 2)),
+        window_size=(4, 4, 8, 4),
+        deep_supervision=True,
+    ),
     # Cardiac MRI, few and thick slices; the roll of its windows is not masked
     "nnformer_acdc": dict(
         in_channels=1,
