@@ -1,4 +1,6 @@
 # The official schedule: 1000 epochs of 250 iterations.
+_base_ = ["runtime.py"]
+
 optim_wrapper = dict(
     type="OptimWrapper",
     optimizer=dict(type="SGD", lr=0.01, momentum=0.99, nesterov=True, weight_decay=3e-5),
