@@ -271,6 +271,9 @@ class NNFormer(nn.Module):
         if x.ndim != 5 or x.shape[1] != self.in_channels:
             shape = "(B, C, W, H, D)" if self.depth_last else "(B, C, D, H, W)"
             raise ValueError(f"volumes must be {shape} with C = {self.in_channels} channels, got {tuple(x.shape)}")
+        given = x
+        if hasattr(x, "copy_meta_from"):  # MONAI's MetaTensor sees to its metadata at every operation, which takes longer
+            x = x.as_subclass(torch.Tensor)
         if self.depth_last:
             x = x.transpose(2, 4)
         size = x.shape[2:]
@@ -283,9 +286,17 @@ class NNFormer(nn.Module):
         for head, x, reduction in zip(heads, maps, self.reductions):
             depth, height, width = (-(-length // s) for length, s in zip(size, scale))
             logits = head(x)[:, :, :depth, :height, :width]
-            outputs.append(logits.transpose(2, 4) if self.depth_last else logits)
+            outputs.append(_like(logits.transpose(2, 4) if self.depth_last else logits, given))
             scale = tuple(s * stride for s, stride in zip(scale, reduction.stride))
         return outputs
+
+
+def _like(logits: torch.Tensor, volumes: torch.Tensor) -> torch.Tensor:
+    """Logits with the metadata of the volumes, where these have any."""
+    if hasattr(volumes, "copy_meta_from"):
+        logits = logits.as_subclass(type(volumes))
+        logits.copy_meta_from(volumes)
+    return logits
 
 
 def _times(size: Sequence[int]) -> str:

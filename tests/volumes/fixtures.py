@@ -76,7 +76,11 @@ def small_config(folder, data_root, extra=""):
     path = folder / "small.py"
     path.write_text(f"""
 _base_ = {str(CONFIG)!r}
-model = dict(kwargs=dict(crop_size=(8, 16, 16), feature_size=8, num_heads=(1, 1, 2, 2), patch_strides=((2, 2, 2), (1, 1, 1))))
+model = dict(
+    kwargs=dict(
+        crop_size=(8, 16, 16), feature_size=8, num_heads=(1, 1, 2, 2), patch_strides=((2, 2, 2), (1, 1, 1))
+    )
+)
 train_dataloader = dict(batch_size=2, dataset=dict(root={str(data_root)!r}))
 val_dataloader = dict(dataset=dict(root={str(data_root)!r}))
 test_dataloader = dict(dataset=dict(root={str(data_root)!r}))

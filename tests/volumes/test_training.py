@@ -58,7 +58,7 @@ def test_a_resumed_run_arrives_at_the_same_weights(finished, tmp_path, data):
 
 
 def test_mixed_precision_trains(finished, tmp_path):
-    config, run, _ = finished
+    config = finished[0]
     options = ["--cfg-options", "train_cfg.max_iters=2"]
     run_here("train.py", config, "--work-dir", tmp_path, "--amp", *options)
     saved = weights(tmp_path / "iteration_2.pth")
@@ -104,11 +104,8 @@ def test_what_cannot_be_predicted_is_named_and_the_rest_is_predicted(finished, t
 
 
 def test_predictions_at_another_spacing_have_the_files_voxels(tmp_path, data):
-    config = small_config(
-        tmp_path,
-        data,
-        "val_dataloader['dataset']['spacing'] = (2.0, 2.0, 2.0)\ntrain_cfg = dict(max_iters=1, val_interval=1)",
-    )
+    once = "train_cfg = dict(max_iters=1, val_interval=1)"
+    config = small_config(tmp_path, data, f"val_dataloader['dataset']['spacing'] = (2.0, 2.0, 2.0)\n{once}")
     output = run_here("train.py", config, "--work-dir", tmp_path / "run")
     assert "Dice" in output
     path = save(tmp_path / "scan.nii.gz", scan((31, 20, 9)), np.diag([1.0, 1.0, 2.0, 1.0]))
@@ -186,5 +183,5 @@ def test_configs_that_cannot_work_are_told(tmp_path, data, options, message):
 
 def test_an_unknown_task_is_told(tmp_path, data):
     config = small_config(tmp_path, data, "task = 'volume'")
-    with pytest.raises(UserError, match="task of .* is 'volume', it has to be one of .*volumes"):
+    with pytest.raises(UserError, match=r"task of .* is 'volume', it has to be one of .*volumes"):
         complete(load(str(config)))

@@ -30,7 +30,7 @@ train_dataloader = dict(
                 min_zoom=0.8,
                 max_zoom=1.3,
                 prob=0.2,
-                mode=["area", "nearest"],
+                mode=["trilinear", "nearest"],
             ),
             dict(type="RandGaussianNoised", keys=["image"], prob=0.15, std=0.1),
             dict(type="RandGaussianSmoothd", keys=["image"], prob=0.15),
