@@ -15,13 +15,13 @@ from . import __version__
 COMMANDS = {
     "train": "train a classifier, a detector or a segmenter, as a config describes it",
     "test": "evaluate a checkpoint on a config's test set",
-    "predict": "classify pictures, find objects in them, or segment them",
+    "predict": "classify pictures, find objects in them, or segment them; segment volumes",
     "flops": "count parameters, MACs, FLOPs and activations of models, detectors and segmenters",
     "benchmark": "measure how fast models run and how much memory they take",
     "models": "list the models, with their parameters, MACs and published weights",
     "configs": "list the configs, print one whole, or copy one to edit",
     "run": "run a script, timm's train.py for instance, that then knows our models by name",
-    "make-digits": "write handwritten digits on canvases as a COCO-style or ADE20K-style data set",
+    "make-digits": "write handwritten digits as a data set: on canvases, COCO-style or ADE20K-style, or in volumes",
     "demo": "train small models on handwritten digits, in minutes and without a download",
 }
 
