@@ -61,7 +61,6 @@ FIGURES: Dict[str, Figure] = {
     "mIoU": Figure("mIoU", **_AREA),
     "mAcc": Figure("class accuracy", in_curve=False, **_AREA),
     "aAcc": Figure("pixel accuracy", in_curve=False, **_AREA),
-    "mDice": Figure("Dice", **_AREA),
     "mHD95": Figure("HD95", " mm", in_curve=False, without="no annotated voxels"),
     "empty": Figure("found or annotated alone", digits=0, in_curve=False),
     "averageScoreCategories": Figure("IoU of categories", " %", 100, without=_NO_PIXELS),  # mmseg's CityscapesMetric

@@ -1,5 +1,6 @@
-"""Writes handwritten digits as a data set: scattered on canvases, of detection (as COCO) or segmentation (as ADE20K),
-or swept through volumes (as the Decathlon's).
+"""Writes handwritten digits as a data set: scattered on canvases, or swept through volumes.
+
+Canvases lie as COCO's for detection and as ADE20K's for segmentation, volumes as a task of the Decathlon.
 
 python tools/make_digits.py FOLDER [--task detection|segmentation|volumes] [--train N] [--val N] [--size S] [--seed S]
 
@@ -22,7 +23,7 @@ def main(arguments: Optional[List[str]] = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", help="where to; it must not hold anything else")
     parser.add_argument("--task", default="detection", help="detection, segmentation or volumes; default: %(default)s")
-    parser.add_argument("--train", type=int, help="how many to train on; default: 1000 canvases or 60 volumes")
+    parser.add_argument("--train", type=int, help="how many to train on; default: 1000 canvases or 100 volumes")
     parser.add_argument("--val", type=int, help="how many to validate on; default: 200 canvases or 12 volumes")
     parser.add_argument("--size", type=int, help="side in pixels or voxels; default: 128 or 32")
     parser.add_argument("--seed", type=int, help="another seed, another set; default: 0")

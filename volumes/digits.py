@@ -39,10 +39,10 @@ class Recipe:
         UserError: A number is too small or too large.
     """
 
-    train: int = 60
+    train: int = 100
     val: int = 12
     size: int = 32
-    digits: int = 4
+    digits: int = 2
     seed: int = 0
     version: int = 1
     task: str = "volumes"

@@ -272,9 +272,7 @@ class NNFormer(nn.Module):
             shape = "(B, C, W, H, D)" if self.depth_last else "(B, C, D, H, W)"
             raise ValueError(f"volumes must be {shape} with C = {self.in_channels} channels, got {tuple(x.shape)}")
         given = x
-        if hasattr(
-            x, "copy_meta_from"
-        ):  # MONAI's MetaTensor sees to its metadata at every operation, which takes longer
+        if hasattr(x, "copy_meta_from"):  # MONAI's: it sees to metadata at every operation, which takes longer
             x = x.as_subclass(torch.Tensor)
         if self.depth_last:
             x = x.transpose(2, 4)

@@ -34,5 +34,4 @@ def relative_bias(table: torch.Tensor, pairs: List[torch.Tensor]) -> torch.Tenso
     order = [0]
     for part in range(3):  # windows, queries, keys
         order += [1 + 3 * axis + part for axis in range(num_axes)]
-    bias = bias.permute(order).flatten(1 + 2 * num_axes).flatten(1 + num_axes, 2 * num_axes)
-    return bias
+    return bias.permute(order).flatten(1 + 2 * num_axes).flatten(1 + num_axes, 2 * num_axes)

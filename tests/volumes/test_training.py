@@ -22,7 +22,7 @@ from .fixtures import AFFINE, make_acdc, make_decathlon, make_synapse, save, sca
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data") / "digits"
-    make_digits(folder, Recipe(train=4, val=2))
+    make_digits(folder, Recipe(train=4, val=2, digits=4))
     return folder
 
 
