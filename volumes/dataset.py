@@ -30,7 +30,7 @@ class VolumeDataset(Dataset):
         least: Least size (W, H, D) of a volume in voxels, a patch of the model; likewise.
         spacing: Millimetres (W, H, D) that volumes are resampled to before the transforms; None leaves them.
         fold: Which fold is for validation, where the set has no split of its own.
-        keep: Whether volumes stay in memory once they were read.
+        keep: Whether training volumes stay in memory once they were read and resampled, in each worker.
 
     Raises:
         UserError: The set is not there or lacks files.
@@ -61,7 +61,8 @@ class VolumeDataset(Dataset):
             raise UserError(f"spacing is {spacing}, it has to be three positive numbers of millimetres (W, H, D)")
         self.spacing = spacing
         self.transforms = build_transforms(transforms)
-        self._kept: Optional[Dict[int, Tuple[nifti.Volume, np.ndarray]]] = {} if keep else None
+        self.keep = keep
+        self._kept: Dict[int, Dict[str, torch.Tensor]] = {}
 
     @property
     def metainfo(self) -> Dict[str, Any]:
@@ -79,36 +80,43 @@ class VolumeDataset(Dataset):
             UserError: A file is damaged, holds what is no number or no class, has other channels, is smaller than a
                 patch, or the two lie at different places; the message names the file.
         """
-        if self._kept is not None and index in self._kept:
-            return self._kept[index]
         case = self.cases[index]
         volume = nifti.read(case.image)
         nifti.check_volume(volume, volume.data.shape[0] if self.channels is None else self.channels, self.least)
-        labels = nifti.read_labels(case.label, len(self.classes), volume)
-        if self._kept is not None:
-            self._kept[index] = volume, labels
-        return volume, labels
+        return volume, nifti.read_labels(case.label, len(self.classes), volume)
 
     def __len__(self) -> int:
         return len(self.cases)
 
     def __getitem__(self, index: int) -> Dict[str, torch.Tensor]:
         """Returns `inputs` (channels, W, H, D) and `labels` (1, W, H, D), to evaluate also `index` and `spacing`."""
+        if self.is_training:
+            # MONAI's transforms have generators of their own; the global one is seeded for this sample.
+            self.transforms.set_random_state(int(np.random.randint(2**31)))
+            sample = self._prepared(self._training_sample(index), index)
+            return {"inputs": sample["image"], "labels": sample["label"].to(torch.uint8)}
         volume, labels = self.read(index)
         size = resampled_size(labels.shape, volume.spacing, self.spacing)
-        sample = {"image": resample(volume.data, size, "trilinear")}
-        if not self.is_training:
-            return {
-                "inputs": self._prepared(sample, index)["image"],
-                "labels": torch.from_numpy(labels[None].copy()),
-                "index": torch.tensor(index),
-                "spacing": torch.tensor(volume.spacing, dtype=torch.float64),
+        return {
+            "inputs": self._prepared({"image": resample(volume.data, size, "trilinear")}, index)["image"],
+            "labels": torch.from_numpy(labels[None]),
+            "index": torch.tensor(index),
+            "spacing": torch.tensor(volume.spacing, dtype=torch.float64),
+        }
+
+    def _training_sample(self, index: int) -> Dict[str, torch.Tensor]:
+        """A volume and its labels, resampled, in memory that transforms may write to."""
+        sample = self._kept.get(index)
+        if sample is None:
+            volume, labels = self.read(index)
+            size = resampled_size(labels.shape, volume.spacing, self.spacing)
+            sample = {
+                "image": resample(volume.data, size, "trilinear"),
+                "label": resample(labels[None], size, "nearest-exact").to(torch.uint8),
             }
-        sample["label"] = resample(labels[None], size, "nearest-exact")
-        # MONAI's transforms have generators of their own; the global one is seeded for this sample.
-        self.transforms.set_random_state(int(np.random.randint(2**31)))
-        sample = self._prepared(sample, index)
-        return {"inputs": sample["image"], "labels": sample["label"].to(torch.uint8)}
+            if self.keep:
+                self._kept[index] = sample
+        return {key: value.clone() for key, value in sample.items()}
 
     def _prepared(self, sample: Dict[str, torch.Tensor], index: int) -> Dict[str, torch.Tensor]:
         sample = self.transforms(sample)

@@ -1,7 +1,7 @@
 """Attention within windows of a volume (nnFormer, arXiv 2109.03201): of its own tokens, and of those of a skip."""
 
 import math
-from typing import List, Literal, NamedTuple, Sequence, Tuple
+from typing import List, Literal, NamedTuple, Sequence
 
 import torch
 import torch.nn as nn
@@ -12,7 +12,8 @@ from spectral_backbones.backbones.layers.attention import DotProductAttention, c
 from spectral_backbones.backbones.layers.cache import EvalCache
 from spectral_backbones.backbones.layers.relative_bias import relative_bias
 
-Size = Tuple[int, int, int]  # depth, height, width
+from .resampling import Size
+
 RelativeIndex = Literal["right", "official"]
 RELATIVE_INDICES = ("right", "official")
 
@@ -86,6 +87,8 @@ class VolumeWindows(nn.Module):
         self.mask_shifted = mask_shifted
         self.relative_index = relative_index
         distances = [2 * side - 1 for side in window_size]
+        if relative_index == "official" and official_rows(window_size, "cpu").max() >= math.prod(distances):
+            raise ValueError(f"the official relative index leaves its table with windows of {window_size}")
         shape = (num_heads, *distances) if relative_index == "right" else (math.prod(distances), num_heads)
         self.relative_position_bias_table = nn.Parameter(torch.empty(shape))
         self.attn = DotProductAttention()

@@ -222,6 +222,22 @@ def test_monais_transforms_prepare_volumes(tmp_path):
     assert sample["labels"].any()  # the middle of the crop is no background
 
 
+def test_kept_volumes_are_what_files_hold_each_time(tmp_path):
+    root = make_decathlon(tmp_path)
+    transforms = [
+        dict(type="NormalizeIntensityd", keys=["image"], nonzero=True, channel_wise=True),
+        dict(type="RandFlipd", keys=["image", "label"], prob=0.5),
+    ]
+    options = dict(split="train", transforms=transforms, is_training=True)
+    kept, read = (VolumeDataset(str(root), "decathlon", keep=keep, **options) for keep in (True, False))
+    for seed in range(3):
+        samples = []
+        for dataset in (kept, read):
+            np.random.seed(seed)
+            samples.append(dataset[1])
+        assert all(torch.equal(samples[0][key], samples[1][key]) for key in ("inputs", "labels"))
+
+
 @pytest.mark.parametrize("transforms, message", [
     ([dict(type="Normalize")], "MONAI has no transform 'Normalize'"),
     ([dict(type="NormalizeIntensityd", keys=["image"], wrong=1)], "NormalizeIntensityd cannot be made"),
