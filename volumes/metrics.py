@@ -85,7 +85,7 @@ class VolumeMetric(BaseMetric):
         means = {name: _mean(table[:, place, :2]) for place, name in enumerate(names)}
         chosen = [means[name] for name in self.classes or names]
         dice, distance = _mean(np.array(chosen))
-        figures = {"mDice": 100 * dice, "mHD95": distance, "empty": float(table[..., 2].sum())}
+        figures = {"Dice": 100 * dice, "HD95": distance, "empty": float(table[..., 2].sum())}
         for name, (dice, distance) in means.items():
             figures |= {f"Dice/{name}": 100 * dice, f"HD95/{name}": distance}
         return figures

@@ -65,19 +65,19 @@ def test_figures_are_means_over_volumes_and_then_over_classes():
     both[8:10, 2:4, 3:5] = 2
     figures = evaluated([(there, there), (there, both), (both, both)])
     assert figures["Dice/liver"] == 100 and figures["Dice/spleen"] == 50  # in one of the two volumes that have it
-    assert figures["mDice"] == 75 and figures["empty"] == 1
+    assert figures["Dice"] == 75 and figures["empty"] == 1
     assert figures["HD95/spleen"] == pytest.approx(math.sqrt(36 + 100 + 324) / 2)
-    assert telling(figures) == "mDice"
-    assert evaluated([(there, both)], classes=["liver"])["mDice"] == 100
+    assert telling(figures) == "Dice"
+    assert evaluated([(there, both)], classes=["liver"])["Dice"] == 100
 
 
 def test_a_class_that_no_volume_has_is_no_number():
     there = torch.zeros(12, 10, 6, dtype=torch.uint8)
     there[2:6, 2:6, 1:3] = 1
     figures = evaluated([(there, there)])
-    assert math.isnan(figures["Dice/spleen"]) and figures["mDice"] == 100
+    assert math.isnan(figures["Dice/spleen"]) and figures["Dice"] == 100
     nothing = evaluated([(torch.zeros_like(there), torch.zeros_like(there))])
-    assert "no annotated" in spelt("mDice", nothing["mDice"]) and "no annotated" in spelt("mHD95", nothing["mHD95"])
+    assert "no annotated" in spelt("Dice", nothing["Dice"]) and "no annotated" in spelt("HD95", nothing["HD95"])
 
 
 def test_averages_of_unknown_classes_are_refused():

@@ -68,7 +68,7 @@ def test_mixed_precision_trains(finished, tmp_path):
 def test_a_test_prints_the_figures_of_each_class(finished, tmp_path):
     config, run, _ = finished
     output = run_here("test.py", config, run / "iteration_4.pth", "--work-dir", tmp_path)
-    assert "mDice:" in output and "HD95/3:" in output and "empty:" in output
+    assert "Dice:" in output and "HD95/3:" in output and "empty:" in output
     assert (tmp_path / "slices.png").is_file()
 
 
