@@ -62,7 +62,7 @@ class Cost(Share):
     """What a model costs for one image of `input_size`.
 
     Attributes:
-        input_size: Channels, height and width in pixels.
+        input_size: Channels, height and width in pixels; of a volume channels, depth, height and width in voxels.
         convention: Which operators `flops` holds, see `count`.
         by_operator: FLOPs of each kind of operator, largest first.
         by_module: Share of each module by its name, its children's included; "" is the model.
@@ -74,7 +74,7 @@ class Cost(Share):
             does with their parameters by itself is counted at the caller.
     """
 
-    input_size: tuple[int, int, int]
+    input_size: tuple[int, ...]
     convention: str
     by_operator: Mapping[str, int] = field(repr=False)
     by_module: Mapping[str, Share] = field(repr=False)
@@ -85,7 +85,7 @@ class Cost(Share):
 
 def count(
     model: nn.Module,
-    input_size: tuple[int, int, int] = (3, 224, 224),
+    input_size: tuple[int, ...] = (3, 224, 224),
     *,
     convention: Literal["paper", "all"] = "paper",
     as_executed: bool = False,
@@ -99,7 +99,8 @@ def count(
     Args:
         model: Any module that takes one batch of images; its training mode is left as it was. Of a wrapper, such as
             torch.compile's or DistributedDataParallel, the module inside is counted.
-        input_size: Channels, height and width in pixels.
+        input_size: Channels, height and width in pixels; for a model of volumes channels, depth, height and width in
+            voxels.
         convention: "paper" counts what papers count: convolutions, matrix products, attention and Fourier transforms
             (with their complex products), no bias. "all" adds biases, norms, softmax, activation functions, resampling
             and every other floating-point operation.
@@ -114,14 +115,17 @@ def count(
     """
     if convention not in ("paper", "all"):
         raise ValueError(f"convention is {convention!r}, allowed are 'paper' and 'all'")
-    if len(input_size) != 3 or not all(isinstance(size, int) and size > 0 for size in input_size):
-        raise ValueError(f"input_size is {input_size!r}, it has to be three positive numbers (channels, height, width)")
+    if len(input_size) not in (3, 4) or not all(isinstance(size, int) and size > 0 for size in input_size):
+        raise ValueError(
+            f"input_size is {input_size!r}, it has to be three positive numbers (channels, height, width), or four of "
+            "a volume (channels, depth, height, width)"
+        )
 
     with _unwrapped(model) as model:
         return _count(model, input_size, convention, as_executed)
 
 
-def _count(model: nn.Module, input_size: tuple[int, int, int], convention: str, as_executed: bool) -> Cost:
+def _count(model: nn.Module, input_size: tuple[int, ...], convention: str, as_executed: bool) -> Cost:
     image = _blank_image(model, input_size)
     analysis = JitModelAnalysis(model, image).set_op_handle(**HANDLES)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")

@@ -197,7 +197,7 @@ def complete(cfg: Config, package: str, check: str) -> Config:
             f"{cfg.filename} does not import this library, so its backbones are not known: add "
             f'custom_imports = dict(imports=["{name}"], allow_failed_imports=False)'
         )
-    _check_schedule(cfg)
+    check_schedule(cfg)
     for dataset in datasets(cfg):
         _check_names(dataset)
     _seed_samples(cfg)
@@ -209,7 +209,12 @@ def complete(cfg: Config, package: str, check: str) -> Config:
     return cfg
 
 
-def _check_schedule(cfg: Config) -> None:
+def check_schedule(cfg: Config) -> None:
+    """Compares schedulers with the length of a training.
+
+    Raises:
+        UserError: One begins after the training has ended.
+    """
     loop = cfg.get("train_cfg") or {}
     unit, key = ("iteration", "max_iters") if "max_iters" in loop else ("epoch", "max_epochs")
     schedulers = cfg.get("param_scheduler") or []

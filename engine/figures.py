@@ -61,12 +61,15 @@ FIGURES: Dict[str, Figure] = {
     "mIoU": Figure("mIoU", **_AREA),
     "mAcc": Figure("class accuracy", in_curve=False, **_AREA),
     "aAcc": Figure("pixel accuracy", in_curve=False, **_AREA),
+    "Dice": Figure("Dice", " %", without="no annotated voxels"),
+    "HD95": Figure("HD95", " mm", in_curve=False, without="no annotated voxels"),
+    "empty": Figure("found or annotated alone", digits=0, in_curve=False),
     "averageScoreCategories": Figure("IoU of categories", " %", 100, without=_NO_PIXELS),  # mmseg's CityscapesMetric
 }
 # The figure that tells the best where the config names none: the first of these that a validation has, by the last part
 # of its name. Where an evaluator gives several, each stands for the whole of it.
 _TELLING = (
-    *("top1", "bbox_mAP", "bbox_AP", "mAP", "segm_mAP", "segm_AP", "PQ", "mIoU", "mDice", "mFscore"),
+    *("top1", "bbox_mAP", "bbox_AP", "mAP", "segm_mAP", "segm_AP", "PQ", "mIoU", "mDice", "mFscore", "Dice"),
     *("averageScoreCategories", "cIoU", "AP50", "AP@50", "AR@1000", "AR@300", "AR@100", "aAcc"),
 )
 _OF_OBJECTS = re.compile(r"AP|AR|PQ|precision|recall")

@@ -14,7 +14,7 @@ from . import __version__
 COMMANDS = {
     "train": "train a classifier, a detector or a segmenter, as a config describes it",
     "test": "evaluate a checkpoint on a config's test set",
-    "predict": "classify pictures, find objects in them, or segment them",
+    "predict": "classify pictures, find objects in them, or segment them; segment volumes",
     "export": "write a model as ONNX, pt2 or OpenVINO, and prove that the file computes the same",
     "flops": "count parameters, MACs, FLOPs and activations of models, detectors and segmenters",
     "benchmark": "measure how fast models run and how much memory they take",
@@ -23,7 +23,7 @@ COMMANDS = {
     "configs": "list the configs, print one whole, or copy one to edit",
     "run": "run a script, timm's train.py for instance, that then knows our models by name",
     "demo": "train small models on handwritten digits, in minutes and without a download",
-    "make-digits": "write handwritten digits on canvases as a COCO-style or ADE20K-style data set",
+    "make-digits": "write handwritten digits as a data set: on canvases, COCO-style or ADE20K-style, or in volumes",
     "measure-channels": "compute mean and standard deviation of pictures with any number of channels",
     "check-gpu": "check and measure the library on one GPU, in five minutes",
 }
@@ -32,6 +32,9 @@ COMMANDS = {
 _EXTRAS = {
     **dict.fromkeys(("mmengine", "matplotlib", "cv2", "sklearn", "scipy", "tifffile", "torchmetrics"), "train"),
     **dict.fromkeys(("mmcv", "mmdet", "mmseg"), "mm"),
+    **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "export"),
+    "openvino": "openvino",
+    **dict.fromkeys(("monai", "nibabel"), "volumes"),
 }
 
 _RUN = """usage: spectral run SCRIPT [ARGUMENTS]

@@ -14,22 +14,19 @@ covers another. What is drawn depends on the seed and the number of the canvas a
 """
 
 import json
-import os
-import shutil
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Literal, NamedTuple, Optional, Tuple, Union
+from typing import Callable, Dict, List, Literal, NamedTuple, Tuple, Union
 
 import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
 from spectral_backbones.classification.datasets import Digits
+from spectral_backbones.engine import made
 from spectral_backbones.engine.errors import UserError
 
 CLASSES = tuple(str(digit) for digit in range(10))
-_MARK = "digits.json"
 _STROKE = 0.45  # of the darkest ink; what is darker belongs to a digit's mask
 # Least and greatest height of a digit, of a canvas' side. A segmenter has no regions that it could bring to one size,
 # and its strides blur a stroke of two pixels.
@@ -75,9 +72,7 @@ class Shape(NamedTuple):
 
 
 def make_digits(folder: Union[str, Path], recipe: Recipe) -> bool:
-    """Writes a set, unless it is there already.
-
-    It is written beside the folder and moved there in one step: an interrupted call leaves no folder.
+    """Writes a set, unless it is there already, see `engine.made.make`.
 
     Args:
         folder: Where to; must not exist yet, be empty, or hold a set of the same recipe.
@@ -89,24 +84,7 @@ def make_digits(folder: Union[str, Path], recipe: Recipe) -> bool:
     Raises:
         UserError: The folder holds something else.
     """
-    folder = Path(folder).absolute()
-    if _holds(folder, recipe):
-        return False
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        part.chmod(0o755)  # temporary folders are private
-        _WRITERS[recipe.task](part, recipe)
-        (part / _MARK).write_text(json.dumps(asdict(recipe), indent=2) + "\n")
-        try:
-            os.rename(part, folder)
-        except OSError:
-            if not _holds(folder, recipe):  # if it does, another process was quicker
-                raise
-            return False
-        return True
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    return made.make(folder, recipe, _WRITERS[recipe.task])
 
 
 def make_missing_digits(folder: Union[str, Path], recipe: Recipe) -> None:
@@ -119,40 +97,7 @@ def make_missing_digits(folder: Union[str, Path], recipe: Recipe) -> None:
     Raises:
         UserError: The folder holds something else, the set of another task or of another version's drawing among that.
     """
-    folder = Path(folder)
-    found = _made_with(folder)
-    if found is None:
-        make_digits(folder, recipe)
-        return
-    for key in ("task", "version"):
-        if found.get(key) != getattr(recipe, key):
-            raise UserError(
-                f"{folder} holds digits made with {key}={found.get(key)}, needed are those with "
-                f"{key}={getattr(recipe, key)}: remove it, or choose another folder"
-            )
-
-
-def _made_with(folder: Path) -> Optional[Dict[str, Any]]:
-    """Reads the recipe of a set; None where there is no set."""
-    mark = folder / _MARK
-    if not mark.is_file():
-        return None
-    try:
-        return dict(json.loads(mark.read_text()))
-    except ValueError as error:
-        raise UserError(f"{mark} does not say what the digits were made with: remove {folder}") from error
-
-
-def _holds(folder: Path, recipe: Recipe) -> bool:
-    found = _made_with(folder)
-    if found is not None:
-        if found == asdict(recipe):
-            return True
-        differing = ", ".join(f"{key}={value}" for key, value in found.items() if value != asdict(recipe).get(key))
-        raise UserError(f"{folder} holds digits made with {differing}: remove it, or choose another folder")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} exists and holds no digits: choose another folder")
-    return False
+    made.make_missing(folder, recipe, _WRITERS[recipe.task], keys=("task", "version"))
 
 
 def draw_canvas(

@@ -27,6 +27,14 @@ def image_size(text: str) -> tuple[int, int]:
     return int(sides[0]), int(sides[-1])
 
 
+def volume_size(text: str) -> tuple[int, int, int]:
+    """Depth, height and width in voxels of "64" or "64x128x128"."""
+    sides = text.lower().split("x")
+    if len(sides) not in (1, 3) or not all(side.isdecimal() and int(side) > 0 for side in sides):
+        raise argparse.ArgumentTypeError(f"size is {text!r}, allowed are N and DxHxW in voxels, as 64x128x128")
+    return int(sides[0]), int(sides[len(sides) // 2]), int(sides[-1])
+
+
 def positive_int(text: str) -> int:
     """A whole number of at least 1."""
     if not text.isdecimal() or int(text) < 1:

@@ -22,7 +22,7 @@ from torch import nn
 
 from spectral_backbones import backbones  # noqa: F401  registers our models
 from spectral_backbones.backbones.flops import Cost, count
-from spectral_backbones.tools.arguments import image_size, model_name, positive_int
+from spectral_backbones.tools.arguments import image_size, model_name, positive_int, volume_size
 from spectral_backbones.tools.script import make_parser, run
 from spectral_backbones.tools.tables import FORMATS, Column, render
 
@@ -44,6 +44,7 @@ COLUMNS = {
 DENSE = {
     "detection": ("count_detector", [(800, 1280)]),
     "segmentation": ("count_segmenter", [(512, 512), (512, 2048)]),
+    "volumes": ("count_volumes", [None]),  # its own crops
 }
 
 
@@ -57,6 +58,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         type=image_size,
         metavar="N|HxW",
         help="image sizes in pixels; default: each model's own, or what papers count detectors and segmenters at",
+    )
+    parser.add_argument(
+        "--volume-size",
+        nargs="+",
+        type=volume_size,
+        metavar="N|DxHxW",
+        help="sizes in voxels of configs on volumes; default: their crops",
     )
     parser.add_argument(
         "--config", nargs="+", default=[], help="detectors and segmenters: configs of the library's, or files"
@@ -144,15 +152,17 @@ def count_configs(args: argparse.Namespace) -> Iterator[dict[str, str | float]]:
             model = build_model(path)
         except UserError as error:
             sys.exit(f"error: {error}")
-        for height, width in args.size or sizes:
-            where = f"{path} at {height}x{width}"
+        for size in (args.volume_size if task == "volumes" else args.size) or sizes:
+            size = model.network.crop_size if size is None else size
+            place = "x".join(map(str, size))
+            where = f"{path} at {place}"
             options = dict(convention=args.convention, as_executed=args.as_executed)
             try:
-                cost, parts = count_whole(model, (height, width), **options)
+                cost, parts = count_whole(model, size, **options)
             except Exception as error:
                 sys.exit(f"{where}: {type(error).__name__}: {error}")
             warn(cost, where)
-            labels = {"model": Path(path).stem, "size": f"{height}x{width}"}
+            labels = {"model": Path(path).stem, "size": place}
             if args.by in ("module", "operator"):
                 yield from (labels | row for row in rows_of(cost, args.by, args.depth + 1))
                 continue

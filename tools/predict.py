@@ -34,7 +34,7 @@ def main(arguments: Optional[List[str]] = None) -> List[Any]:
 
     Returns:
         Of a classifier (class, probability) for each picture, the most probable first; of a detector its `Detections`;
-        of a segmenter the class of each pixel (H, W).
+        of a segmenter the class of each pixel (H, W), or of each voxel (W, H, D), which is written as NIfTI, too.
 
     Raises:
         UserError: There is nothing to predict with or of, or, at the end, some pictures have failed.
@@ -60,12 +60,14 @@ def main(arguments: Optional[List[str]] = None) -> List[Any]:
     args = parser.parse_args(arguments)
 
     task, predictor = _predictor(args)
-    predict = {"classification": classifier, "detection": detector, "segmentation": segmenter}[task](args, predictor)
+    kinds = {"classification": classifier, "detection": detector, "segmentation": segmenter, "volumes": volumes}
+    predict = kinds[task](args, predictor)
+    find = import_of(task, "nifti").find_volumes if task == "volumes" else find_images
     out_dir = Path(args.out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     results = []
     failures = []
-    for number, path in enumerate(_pictures(args.images, out_dir)):
+    for number, path in enumerate(_pictures(args.images, out_dir, find)):
         try:
             # The number keeps apart files of one name from several folders.
             results.append(predict(path, out_dir / f"{number:03d}_{path.stem}.png"))
@@ -79,12 +81,12 @@ def main(arguments: Optional[List[str]] = None) -> List[Any]:
     return results
 
 
-def _pictures(paths: List[str], out_dir: Path) -> List[Path]:
+def _pictures(paths: List[str], out_dir: Path, find: Callable[[List[str]], List[Path]]) -> List[Path]:
     """Lists the pictures to predict, without those that an earlier call has drawn somewhere below a named folder."""
     found = []
     for path in paths:
         holds_drawn = Path(path).resolve() in out_dir.resolve().parents
-        inside = find_images([path])
+        inside = find([path])
         found += [file for file in inside if not holds_drawn or out_dir.resolve() not in file.resolve().parents]
     return found
 
@@ -109,6 +111,8 @@ def _predictor(args: argparse.Namespace) -> Tuple[str, Any]:
     kind = import_of(task, "predictor").Predictor
     if task == "classification":
         return task, kind.load(args.model, args.name)
+    if task == "volumes":
+        return task, kind.load(args.model)
     return task, kind.load(args.model, complete(cfg) if cfg else None)
 
 
@@ -154,6 +158,23 @@ def segmenter(args: argparse.Namespace, predictor: Any) -> Callable[[Path, Path]
         said = [f"{predictor.classes[label]} {pictures.percent(share)}" for label, share in pictures.shares(labels)]
         print(f"{path}: {', '.join(said)}")
         pictures.draw_segmentation(image, labels, predictor.classes, predictor.palette, out)
+        return labels
+
+    return predict
+
+
+def volumes(args: argparse.Namespace, predictor: Any) -> Callable[[Path, Path], Any]:
+    """Returns what segments one volume, prints a line, writes the classes as NIfTI and draws three slices."""
+    nifti, pictures = import_of("volumes", "nifti"), import_of("volumes", "pictures")
+
+    def predict(path: Path, out: Path) -> Any:
+        volume, labels = predictor(path)
+        out = out.with_name(f"{nifti.stem(out.stem)}.png")  # of "000_scan.nii.png"
+        nifti.write_labels(out.with_suffix(".nii.gz"), labels, volume)
+        found = pictures.volumes_of(labels, volume.spacing)
+        said = [f"{predictor.classes[label]} {millilitres:.3g} ml" for label, millilitres in found]
+        print(f"{path}: {', '.join(said) or 'nothing found'}; written: {out.with_suffix('.nii.gz')}")
+        pictures.draw_slices(pictures.Scene(volume.data[0], labels, volume.spacing), predictor.classes, out)
         return labels
 
     return predict

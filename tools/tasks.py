@@ -15,6 +15,9 @@ from spectral_backbones.engine.errors import told_plainly
 
 # By the default_scope of a config.
 _PACKAGES = {"mmengine": "classification", "mmdet": "detection", "mmseg": "segmentation"}
+# By its `task`, where several tasks need no toolbox but mmengine.
+_TASKS = {*_PACKAGES.values(), "volumes"}
+_EXTRAS = {"volumes": "volumes"}  # what to install for a task; "mm" for all others
 
 
 def complete(cfg: Config) -> Config:
@@ -30,8 +33,12 @@ def task_of(cfg: Config) -> str:
     """Names the task of a config, which is that of a package too.
 
     Raises:
-        UserError: Its default_scope belongs to none.
+        UserError: Its default_scope, or its `task`, is none of them.
     """
+    if (task := cfg.get("task")) is not None:
+        if task not in _TASKS:
+            raise UserError(f"task of {cfg.filename} is {task!r}, it has to be one of {', '.join(sorted(_TASKS))}")
+        return task
     scope = cfg.get("default_scope")
     if scope not in _PACKAGES:
         known = ", ".join(_PACKAGES)
@@ -48,7 +55,8 @@ def import_of(task: str, module: str) -> ModuleType:
     try:
         return importlib.import_module(f"spectral_backbones.{task}.{module}")
     except ModuleNotFoundError as error:
-        raise UserError(f"{task} needs the package {error.name}: pip install 'spectral-backbones[mm]'") from error
+        extra = _EXTRAS.get(task, "mm")
+        raise UserError(f"{task} needs the package {error.name}: pip install 'spectral-backbones[{extra}]'") from error
 
 
 def build_model(path: str) -> nn.Module:

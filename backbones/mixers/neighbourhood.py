@@ -150,7 +150,7 @@ class NeighbourhoodAttention(nn.Module):
     def _bias(self, height: int, width: int) -> torch.Tensor:
         """What is added to the logits of a map, (1, heads blocks, queries, keys); minus infinity beyond the square."""
         table = self.relative_position_bias
-        bias = relative_bias(table, self._pairs(height, table.device), self._pairs(width, table.device))
+        bias = relative_bias(table, [self._pairs(height, table.device), self._pairs(width, table.device)])
         return bias.flatten(0, 2).unsqueeze(0)
 
     def _key_places(self, length: int, device: torch.device) -> torch.Tensor:

@@ -134,7 +134,7 @@ class WindowAttention(nn.Module):
                 return None
             num_distances = 2 * size - 1
             table = torch.zeros(self.num_heads, num_distances, num_distances, dtype=x.dtype, device=x.device)
-        bias = relative_bias(table, self._pairs(height, x.device), self._pairs(width, x.device))
+        bias = relative_bias(table, [self._pairs(height, x.device), self._pairs(width, x.device)])
         if alike:
             return bias.flatten(0, 2).unsqueeze(0)
         rows, cols = num_windows(height, size), num_windows(width, size)

@@ -1,0 +1,99 @@
+"""Data sets that are made and not downloaded: written in one step, and told by what they were made with."""
+
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Callable, Dict, Optional, Sequence, Union
+
+from .errors import UserError
+
+MARK = "digits.json"  # what a set was made with
+
+
+def make(folder: Union[str, Path], recipe: Any, write: Callable[[Path, Any], None]) -> bool:
+    """Writes a set, unless it is there already.
+
+    It is written beside the folder and moved there in one step: an interrupted call leaves no folder.
+
+    Args:
+        folder: Where to; must not exist yet, be empty, or hold a set of the same recipe.
+        recipe: What to make, a dataclass.
+        write: Writes it into an empty folder.
+
+    Returns:
+        Whether it was written now.
+
+    Raises:
+        UserError: The folder holds something else.
+    """
+    folder = Path(folder).absolute()
+    if _holds(folder, recipe):
+        return False
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        part.chmod(0o755)  # temporary folders are private
+        write(part, recipe)
+        (part / MARK).write_text(json.dumps(asdict(recipe), indent=2) + "\n")
+        try:
+            os.rename(part, folder)
+        except OSError:
+            if not _holds(folder, recipe):  # if it does, another process was quicker
+                raise
+            return False
+        return True
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def make_missing(
+    folder: Union[str, Path], recipe: Any, write: Callable[[Path, Any], None], keys: Sequence[str]
+) -> None:
+    """Writes a set where there is none; one that differs in other values of its recipe than `keys` is taken as it is.
+
+    Args:
+        folder: As for `make`.
+        recipe: What to make, a dataclass.
+        write: Writes it into an empty folder.
+        keys: What has to agree.
+
+    Raises:
+        UserError: The folder holds something else, or a set that differs in one of `keys`.
+    """
+    folder = Path(folder)
+    found = _made_with(folder)
+    if found is None:
+        make(folder, recipe, write)
+        return
+    for key in keys:
+        if found.get(key) != getattr(recipe, key):
+            raise UserError(
+                f"{folder} holds digits made with {key}={found.get(key)}, needed are those with "
+                f"{key}={getattr(recipe, key)}: remove it, or choose another folder"
+            )
+
+
+def _made_with(folder: Path) -> Optional[Dict[str, Any]]:
+    """Reads the recipe of a set; None where there is no set."""
+    mark = folder / MARK
+    if not mark.is_file():
+        return None
+    try:
+        return dict(json.loads(mark.read_text()))
+    except ValueError as error:
+        raise UserError(f"{mark} does not say what the digits were made with: remove {folder}") from error
+
+
+def _holds(folder: Path, recipe: Any) -> bool:
+    found = _made_with(folder)
+    if found is not None:
+        if found == asdict(recipe):
+            return True
+        differing = ", ".join(f"{key}={value}" for key, value in found.items() if value != asdict(recipe).get(key))
+        raise UserError(f"{folder} holds digits made with {differing}: remove it, or choose another folder")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} exists and holds no digits: choose another folder")
+    return False
