@@ -11,7 +11,17 @@ from pathlib import Path
 
 from .classification_fixtures import ROOT
 
-ROOMS = ("backbones", "classification", "detection", "engine", "methods", "segmentation", "toolboxes", "tools", "volumes")
+ROOMS = (
+    "backbones",
+    "classification",
+    "detection",
+    "engine",
+    "methods",
+    "segmentation",
+    "toolboxes",
+    "tools",
+    "volumes",
+)
 _IGNORED = [line.strip("/") for line in (ROOT / ".gitignore").read_text().split()]
 
 _BUILD = """

@@ -13,7 +13,7 @@ import torch.nn as nn
 from torch.export import Dim
 
 from spectral_backbones.backbones.dense import DenseBackbone
-from spectral_backbones.backbones.layers import AFNO, FNet, HaloAttention, SpectralGating
+from spectral_backbones.backbones.mixers import AFNO, FNet, HaloAttention, SpectralGating
 
 from .models import assert_close, images
 

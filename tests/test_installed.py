@@ -409,6 +409,8 @@ class TestBesideAUsersModules:
             "flops": [(["spectformer_ti", "--size", 32], "spectformer_ti"), (["--config", name, "--size", 64], "neck")],
             "benchmark": [(["spectformer_ti", "--size", 32, "--seconds", 0.1], "spectformer_ti")],
             "models": [(["dat*"], "dat_pp_t")],
+            "mixers": [([], "neighbourhood")],
+            "export": [(["spectformer_ti", "--format", "pt2", "--size", 32, "--out", tmp_path / "ti.pt2"], "ti.pt2")],
             "configs": [
                 (["detection/digits/*"], name),
                 ([name, "--print"], "TimmBackbone"),

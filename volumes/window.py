@@ -8,9 +8,9 @@ import torch.nn as nn
 import torch.nn.functional as F
 from timm.layers import trunc_normal_
 
-from spectral_backbones.backbones.layers.attention import DotProductAttention, check_heads
 from spectral_backbones.backbones.layers.cache import EvalCache
 from spectral_backbones.backbones.layers.relative_bias import relative_bias
+from spectral_backbones.backbones.mixers.attention import DotProductAttention, check_heads
 
 from .resampling import Size
 

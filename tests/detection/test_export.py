@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from spectral_backbones.detection.digits import Recipe, make_digits
 from spectral_backbones.engine import UserError, deploy
+from spectral_backbones.toolboxes.digits import Recipe, make_digits
 from spectral_backbones.tools import export, predict, test
 from spectral_backbones.tools.check_task_exports import made
 

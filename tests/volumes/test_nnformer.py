@@ -5,7 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from spectral_backbones.backbones.flops import count
-from spectral_backbones.backbones.layers.attention import DotProductAttention
+from spectral_backbones.backbones.mixers.attention import DotProductAttention
 from spectral_backbones.volumes import create_model, list_models, load_checkpoint
 from spectral_backbones.volumes.window import VolumeWindowAttention, official_rows
 
