@@ -68,7 +68,7 @@ def options():
     def listed(command):
         with contextlib.redirect_stdout(io.StringIO()) as text, pytest.raises(SystemExit):
             load_tool(command.replace("-", "_")).main(["--help"])
-        return set(re.findall(r"--[a-z][a-z-]*", text.getvalue()))
+        return set(re.findall(r"--[a-z][a-z0-9-]*", text.getvalue()))
 
     return {command: listed(command) for command in COMMANDS if command != "run"}
 
