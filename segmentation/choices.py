@@ -4,8 +4,8 @@ from typing import List
 
 from mmengine.config import Config
 
-from spectral_backbones.detection.choices import Size, scale_sizes, set_model, set_weights, shorter_side, steps_of
 from spectral_backbones.engine.errors import UserError
+from spectral_backbones.toolboxes.choices import Size, scale_sizes, set_model, set_weights, shorter_side, steps_of
 
 __all__ = ["set_model", "set_size", "set_weights"]
 

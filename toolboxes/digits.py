@@ -22,8 +22,8 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from spectral_backbones.classification.datasets import Digits
 from spectral_backbones.engine import made
+from spectral_backbones.engine.digits import HandwrittenDigits, read_digits
 from spectral_backbones.engine.errors import UserError
 
 CLASSES = tuple(str(digit) for digit in range(10))
@@ -101,7 +101,7 @@ def make_missing_digits(folder: Union[str, Path], recipe: Recipe) -> None:
 
 
 def draw_canvas(
-    digits: Digits, size: int, heights: Tuple[float, float], rng: np.random.Generator
+    digits: HandwrittenDigits, size: int, heights: Tuple[float, float], rng: np.random.Generator
 ) -> Tuple[Image.Image, List[Shape]]:
     """Draws one canvas.
 
@@ -145,9 +145,9 @@ def _ground(size: int, rng: np.random.Generator) -> np.ndarray:
     return np.clip(np.asarray(ground, dtype=np.float64) + rng.normal(0, 4, (size, size, 1)), 0, 255)
 
 
-def _digit(digits: Digits, height: int, rng: np.random.Generator) -> Tuple[np.ndarray, int]:
+def _digit(digits: HandwrittenDigits, height: int, rng: np.random.Generator) -> Tuple[np.ndarray, int]:
     """One digit, tilted and stretched a little, cut to its ink: (H, W) from 0 to 1, and its class."""
-    index = int(rng.integers(len(digits)))
+    index = int(rng.integers(len(digits.labels)))
     height = max(height, 14)  # below, the eight rows of the digit could not be told apart
     width = round(height * rng.uniform(0.85, 1.15))
     # A margin, so that a tilt does not cut corners off.
@@ -162,7 +162,7 @@ def _write_coco(folder: Path, recipe: Recipe) -> None:
     (folder / "annotations").mkdir()
     for number, (split, source, count) in enumerate((("train", "train", recipe.train), ("val", "test", recipe.val))):
         (folder / split).mkdir()
-        digits, images, annotations = Digits(source), [], []
+        digits, images, annotations = read_digits(source), [], []
         for index in range(count):
             rng = np.random.default_rng((recipe.seed, number, index))
             image, shapes = draw_canvas(digits, recipe.size, heights, rng)
@@ -198,7 +198,7 @@ def _write_ade(folder: Path, recipe: Recipe) -> None:
     for number, (split, source, count) in enumerate(splits):
         for kind in ("images", "annotations"):
             (folder / kind / split).mkdir(parents=True)
-        digits = Digits(source)
+        digits = read_digits(source)
         for index in range(count):
             rng = np.random.default_rng((recipe.seed, number, index))
             image, shapes = draw_canvas(digits, recipe.size, heights, rng)

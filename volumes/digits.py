@@ -14,8 +14,8 @@ import nibabel
 import numpy as np
 from PIL import Image
 
-from spectral_backbones.classification.datasets import Digits
 from spectral_backbones.engine import made
+from spectral_backbones.engine.digits import HandwrittenDigits, read_digits
 from spectral_backbones.engine.errors import UserError
 
 SPACING = (1.0, 1.0, 2.0)  # mm along W, H, D: slices are further apart, as in most scans
@@ -76,7 +76,7 @@ def make_missing_digits(folder: Union[str, Path], recipe: Recipe) -> None:
     made.make_missing(folder, recipe, _write, keys=("task", "version"))
 
 
-def draw_volume(digits: Digits, recipe: Recipe, rng: np.random.Generator) -> Tuple[np.ndarray, np.ndarray]:
+def draw_volume(digits: HandwrittenDigits, recipe: Recipe, rng: np.random.Generator) -> Tuple[np.ndarray, np.ndarray]:
     """Draws a volume.
 
     Two or three digits are each swept along the slices, from one to another at least a third of them, and drift on the
@@ -133,7 +133,7 @@ def _write(folder: Path, recipe: Recipe) -> None:
         (folder / name).mkdir()
     names = {}
     for number, (split, source, count) in enumerate((("train", "train", recipe.train), ("val", "test", recipe.val))):
-        digits = Digits(source)
+        digits = read_digits(source)
         names[split] = [f"{split}_{index:03d}" for index in range(count)]
         for index, name in enumerate(names[split]):
             scan, labels = draw_volume(digits, recipe, np.random.default_rng((recipe.seed, number, index)))
