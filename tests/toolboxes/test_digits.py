@@ -51,13 +51,13 @@ def test_boxes_are_those_of_the_masks_and_no_digit_covers_another(made):
 def test_training_and_validation_show_different_digits(made, monkeypatch):
     """Digits of one split are drawn on canvases of that split only."""
     asked = []
-    source = digits.Digits
+    source = digits.read_digits
 
     def watched(split):
         asked.append(split)
         return source(split)
 
-    monkeypatch.setattr(digits, "Digits", watched)
+    monkeypatch.setattr(digits, "read_digits", watched)
     make_digits(made.parent / "again", SMALL)
     assert asked == ["train", "test"]
     assert not {image.tobytes() for image in source("train").pixels} & {
