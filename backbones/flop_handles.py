@@ -318,10 +318,10 @@ _FREE = (
     "masked_fill_ masked_select meshgrid movedim narrow ne new_empty new_full new_ones new_zeros nonzero numel "
     "one_hot ones ones_like pad permute pixel_shuffle pixel_unshuffle positive rand rand_like randn randperm real "
     "reflection_pad2d repeat repeat_interleave replication_pad2d reshape reshape_as resolve_conj resolve_neg roll "
-    "rot90 scatter scatter_ select size slice sort split split_with_sizes squeeze stack swapaxes t take_along_dim "
-    "tensor_split tile to topk transpose tril triu type_as unbind unflatten unfold unsqueeze unsqueeze_ "
-    "upsample_nearest1d upsample_nearest2d upsample_nearest3d view view_as view_as_complex view_as_real vstack where "
-    "zero_ zeros zeros_like"
+    "rot90 scalar_tensor scatter scatter_ select size slice sort split split_with_sizes squeeze stack swapaxes t "
+    "take_along_dim tensor_split tile to topk transpose tril triu type_as unbind unflatten unfold unsqueeze "
+    "unsqueeze_ upsample_nearest1d upsample_nearest2d upsample_nearest3d view view_as view_as_complex view_as_real "
+    "vstack where zero_ zeros zeros_like"
 )
 
 _BY_NAME: dict[str, Handle] = {

@@ -151,9 +151,9 @@ def test_what_cannot_be_shown_is_refused_by_name(tmp_path):
     holes = RAMP.astype("f4")
     holes[3, 4] = np.nan
     cases = {
-        "long.tif": (tiff(deep(60000, np.int32)), "holds int32 from 0 to 60000, .*measure_channels"),
+        "long.tif": (tiff(deep(60000, np.int32)), "holds int32 from 0 to 60000, .*measure-channels"),
         "nan.tif": (tiff(holes), "holds 1 values of 192 that are NaN"),
-        "far.tif": (tiff((2000 * RAMP - 40).astype("f4")), "floats from -40 to 1960, .*measure_channels"),
+        "far.tif": (tiff((2000 * RAMP - 40).astype("f4")), "floats from -40 to 1960, .*measure-channels"),
         "bands.tif": (tiff(np.zeros((12, 16, 7), "u1"), planarconfig="contig"), "has 7 bands.*in_chans=7"),
         "complex.tif": (tiff(RAMP.astype("c8")), "complex"),
         "lab.tif": (lambda path: tifffile.imwrite(path, np.zeros((8, 8, 3), "u2"), photometric="cielab"), "CIELAB"),
