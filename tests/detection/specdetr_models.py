@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import torch
-from mmdet.registry import MODELS
+from mmdet.registry import MODELS, TASK_UTILS
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
@@ -18,6 +18,7 @@ from ..golden_models import files
 
 PATHS = [path for path in files() if path.stem.startswith("specdetr_")]
 NETWORKS = [path for path in PATHS if "names" in np.load(path).files]
+TABLES = [path for path in PATHS if path not in NETWORKS]  # of assignments
 BASE = ROOT / "configs" / "_base_" / "detection" / "specdetr.py"
 
 
@@ -39,12 +40,17 @@ def configured(embed=256, encoder=6, decoder=6, queries=900, classes=8, in_chann
     return cfg
 
 
-def built(cfg):
+def built(cfg, registry=MODELS):
     init_default_scope("mmdet")
     try:
-        return MODELS.build(cfg)
+        return registry.build(cfg)
     finally:
         init_default_scope("mmengine")
+
+
+def assigner(**options):
+    """The assigner of the base with other options."""
+    return built({**Config.fromfile(BASE).model.train_cfg.assigner, **options}, TASK_UTILS)
 
 
 def load(path):

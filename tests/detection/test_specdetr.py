@@ -11,7 +11,9 @@ from spectral_backbones import detection  # noqa: F401  supplies mmcv's operator
 
 pytest.importorskip("mmdet", reason="mmdet is not installed")
 
-from .specdetr_models import NETWORKS, load
+from mmengine.structures import InstanceData
+
+from .specdetr_models import NETWORKS, TABLES, assigner, load
 
 each_network = pytest.mark.parametrize("path", NETWORKS, ids=lambda path: path.stem)
 TOLERANCE = 1e-4  # of the scale of an output
@@ -60,3 +62,72 @@ def test_golden_networks_agree_at_every_step(path):
         ours = output.flatten()[:: int(golden[f"{name}_step"])][: len(expected)].numpy()
         error = np.abs(ours - expected).max() / np.abs(expected).max()
         assert error < TOLERANCE, f"{name} is off by {error:.1e} of its scale"
+
+
+@pytest.mark.parametrize("path", TABLES, ids=lambda path: path.stem)
+def test_golden_assignments_are_the_official_ones(path):
+    golden = np.load(path)
+    cases = [key.removesuffix("_gt_inds") for key in golden.files if key.endswith("_gt_inds")]
+    assert cases
+    for case in cases:
+        assert_assigned(golden, case)
+
+
+def assert_assigned(golden, case):
+    boxes, scores, gt_boxes, gt_labels = (
+        torch.from_numpy(golden[f"{case}_{name}"]) for name in ("boxes", "scores", "gt_boxes", "gt_labels")
+    )
+    result = assigner(**json.loads(str(golden[f"{case}_options"]))).assign(
+        InstanceData(bboxes=boxes, scores=scores),
+        InstanceData(bboxes=gt_boxes, labels=gt_labels),
+        dict(img_shape=(32, 32)),
+    )
+    expected = torch.from_numpy(golden[f"{case}_gt_inds"])
+    assert torch.equal(result.gt_inds, expected), case
+    assert torch.equal(result.labels, torch.where(expected > 0, gt_labels[expected - 1], -1)), case
+
+
+@each_network
+def test_golden_losses_agree(path):
+    golden, model, images, samples = load(path)
+    model.dn_query_generator = None
+    assert_losses_agree(model, images, samples, golden, "losses")
+
+
+@each_network
+def test_golden_losses_with_denoising_agree(path):
+    golden, model, images, samples = load(path)
+    assert_losses_agree(model, images, samples, golden, "losses_dn")
+
+
+def assert_losses_agree(model, images, samples, golden, key):
+    torch.manual_seed(0)
+    with torch.no_grad():
+        losses = model.train().loss(images, samples)
+    assert losses.keys() == set(golden[f"{key}_names"].tolist())
+    for name, expected in zip(golden[f"{key}_names"].tolist(), golden[key].tolist()):
+        assert float(losses[name].sum()) == pytest.approx(expected, rel=TOLERANCE), name
+
+
+@each_network
+def test_golden_noise_is_the_official_one(path):
+    golden, model, _, samples = load(path)
+    torch.manual_seed(0)
+    contents, boxes, mask, meta = model.dn_query_generator(samples)
+    assert meta == dict(num_denoising_queries=int(golden["dn_queries"]), num_denoising_groups=int(golden["dn_groups"]))
+    expected = golden["dn_boxes"]
+    np.testing.assert_allclose(boxes[:, : expected.shape[1]].numpy(), expected, rtol=TOLERANCE, atol=TOLERANCE)
+    assert mask is None and not golden["dn_mask_any"]
+    assert contents.unique().tolist() == golden["dn_label_unique"].tolist()
+
+
+@each_network
+def test_golden_predictions_agree(path):
+    golden, model, images, samples = load(path)
+    with torch.no_grad():
+        found = [sample.pred_instances for sample in model.predict(images, samples)]
+    for i, instances in enumerate(found):
+        assert len(instances) == int(golden[f"predicted_{i}_count"])
+        for ours, name in ((instances.bboxes, "boxes"), (instances.scores, "scores"), (instances.labels, "labels")):
+            expected = golden[f"predicted_{i}_{name}"]
+            np.testing.assert_allclose(ours[: len(expected)].numpy(), expected, rtol=TOLERANCE, atol=TOLERANCE)

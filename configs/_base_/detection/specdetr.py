@@ -1,4 +1,4 @@
-# SpecDETR (arXiv 2405.10148) for SPOD: 30 bands, 8 classes. Other sets change bands, classes and what their configs say.
+# SpecDETR (arXiv 2405.10148) for SPOD: 30 bands, 8 classes.
 bands = 30
 channels = 256
 feedforward = dict(embed_dims=channels, feedforward_channels=8 * channels, ffn_drop=0.0)
