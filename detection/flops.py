@@ -63,7 +63,8 @@ def count_detector(
         The whole, and its parts as the detector names them: "backbone", "neck", "bbox_head" or "rpn_head" and
         "roi_head" and so on, and "outside" if there is something outside of them. The parts add up to the whole.
     """
-    cost = count(_Countable(detector), (3, *size), convention=convention, as_executed=as_executed)
+    bands = getattr(detector.backbone, "in_channels", 3)
+    cost = count(_Countable(detector), (bands, *size), convention=convention, as_executed=as_executed)
     parts = parts_of(cost, detector, "detector")
     if convention == "paper":  # which holds no interpolation
         uncounted = {name: n for name, n in cost.uncounted.items() if name not in _INTERPOLATION}

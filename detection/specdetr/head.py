@@ -1,9 +1,11 @@
 """Classes and boxes of queries: DINO's head, with suppression across classes at the end."""
 
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
+import torch
 from mmcv.ops import nms
 from mmdet.models.dense_heads import DINOHead
+from mmdet.models.layers import inverse_sigmoid
 from mmdet.registry import MODELS
 from mmengine.structures import InstanceData
 from torch import Tensor
@@ -25,6 +27,19 @@ class SpecDETRHead(DINOHead):
         super().__init__(*args, **kwargs)
         self.iou_threshold = iou_threshold
         self.round_boxes = round_boxes
+
+    def forward(self, hidden_states: Tensor, references: List[Tensor]) -> Tuple[Tensor, Tensor]:
+        """Logits (L, B, Q, classes) and boxes (L, B, Q, 4), centre, width and height as shares of the image, of layers.
+
+        Boxes have the precision of the references, where DINO's have that of the branches: in bfloat16 objects of one
+        pixel would be off by more than their size.
+        """
+        scores = [branch(queries) for branch, queries in zip(self.cls_branches, hidden_states)]
+        boxes = [
+            (branch(queries) + inverse_sigmoid(reference)).sigmoid()
+            for branch, queries, reference in zip(self.reg_branches, hidden_states, references)
+        ]
+        return torch.stack(scores), torch.stack(boxes)
 
     @staticmethod
     def split_outputs(scores: Tensor, boxes: Tensor, dn_meta: Optional[Dict[str, int]]) -> Tuple:

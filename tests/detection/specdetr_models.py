@@ -1,5 +1,6 @@
 """SpecDETR as the golden files of the official code describe it."""
 
+import copy
 import json
 
 import numpy as np
@@ -43,7 +44,7 @@ def configured(embed=256, encoder=6, decoder=6, queries=900, classes=8, in_chann
 def built(cfg, registry=MODELS):
     init_default_scope("mmdet")
     try:
-        return registry.build(cfg)
+        return registry.build(copy.deepcopy(cfg))  # mmdet writes into it
     finally:
         init_default_scope("mmengine")
 
