@@ -23,21 +23,34 @@ TABLES = [path for path in PATHS if path not in NETWORKS]  # of assignments
 BASE = ROOT / "configs" / "_base_" / "detection" / "specdetr.py"
 
 
-def configured(embed=256, encoder=6, decoder=6, queries=900, classes=8, in_channels=30, levels=2, points=4, **others):
+def configured(
+    *,
+    embed=256,
+    encoder=6,
+    decoder=6,
+    queries=900,
+    classes=8,
+    in_channels=30,
+    levels=2,
+    points=4,
+    remove_last_candidate=True,
+    pre_bboxes_round=False,
+    max_per_img=300,
+):
     """The config of the base with other numbers; their names are those of the golden files."""
     cfg = Config.fromfile(BASE).model
     attention = dict(embed_dims=embed, num_levels=levels, num_points=points)
     feedforward = dict(embed_dims=embed, feedforward_channels=8 * embed)
     cfg.num_queries, cfg.num_feature_levels = queries, levels
-    cfg.propose_globally = not others.get("remove_last_candidate", True)
+    cfg.propose_globally = not remove_last_candidate
     cfg.backbone.update(in_channels=in_channels, embed_dims=embed, num_levels=levels)
     cfg.positional_encoding.num_feats = embed // 2
     cfg.encoder.num_layers, cfg.decoder.num_layers = encoder, decoder
     for layer, name in ((cfg.encoder.layer_cfg, "self_attn_cfg"), (cfg.decoder.layer_cfg, "cross_attn_cfg")):
         layer[name].update(attention)
         layer.ffn_cfg.update(feedforward)
-    cfg.bbox_head.update(num_classes=classes, embed_dims=embed, round_boxes=others.get("pre_bboxes_round", False))
-    cfg.test_cfg.max_per_img = others.get("max_per_img", 300)
+    cfg.bbox_head.update(num_classes=classes, embed_dims=embed, round_boxes=pre_bboxes_round)
+    cfg.test_cfg.max_per_img = max_per_img
     return cfg
 
 

@@ -12,16 +12,19 @@ from spectral_backbones import detection  # noqa: F401  supplies mmcv's operator
 
 pytest.importorskip("mmdet", reason="mmdet is not installed")
 
+from mmdet.datasets import BaseDetDataset
+from mmdet.registry import DATASETS
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import bbox_overlaps
 from mmengine.runner import load_checkpoint
 from mmengine.structures import InstanceData
 
 import spectral_backbones.engine.checkpoint as files
+from spectral_backbones.detection.config import complete
 from spectral_backbones.detection.flops import count_detector
 from spectral_backbones.detection.specdetr import PixelTokens
 from spectral_backbones.detection.specdetr.stem import UNUSED
-from spectral_backbones.engine import UserError
+from spectral_backbones.engine import CarefulRunner, UserError
 from spectral_backbones.engine.config import load as load_config
 
 from ..classification_fixtures import ROOT
@@ -366,3 +369,61 @@ def test_an_object_gets_more_queries_the_more_lie_on_it():
     assert assigner(iou_loss_th=0.6).assign(given, objects, shape).gt_inds.tolist() == [1, 1, 1, 1, 0]
     empty = InstanceData(bboxes=boxes[:0], labels=torch.zeros(0, dtype=torch.long))
     assert assigner().assign(given, empty, shape).gt_inds.tolist() == [0] * 5
+
+
+@DATASETS.register_module()
+class MadeCubes(BaseDetDataset):
+    """Cubes of made numbers, in memory."""
+
+    METAINFO = {"classes": ("CB", "MP", "FG")}  # noqa: RUF012  mmengine's own way
+
+    def load_data_list(self):
+        images, samples = made(4, size=(10, 8))
+        return [
+            dict(
+                img=image.permute(1, 2, 0).numpy(),
+                img_id=i,
+                img_path="",
+                ori_shape=(10, 8),
+                img_shape=(10, 8),
+                scale_factor=(1.0, 1.0),
+                gt_bboxes=sample.gt_instances.bboxes,
+                gt_bboxes_labels=sample.gt_instances.labels.numpy(),
+                instances=[
+                    dict(bbox=box, bbox_label=label, ignore_flag=0)
+                    for box, label in zip(sample.gt_instances.bboxes.tolist(), sample.gt_instances.labels.tolist())
+                ],
+            )
+            for i, (image, sample) in enumerate(zip(images, samples))
+        ]
+
+
+def test_a_training_runs_and_its_checkpoint_detects(tmp_path):
+    cfg = load_config(str(ROOT / "configs" / "detection" / "specdetr" / "specdetr_100e_spod.py"))
+    cfg.model = configured(**SMALL)
+    keys = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor", "instances")
+    dataset = dict(
+        type="MadeCubes", pipeline=[dict(type="PackDetInputs", meta_keys=keys)], serialize_data=False, test_mode=True
+    )
+    sampler = dict(type="DefaultSampler", shuffle=True)
+    cfg.train_dataloader = dict(batch_size=2, num_workers=0, sampler=sampler, dataset=dataset)
+    cfg.val_dataloader = dict(batch_size=2, num_workers=0, sampler={**sampler, "shuffle": False}, dataset=dataset)
+    cfg.val_evaluator = dict(type="CocoMetric", metric="bbox")
+    cfg.val_cfg = dict(type="ValLoop")
+    cfg.train_cfg.max_epochs, cfg.train_cfg.val_interval, cfg.launcher = 1, 1, "none"
+    cfg.param_scheduler = None
+    cfg.work_dir = str(tmp_path)
+    runner = CarefulRunner.from_cfg(complete(cfg))
+    runner.train()
+    rates = [group["lr"] for group in runner.optim_wrapper.param_groups]
+    assert set(rates) == {1e-4, 1e-5} and rates.count(1e-5) == len(list(runner.model.backbone.parameters()))
+    assert runner.message_hub.get_scalar("val/coco/bbox_mAP").current() >= 0
+    (path,) = tmp_path.glob("epoch_1.pth")
+    checkpoint = files.read(path)
+    assert checkpoint["predictor"]["classes"] == ["CB", "MP", "FG"]
+    model = initialized()
+    files.load_strictly(model, files.unwrap(checkpoint), path)
+    batch = runner.train_dataloader.collate_fn([runner.train_dataloader.dataset[0]])
+    with torch.no_grad():
+        (ours,), (trained,) = model.eval().test_step(batch), runner.model.eval().test_step(batch)
+    assert torch.equal(ours.pred_instances.bboxes, trained.pred_instances.bboxes)
