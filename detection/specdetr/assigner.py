@@ -27,6 +27,9 @@ class DynamicIoUHungarianAssigner(HungarianAssigner):
         base_match_num: Rounds that match by `match_costs`, at least one.
         iou_loss_th: What 1 - IoU of a pair of the other rounds stays below.
         total_num_max: Pairs past which no round begins.
+
+    Raises:
+        ValueError: There is no round.
     """
 
     def __init__(
@@ -37,6 +40,10 @@ class DynamicIoUHungarianAssigner(HungarianAssigner):
         iou_loss_th: float = 0.05,
         total_num_max: int = 100,
     ) -> None:
+        if min(match_num, base_match_num) < 1:
+            raise ValueError(
+                f"match_num and base_match_num are {match_num} and {base_match_num}, at least 1 is allowed"
+            )
         super().__init__(match_costs)
         self.match_num = match_num
         self.base_match_num = base_match_num

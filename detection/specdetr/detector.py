@@ -28,7 +28,8 @@ class SpecDETR(DINO):
         **kwargs: As `args`.
 
     Raises:
-        ValueError: An image has fewer tokens than there are queries.
+        ValueError: Parts have other numbers of levels, `test_cfg.max_per_img` is more than there are answers, or an
+            image has fewer tokens than there are queries.
     """
 
     def __init__(
@@ -40,12 +41,27 @@ class SpecDETR(DINO):
         **kwargs: Any,
     ) -> None:
         super(DINO, self).__init__(*args, as_two_stage=True, with_box_refine=True, **kwargs)
+        self._check()
         self.proposal_size = proposal_size
         self.propose_globally = propose_globally
         self.dn_query_generator = None
         if dn_cfg is not None:
             self.dn_query_generator = BoxDenoising(
                 self.bbox_head.num_classes, self.embed_dims, self.num_queries, **dn_cfg
+            )
+
+    def _check(self) -> None:
+        for name, module in self.named_modules():
+            number = getattr(module, "num_levels", self.num_feature_levels)  # of the stem and of each attention
+            if number != self.num_feature_levels:
+                raise ValueError(
+                    f"{name}.num_levels is {number}, but num_feature_levels is {self.num_feature_levels}: give both alike"
+                )
+        answers, asked = self.num_queries * self.bbox_head.num_classes, (self.test_cfg or {}).get("max_per_img", 0)
+        if asked > answers:
+            raise ValueError(
+                f"test_cfg.max_per_img is {asked}, but {self.num_queries} queries for {self.bbox_head.num_classes} "
+                f"classes give {answers} answers: set it to at most that"
             )
 
     def _init_layers(self) -> None:

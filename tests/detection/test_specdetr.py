@@ -352,11 +352,24 @@ def test_of_boxes_that_overlap_one_stays_whatever_its_class():
     assert len(found.pred_instances) and overlaps.max() <= 0.01
 
 
-def test_other_bands_and_levels_are_told():
+def test_what_does_not_fit_is_told_at_once():
     with pytest.raises(ValueError, match=r"the image has 4 bands, the model takes 5 \(in_channels\)"):
         initialized().extract_feat(torch.zeros(1, 4, 9, 7))
     with pytest.raises(ValueError, match="num_levels is 3; allowed are 2"):
         PixelTokens(5, 8, num_levels=3)
+    with pytest.raises(ValueError, match="max_per_img is 37, but 12 queries for 3 classes give 36 answers"):
+        initialized(max_per_img=37)
+    for key in ("self_attn_cfg", "cross_attn_cfg"):
+        cfg = configured(**SMALL)
+        (cfg.encoder if key == "self_attn_cfg" else cfg.decoder).layer_cfg[key].num_levels = 1
+        with pytest.raises(ValueError, match=rf"{key[:-4]}.num_levels is 1, but num_feature_levels is 2"):
+            built(cfg)
+    cfg = configured(**SMALL)
+    cfg.backbone.num_levels = 1
+    with pytest.raises(ValueError, match=r"backbone.num_levels is 1, but num_feature_levels is 2"):
+        built(cfg)
+    with pytest.raises(ValueError, match="match_num and base_match_num are 0 and 1"):
+        assigner(match_num=0)
 
 
 def test_an_object_gets_more_queries_the_more_lie_on_it():
