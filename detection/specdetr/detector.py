@@ -55,7 +55,8 @@ class SpecDETR(DINO):
             number = getattr(module, "num_levels", self.num_feature_levels)  # of the stem and of each attention
             if number != self.num_feature_levels:
                 raise ValueError(
-                    f"{name}.num_levels is {number}, but num_feature_levels is {self.num_feature_levels}: give both alike"
+                    f"{name}.num_levels is {number}, but num_feature_levels is {self.num_feature_levels}: "
+                    "they have to be the same"
                 )
         answers, asked = self.num_queries * self.bbox_head.num_classes, (self.test_cfg or {}).get("max_per_img", 0)
         if asked > answers:
