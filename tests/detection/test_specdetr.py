@@ -26,6 +26,7 @@ from spectral_backbones.detection.specdetr import PixelTokens
 from spectral_backbones.detection.specdetr.stem import UNUSED
 from spectral_backbones.engine import CarefulRunner, UserError
 from spectral_backbones.engine.config import load as load_config
+from spectral_backbones.engine.names import class_names
 
 from ..classification_fixtures import ROOT
 from ..golden import weights
@@ -189,7 +190,9 @@ def official(**options):
     shapes |= {f"backbone.patch_embed.norm.{name}": (channels,) for name in ("weight", "bias")}
     shapes |= {"backbone.mlp.0.weight": (channels, bands), "backbone.mlp.2.weight": (channels, channels)}
     shapes |= {f"backbone.mlp.{i}.bias": (channels,) for i in (0, 2)}
-    meta = dict(dataset_meta=dict(CLASSES=("CB", "MP", "FG"), PALETTE=[(220, 20, 60)] * 3), epoch=100)
+    # Whatever set a model is for, the official data set has these names and 20 more.
+    names = ("CB", "MP", "VO", "ZO", "TO", "FG", "GS")
+    meta = dict(dataset_meta=dict(classes=names, palette=[(220, 20, 60)] * len(names)), epoch=100)
     return cfg, dict(meta=meta, state_dict=weights.state_dict(shapes.keys(), shapes.values()))
 
 
@@ -211,9 +214,17 @@ def test_an_official_checkpoint_loads_by_every_door_with_nothing_missing_or_left
         own = model.state_dict()
         assert own.keys() == {name for name in state if not name.startswith(DEAD)}
         assert all(torch.equal(value, state[name]) for name, value in own.items())
-    assert files.dataset_meta(files.read(path))["classes"] == ("CB", "MP", "FG")
     with pytest.raises(UserError, match=r"backbone\.mlb\.0\.bias is unknown"):
         files.load_strictly(models[0], {**state, "backbone.mlb.0.bias": torch.zeros(32)}, path)
+
+
+def test_names_of_more_classes_than_a_head_has_are_not_taken_for_its_own():
+    _, checkpoint = official()
+    assert files.dataset_meta(checkpoint) is None and class_names(checkpoint) is None
+    checkpoint["meta"]["dataset_meta"]["classes"] = ("CB", "MP", "FG")
+    assert class_names(checkpoint) == ["CB", "MP", "FG"]
+    _, whole = official(classes=7)
+    assert len(class_names(whole)) == 7
 
 
 def made(num_images=2, size=(9, 7), valid=None, objects=2, seed=0, bands=5, classes=3):
