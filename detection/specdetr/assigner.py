@@ -66,9 +66,11 @@ class DynamicIoUHungarianAssigner(HungarianAssigner):
 
     def _match(self, cost: np.ndarray, distance: np.ndarray) -> np.ndarray:
         """The object of each prediction, counted from 1, and 0 for none. Writes over both tables."""
+        gt_inds = np.zeros(len(cost), dtype=np.int64)
+        if not (np.isfinite(cost).all() and np.isfinite(distance).all()):
+            return gt_inds  # the loss is NaN then, whose guard knows what to say of the training
         limits = cost.max(), distance.max()
         rows, columns = linear_sum_assignment(cost)
-        gt_inds = np.zeros(len(cost), dtype=np.int64)
         gt_inds[rows] = columns + 1
         num_pairs = len(rows)
         for done in range(1, self.match_num):

@@ -227,6 +227,14 @@ def test_names_of_more_classes_than_a_head_has_are_not_taken_for_its_own():
     assert len(class_names(whole)) == 7
 
 
+def test_the_loss_of_what_is_no_number_is_none_so_that_its_guard_tells():
+    images, samples = made()
+    images[1, 0, 3, 3] = torch.nan
+    with torch.no_grad():
+        losses = initialized().train().loss(images, samples)
+    assert sum(value.sum() for value in losses.values()).isnan()
+
+
 def made(num_images=2, size=(9, 7), valid=None, objects=2, seed=0, bands=5, classes=3):
     """Images of made numbers, and samples with that many objects each."""
     generator = torch.Generator().manual_seed(seed)
