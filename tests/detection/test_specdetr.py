@@ -354,6 +354,19 @@ def test_half_precision_gives_nearly_the_boxes_of_single():
         assert (close[-1, 0] - one).abs().amax(1).min() < 1e-2
 
 
+def test_losses_under_autocast_are_nearly_those_of_single_precision():
+    torch.manual_seed(0)
+    model, given = initialized(queries=63).train(), made()
+    model.dn_query_generator = None
+    single = model.loss(*given)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = model.loss(*given)
+    sum(value.sum() for value in half.values()).backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+    for name, value in half.items():
+        assert float(value) == pytest.approx(float(single[name]), rel=0.05), name
+
+
 @torch.no_grad()
 def test_corners_are_rounded_in_pixels_that_the_network_sees():
     images, samples = made(1)
