@@ -139,8 +139,8 @@ class SpecDETR(DINO):
     ) -> Tuple[Tensor, Tensor]:
         """Tokens as the branches of proposals take them, (B, S, C), and a small box around each before the sigmoid.
 
-        Boxes (B, S, 4) are infinite for padding and for what touches the border of the image. mmdet's leaves out what
-        is as small as here.
+        Boxes (B, S, 4) are infinite for padding and for centres and sides within 1e-4 of 0 or 1; mmdet's method, with
+        1e-2, would leave out all that are as small as here.
         """
         batch = len(memory)
         dtype = torch.promote_types(memory.dtype, torch.float32)
