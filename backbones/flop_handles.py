@@ -321,7 +321,7 @@ _FREE = (
     "rot90 scalar_tensor scatter scatter_ select size slice sort split split_with_sizes squeeze stack swapaxes t "
     "take_along_dim tensor_split tile to topk transpose tril triu type_as unbind unflatten unfold unsqueeze "
     "unsqueeze_ upsample_nearest1d upsample_nearest2d upsample_nearest3d view view_as view_as_complex view_as_real "
-    "vstack where zero_ zeros zeros_like"
+    "vstack where zero_ zeros zeros_like _shape_as_tensor all"
 )
 
 _BY_NAME: dict[str, Handle] = {

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from spectral_backbones.backbones.flops import Cost, Share, count
 from spectral_backbones.engine.parts import parts_of
 
+from .specdetr import PixelTokens
+
 _INTERPOLATION = ("prim::PythonOp.RoIAlignFunction", "torchvision::roi_align", "prim::PythonOp.RoIPoolFunction")
 PROPOSALS = 1000  # of a two-stage detector, as mmdet and the papers count
 
@@ -63,7 +65,9 @@ def count_detector(
         The whole, and its parts as the detector names them: "backbone", "neck", "bbox_head" or "rpn_head" and
         "roi_head" and so on, and "outside" if there is something outside of them. The parts add up to the whole.
     """
-    cost = count(_Countable(detector), (3, *size), convention=convention, as_executed=as_executed)
+    # mmdet's backbones that have `in_channels` mean those of a block.
+    bands = detector.backbone.in_channels if isinstance(detector.backbone, PixelTokens) else 3
+    cost = count(_Countable(detector), (bands, *size), convention=convention, as_executed=as_executed)
     parts = parts_of(cost, detector, "detector")
     if convention == "paper":  # which holds no interpolation
         uncounted = {name: n for name, n in cost.uncounted.items() if name not in _INTERPOLATION}

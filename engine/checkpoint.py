@@ -108,7 +108,7 @@ def for_timm(model: torch.nn.Module, weights: Dict[str, Tensor]) -> Dict[str, Te
 
 def dataset_meta(checkpoint: Dict[str, Any]) -> Optional[Dict[str, Any]]:
     """Finds the classes, and the palette if there is one, that a detector or segmenter of any version of mmdet or mmseg
-    was trained for; None where its checkpoint does not say.
+    was trained for; None where its checkpoint does not say, or names more than its head has outputs for.
     """
     meta = checkpoint.get("meta")
     if not isinstance(meta, dict):
@@ -118,6 +118,10 @@ def dataset_meta(checkpoint: Dict[str, Any]) -> Optional[Dict[str, Any]]:
     classes = lower.get("classes")
     if isinstance(classes, str):
         classes = (classes,)
+    # SpecDETR's official data set names the classes of all its sets; which of them a head has, the annotations said.
+    outputs = unwrap(checkpoint).get("bbox_head.cls_branches.0.bias")
+    if classes and outputs is not None and len(outputs) < len(classes):
+        return None
     return {"classes": tuple(classes), "palette": lower.get("palette")} if classes else None
 
 

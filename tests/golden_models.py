@@ -119,7 +119,8 @@ class Cascade(torch.nn.ModuleList):
 
 
 NAMES = frozenset(backbones.list_models())
-FILES = [path for path in files() if not path.stem.startswith("nnformer")]  # volumes: see tests/volumes
+# Those of volumes are in tests/volumes, those of whole detectors in tests/detection.
+FILES = [path for path in files() if not path.stem.startswith(("nnformer", "specdetr"))]
 MODELS = [path for path in FILES if model_of(path.stem)]
 PARTS = [path for path in FILES if part_of(path)]  # of models, see tests/mixers/test_official.py
 

@@ -405,12 +405,14 @@ class TestBesideAUsersModules:
     def test_every_other_command_works(self, beside_user, tmp_path):
         (tmp_path / "script.py").write_text(SCRIPT)
         name = "detection/digits/mask-rcnn_spectformer-h-small_fpn_digits"
+        weights = tmp_path / "gfnet_ti.pth"
+        torch.save(timm.create_model("gfnet_ti").state_dict(), weights)
         calls = {
             "flops": [(["spectformer_ti", "--size", 32], "spectformer_ti"), (["--config", name, "--size", 64], "neck")],
             "benchmark": [(["spectformer_ti", "--size", 32, "--seconds", 0.1], "spectformer_ti")],
             "models": [(["dat*"], "dat_pp_t")],
             "mixers": [([], "neighbourhood")],
-            "export": [(["spectformer_ti", "--format", "pt2", "--size", 32, "--out", tmp_path / "ti.pt2"], "ti.pt2")],
+            "export": [(["gfnet_ti", weights, "--format", "pt2", "--out", tmp_path / "gfnet.pt2"], "gfnet.pt2")],
             "configs": [
                 (["detection/digits/*"], name),
                 ([name, "--print"], "TimmBackbone"),
