@@ -75,7 +75,7 @@ class MapBatchNorm(nn.Module):
 
 
 class ResidualNormLinear(nn.Module):
-    """x + W norm(x), (B, H, W, C) -> (B, H, W, C), with a batch norm. For inference `fuse` makes it one linear layer."""
+    """x + W norm(x) with a batch norm, (B, H, W, C) -> (B, H, W, C), in inference one linear layer, see `fuse`."""
 
     def __init__(self, dim: int, device=None, dtype=None) -> None:
         super().__init__()

@@ -39,6 +39,10 @@ OFFICIAL = {
     "vitae_tiny": ("vitae_ti", {}),
     "vitae_small": ("vitae_s", {}),
     "vitae_base": ("vitae_b", {}),
+    "axial26s": ("axial_26s", {}),
+    "axial50s": ("axial_50s", {}),
+    "axial50m": ("axial_50m", {}),
+    "axial50l": ("axial_50l", {}),
 }
 TOLERANCE = 1e-4  # of the output's scale
 
