@@ -278,14 +278,29 @@ def checkpoint_filter_fn(state_dict: Dict[str, Any], model: nn.Module) -> Dict[s
     state_dict = unwrap_state_dict(state_dict)
     if any(name in state_dict for name in ("patch_embed.0.c.weight", "patch_embed.0.weight")):  # an official one
         state_dict = _convert(state_dict)
-    if f"{_FIRST_CONV}.bias" in state_dict and f"{_FIRST_CONV}.bias" not in model.state_dict():
-        _logger.warning(
-            "the checkpoint is re-parameterised: %s takes its form, for inference, without batch norms in its blocks",
-            architecture(model),
+    is_fused, model_is_fused = (f"{_FIRST_CONV}.bias" in tensors for tensors in (state_dict, model.state_dict()))
+    if is_fused and not model_is_fused:
+        _take_fused_form(state_dict, model)
+    elif model_is_fused and not is_fused and f"{_FIRST_CONV}.weight" in state_dict:
+        raise ValueError(
+            f"this {architecture(model)} is re-parameterised and the checkpoint is not: load it into a new model, and "
+            "re-parameterise that"
         )
-        training = model.training
-        reparameterize_model(model.eval(), inplace=True).train(training)
     return check_fits(state_dict, model)
+
+
+def _take_fused_form(state_dict: Dict[str, torch.Tensor], model: nn.Module) -> None:
+    """Re-parameterise a model for a checkpoint of that form, unless this is another model's."""
+    training = model.training
+    try:
+        check_fits(dict(state_dict), reparameterize_model(model.eval()))  # a copy
+        reparameterize_model(model, inplace=True)
+    finally:
+        model.train(training)
+    _logger.warning(
+        "the checkpoint is re-parameterised: %s takes its form, for inference, without batch norms in its blocks",
+        architecture(model),
+    )
 
 
 def _convert(state_dict: Dict[str, torch.Tensor]) -> Dict[str, torch.Tensor]:

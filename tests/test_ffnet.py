@@ -1,5 +1,6 @@
 """What is particular to FFNet: its re-parameterised form, and official weights of both forms."""
 
+import copy
 import re
 
 import numpy as np
@@ -11,7 +12,7 @@ from timm.utils import reparameterize_model
 from torch import nn
 
 from spectral_backbones.backbones.dense import DenseBackbone
-from spectral_backbones.backbones.ffnet import ConvMlp, ResidualNormLinear
+from spectral_backbones.backbones.ffnet import ConvMlp, ResidualNormLinear, checkpoint_filter_fn
 from spectral_backbones.backbones.mixers import FFNifiedAttention
 
 from .golden import weights
@@ -196,9 +197,15 @@ def test_golden_logits_come_from_reparameterised_official_checkpoints(name, tmp_
 
 def test_golden_weights_of_another_model_are_refused():
     _, state = official("ffnet_1")
+    model = timm.create_model("ffnet_2", device="meta")
+    before = copy.deepcopy(model)
     for one in (state, officially_fused(state)):
         with pytest.raises(ValueError, match="not one of ffnet_2"):
-            timm.create_model("ffnet_2", pretrained=True, pretrained_cfg_overlay=dict(state_dict=dict(one)))
+            checkpoint_filter_fn(one, model)
+    assert repr(model) == repr(before) and model.training  # not left in another form
+    fused = reparameterize_model(timm.create_model("ffnet_1", device="meta").eval())
+    with pytest.raises(ValueError, match="ffnet_1 is re-parameterised and the checkpoint is not"):
+        checkpoint_filter_fn(state, fused)
 
 
 def test_golden_checkpoint_of_a_detector_gives_its_trunk():
