@@ -17,8 +17,9 @@ import torch.nn as nn
 from timm.layers import calculate_drop_path_rates, trunc_normal_
 from timm.models import generate_default_cfgs
 from timm.utils import reparameterize_model
+from torchvision.ops import FrozenBatchNorm2d
 
-from .checkpoints import architecture, check_fits, rename, unwrap_state_dict
+from .checkpoints import architecture, check_fits, rename, resample_grid_tensors, unwrap_state_dict
 from .layers import ConvNormAct, RepDepthwiseConv, block_for, by_images
 from .mixers import MixerPattern, create_mixer, expand_mixers, mixers_per_stage
 from .pyramid import Pyramid, Stage, check_depths, check_per_stage
@@ -29,6 +30,7 @@ __all__ = ["FFNet"]
 _logger = logging.getLogger(__name__)
 
 _FIRST_CONV = "patch_embed.convs.0.conv"
+_FOLDABLE = (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d)
 
 
 class FFNetStem(nn.Module):
@@ -96,7 +98,7 @@ class ResidualNormLinear(nn.Module):
         """
         bn, proj = getattr(self.norm, "bn", None), self.proj
         hooked = any(module._forward_hooks or module._forward_pre_hooks for module in self.modules())
-        if hooked or type(bn) not in (nn.BatchNorm2d, nn.SyncBatchNorm) or type(proj) is not nn.Linear:
+        if hooked or type(bn) not in _FOLDABLE or type(proj) is not nn.Linear:
             return self
         if bn.training:
             raise RuntimeError("a batch norm becomes part of a linear layer in evaluation alone: call eval() first")
@@ -286,7 +288,7 @@ def checkpoint_filter_fn(state_dict: Dict[str, Any], model: nn.Module) -> Dict[s
             f"this {architecture(model)} is re-parameterised and the checkpoint is not: load it into a new model, and "
             "re-parameterise that"
         )
-    return check_fits(state_dict, model)
+    return check_fits(resample_grid_tensors(state_dict, model), model)
 
 
 def _take_fused_form(state_dict: Dict[str, torch.Tensor], model: nn.Module) -> None:

@@ -8,8 +8,10 @@ import pytest
 import timm
 import torch
 from timm.layers import convert_sync_batchnorm
+from timm.layers.norm_act import freeze_batch_norm_2d
 from timm.utils import reparameterize_model
 from torch import nn
+from torchvision.ops import FrozenBatchNorm2d
 
 from spectral_backbones.backbones.dense import DenseBackbone
 from spectral_backbones.backbones.ffnet import ConvMlp, ResidualNormLinear, checkpoint_filter_fn
@@ -19,7 +21,7 @@ from .golden import weights
 from .golden_models import GOLDEN
 from .models import assert_close, build, images
 
-BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
+BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d)
 
 
 def small(name, **kwargs):
@@ -54,11 +56,10 @@ def test_parameters_of_both_forms(name, trained, fused):
 
 
 @pytest.mark.parametrize("name", ["ffnet_1", "ffnet_3"])
-@pytest.mark.parametrize("synchronised", [False, True], ids=["", "synchronised"])
+@pytest.mark.parametrize("convert", [lambda model: model, convert_sync_batchnorm, freeze_batch_norm_2d])
 @torch.no_grad()
-def test_the_reparameterised_form_computes_the_same_at_any_size(name, synchronised):
-    model = small(name).eval()
-    model = convert_sync_batchnorm(model) if synchronised else model
+def test_the_reparameterised_form_computes_the_same_at_any_size(name, convert):
+    model = convert(small(name)).eval()
     fused = reparameterize_model(model)
     assert [key for key, module in fused.named_modules() if isinstance(module, BATCH_NORMS)] == ["norm.bn"]
     for height, width in ((64, 64), (37, 90), (4, 5)):
