@@ -9,7 +9,20 @@ if __name__ == "backbones":  # imported by its bare name, in a clone's root
 
     clone.alias(__name__)
 
-from . import convit, dat, gfnet, halonet, pyramidtnt, sgformer, spectformer, tnt, vitae
+from . import axial_resnet, convit, dat, ffnet, gfnet, halonet, pyramidtnt, sgformer, spectformer, tnt, vitae
 from .registry import list_models
 
-__all__ = ["convit", "dat", "gfnet", "halonet", "list_models", "pyramidtnt", "sgformer", "spectformer", "tnt", "vitae"]
+__all__ = [
+    "axial_resnet",
+    "convit",
+    "dat",
+    "ffnet",
+    "gfnet",
+    "halonet",
+    "list_models",
+    "pyramidtnt",
+    "sgformer",
+    "spectformer",
+    "tnt",
+    "vitae",
+]

@@ -40,6 +40,10 @@ class Backbone(nn.Module):
     feature_dim = -1
     trunk: str  # name of the list whose members end in a feature map each
     pools: Tuple[str, ...] = POOLS
+    # The LayerNorms that a family's official detectors have on their maps: a pattern for the beginnings of their names,
+    # whose group is the map's index, and their epsilon.
+    published_out_norms: Optional[str] = None
+    out_norm_eps = 1e-5
 
     def __init__(self) -> None:
         super().__init__()

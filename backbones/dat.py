@@ -158,6 +158,8 @@ class DAT(Pyramid):
         ValueError: An argument cannot work; the message says what is allowed.
     """
 
+    published_out_norms = r"norms\.(\d+)\.norm\."
+
     def __init__(
         self,
         img_size: Union[int, Tuple[int, int]] = 224,

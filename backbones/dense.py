@@ -119,7 +119,10 @@ class DenseBackbone(nn.Module):
         self.channels: Tuple[int, ...] = tuple(entry.get(width, entry["num_chs"]) for entry in taken)
         self.strides: Tuple[int, ...] = tuple(entry["reduction"] for entry in taken)
         self.pad_size_divisor = pad_size_divisor or (1 if isinstance(self.model, Backbone) else max(self.strides))
-        self.out_norms = nn.ModuleList(nn.LayerNorm(dim) for dim in self.channels) if out_norm == "new" else None
+        self.out_norms: Optional[nn.ModuleList] = None
+        if out_norm == "new":
+            eps = getattr(self.model, "out_norm_eps", 1e-5)
+            self.out_norms = nn.ModuleList(nn.LayerNorm(dim, eps=eps) for dim in self.channels)
 
         if grad_checkpointing:
             self.model.set_grad_checkpointing(True)
@@ -241,12 +244,13 @@ class DenseBackbone(nn.Module):
         Raises:
             ValueError: They are another model's or lack some.
         """
+        pattern = getattr(self.model, "published_out_norms", None)
         place = {stage: number for number, stage in enumerate(self.out_indices)}
         norms: Dict[str, torch.Tensor] = {}
         trunk: Dict[str, torch.Tensor] = {}
         unneeded = []
         for name, value in weights.items():
-            published = re.match(r"norms\.(\d+)\.norm\.", name)  # DAT's detectors count theirs by stages
+            published = re.match(pattern, name) if pattern else None
             if name.startswith("out_norms."):
                 norms[name] = value
             elif published is None:

@@ -39,6 +39,10 @@ OFFICIAL = {
     "vitae_tiny": ("vitae_ti", {}),
     "vitae_small": ("vitae_s", {}),
     "vitae_base": ("vitae_b", {}),
+    "axial26s": ("axial_26s", {}),
+    "axial50s": ("axial_50s", {}),
+    "axial50m": ("axial_50m", {}),
+    "axial50l": ("axial_50l", {}),
 }
 TOLERANCE = 1e-4  # of the output's scale
 
@@ -68,6 +72,14 @@ def model_of(file):
     name = re.sub(r"_\d{3}$", "", file)
     name, arguments = OFFICIAL.get(name, (name, {}))
     return (name, {**arguments, "img_size": None}) if name in NAMES else None
+
+
+def official_parameters(golden):
+    """How many parameters the official model has."""
+    shapes = dict(zip(map(str, golden["names"]), json.loads(str(golden["shapes"]))))
+    # Averages, what TNT's checkpoints hold and nothing uses, and ViTAE's random features, which are a buffer here
+    left_out = ("running_", "outer_tokens", ".RC.attn.w")
+    return sum(int(np.prod(shape)) for name, shape in shapes.items() if not any(n in name for n in left_out))
 
 
 def is_resampled(file):
@@ -123,6 +135,7 @@ NAMES = frozenset(backbones.list_models())
 FILES = [path for path in files() if not path.stem.startswith(("nnformer", "specdetr"))]
 MODELS = [path for path in FILES if model_of(path.stem)]
 PARTS = [path for path in FILES if part_of(path)]  # of models, see tests/mixers/test_official.py
+DENSE = [path for path in FILES if path.stem.endswith("_dense") and model_of(path.stem.removesuffix("_dense"))]
 
 
 def create(path, golden, overlay, **kwargs):

@@ -42,15 +42,20 @@ _DAT = dict(embed_dims=(16, 32, 64), depths=(2, 2, 1), num_heads=(1, 2, 4), offs
 _DAT_PP = dict(_DAT, mixers=("ND", "ND", "D"), num_groups=(1, 2, 4), kv_strides=(8, 4, 1))
 _HALONET = dict(stem_dim=16, dims=(16, 32, 64), depths=(2, 1, 1), attention=(True, True, True), num_heads=(2, 4, 8))
 _HALONET_OF_TIMM = dict(_HALONET, depths=(2, 2, 1), attention=(False, (1,), True))
+_FFNET_MIXERS = ("ffnified(kernel_size=3)", "ffnified(kernel_size=3)", "ffnified(kernel_size=7)")
+_FFNET = dict(stem_dim=16, embed_dims=(16, 32, 64), depths=(2, 1, 1), mixers=_FFNET_MIXERS)
 
 # Arguments of a representative under which it is narrow and shallow and still has every kind of module that it has by
 # its own: three stages, or three blocks, of which some are alike. test_names.py holds them to it.
 SMALLEST = {
+    "axial_26s": dict(stem_dim=16, dims=(16, 32, 64), depths=(1, 2, 1), num_heads=(2, 4, 8)),
     "convit_ti": dict(embed_dim=32, depth=3, local_up_to_layer=2),
     "dat_p": _DAT_PP,
     "dat_pp_t": _DAT_PP,
     "dat_t": dict(_DAT, mixers=("LS", "LD", "LD"), num_groups=(1, 2, 4), kv_strides=(1, 1, 1)),
     "eca_halonext_26ts": dict(_HALONET_OF_TIMM, head_dim=4),
+    "ffnet_1": _FFNET,
+    "ffnet_3": _FFNET,
     "gfnet_h_ti": dict(embed_dims=(16, 32, 64), depths=(2, 1, 1), mixers="spectral"),
     "gfnet_ti": dict(embed_dim=32, depth=3),
     "halonet_26t": _HALONET_OF_TIMM,

@@ -28,6 +28,8 @@ OURS = [
     ("halonet_26t", {}),
     ("sgformer_s", dict(out_norm="final")),
     ("dat_pp_t", dict(out_norm="new")),
+    ("ffnet_1", dict(out_norm="new")),
+    ("axial_26s", dict(out_indices=(1, 2, 3))),
 ]
 FOREIGN = [
     ("resnet18", {}),

@@ -33,6 +33,8 @@ MODELS = {
     "pyramidtnt_ti": dict(PYRAMID, inner_dims=(4, 8), num_heads=(2, 2), inner_num_heads=(1, 2), reductions=(4, 1)),
     "halonet_h0_256": dict(dims=(8, 16), depths=(1, 1), attention=(True, True), num_heads=(2, 2), stem_dim=8),
     "halonet_26t": dict(dims=(8, 16), depths=(1, 1), attention=(False, True), num_heads=(2, 2), stem_dim=8),
+    "axial_26s": dict(dims=(8, 16), depths=(1, 1), num_heads=(2, 2), stem_dim=8),
+    "ffnet_1": dict(PYRAMID, stem_dim=8, mixers=("ffnified(kernel_size=3)", "ffnified")),
     "dat_t": dict(
         PYRAMID,
         depths=(2, 1),

@@ -6,15 +6,30 @@ the file's in their ids, and no other test has: `pytest -k golden` runs them.
 """
 
 import functools
-import json
 
 import numpy as np
 import pytest
 import timm
 import torch
 
+from spectral_backbones.backbones.dense import DenseBackbone
+from spectral_backbones.backbones.weights import trunk_weights
+
 from .golden import weights
-from .golden_models import FILES, GOLDEN, MODELS, PARTS, TOLERANCE, create, is_resampled, load, model_of, reference
+from .golden_models import (
+    DENSE,
+    FILES,
+    GOLDEN,
+    MODELS,
+    PARTS,
+    TOLERANCE,
+    create,
+    is_resampled,
+    load,
+    model_of,
+    official_parameters,
+    reference,
+)
 
 
 def each(paths):
@@ -43,7 +58,7 @@ def assert_samples_agree(tensor, golden, key):
     assert float(flat.std(unbiased=False)) == pytest.approx(float(golden[f"{key}_std"]), rel=1e-3)
 
 
-@each([path for path in FILES if path not in PARTS])  # which tests/mixers/test_official.py tests
+@each([path for path in FILES if path not in [*PARTS, *DENSE]])  # PARTS: see tests/mixers/test_official.py
 def test_golden_outputs_are_ours(path):
     if path not in MODELS:
         pytest.skip(f"{path.name} is {of_what(path)}, which is not ours yet")
@@ -81,14 +96,26 @@ def test_golden_features_are_taken_at_the_official_taps(path):
 
 @each([path for path in MODELS if not is_resampled(path.stem)])
 def test_golden_parameters_are_as_many_as_ours(path):
-    golden = np.load(path)
     name, arguments = model_of(path.stem)
     model = timm.create_model(name, device="meta", **arguments)
-    shapes = dict(zip(map(str, golden["names"]), json.loads(str(golden["shapes"]))))
-    # Averages, what TNT's checkpoints hold and nothing uses, and ViTAE's random features, which are a buffer here
-    left_out = ("running_", "outer_tokens", ".RC.attn.w")
-    official = sum(int(np.prod(shape)) for name, shape in shapes.items() if not any(n in name for n in left_out))
-    assert sum(parameter.numel() for parameter in model.parameters()) == official
+    assert sum(parameter.numel() for parameter in model.parameters()) == official_parameters(np.load(path))
+
+
+@each(DENSE)
+def test_golden_maps_and_norms_of_official_detectors_are_ours(path):
+    golden = np.load(path)
+    name, arguments = model_of(path.stem.removesuffix("_dense"))
+    backbone = DenseBackbone(name, out_norm="new", **arguments).eval()
+    state_dict = weights.state_dict(golden["names"], golden["shapes"])
+    loaded = backbone.load_weights(trunk_weights({f"backbone.{name}": state_dict[name] for name in state_dict}), path)
+    assert (loaded.unneeded, loaded.unknown) == ([], [])
+    assert sum(parameter.numel() for parameter in backbone.parameters()) == official_parameters(golden)
+    with torch.no_grad():
+        maps = backbone(weights.images(golden["image_shape"]))
+    for i, feature in enumerate(maps):
+        assert_samples_agree(feature, golden, f"feature_{i}")
+        spread = np.linspace(0, feature.numel() - 1, 64).astype(int)
+        assert_agrees(feature.flatten()[torch.from_numpy(spread)], golden[f"feature_{i}_spread"])
 
 
 @each(["spectformer_ti", "spectformer_h_s", "gfnet_h_ti"])

@@ -17,7 +17,15 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.ops import FeaturePyramidNetwork
 
-from spectral_backbones.backbones.mixers import AFNO, Attention, FNet, PerformerAttention, SpectralGating
+from spectral_backbones.backbones.mixers import (
+    AFNO,
+    Attention,
+    AxialDeepLabAttention,
+    FFNifiedAttention,
+    FNet,
+    PerformerAttention,
+    SpectralGating,
+)
 from spectral_backbones.backbones.mixers.attention import DotProductAttention
 from spectral_backbones.backbones.mixers.deformable import sample_by_cells
 
@@ -114,7 +122,7 @@ def test_attention_without_fused_kernels_is_the_same_and_shows_its_weights(name)
     attentions = [module for module in plain.modules() if isinstance(module, DotProductAttention)]
     if not attentions:
         mixers = {type(module) for module in plain.modules()}
-        assert mixers & {SpectralGating, AFNO, FNet, PerformerAttention}
+        assert mixers & {SpectralGating, AFNO, FNet, PerformerAttention, AxialDeepLabAttention, FFNifiedAttention}
         return
     extract = AttentionExtract(plain, method="hook")
     with torch.no_grad():

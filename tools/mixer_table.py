@@ -19,7 +19,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -146,20 +146,22 @@ def _median(step: Callable[[], None], least: float = 0.5) -> float:
     return statistics.median(times[1:])
 
 
-def measure_all(names: Sequence[str], measured: dict[str, Any]) -> dict[str, Any]:
-    """`measured` with the figures of `names` taken anew, one thread, within LIMIT of memory."""
+def measure_all(names: Sequence[str], measured: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """`measured` with the figures of `names` taken anew, one thread, within LIMIT of memory: once more for each name,
+    so that nothing is lost if a slow one is interrupted.
+    """
     torch.set_num_threads(1)
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     with open("/proc/self/status", encoding="utf-8") as file:
         held = next(int(line.split()[1]) for line in file if line.startswith("VmData:")) * 1024
     resource.setrlimit(resource.RLIMIT_DATA, (held + LIMIT, hard))
     mixers = dict(measured.get("mixers", {}))
+    machine = f"{_processor()}, one thread, float32, one map of {DIM} channels in evaluation, torch {torch.__version__}"
     for name in names:
         sides = {str(side): measure(name, side) for side in SIDES}
         mixers[name] = {"date": str(date.today()), "sides": sides}
         print(name, *(BEYOND if f is None else f"{f['seconds'] * 1e3:.1f} ms" for f in sides.values()), flush=True)
-    machine = f"{_processor()}, one thread, float32, one map of {DIM} channels in evaluation, torch {torch.__version__}"
-    return {"machine": machine, "mixers": {name: mixers[name] for name in list_mixers() if name in mixers}}
+        yield {"machine": machine, "mixers": {name: mixers[name] for name in list_mixers() if name in mixers}}
 
 
 def _processor() -> str:
@@ -231,8 +233,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.measure is not None:
             for name in args.measure:
                 get_mixer(name)
-            measured = measure_all(args.measure or list_mixers(), measured)
-            MEASURED.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
+            for measured in measure_all(args.measure or list_mixers(), measured):  # noqa: B020
+                MEASURED.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
             draw(measured, PICTURE)
         before, old, after = split(PAGE.read_text(encoding="utf-8"))
         new = table(measured)

@@ -95,6 +95,8 @@ FAMILIES = {
     "SG-Former": Family("2308.12216", "https://github.com/OliverRensu/SG-Former#checkpoint"),
     "ViTAE": Family("2106.03348", _VITAE_RESULTS),
     "ViTAEv2": Family("2202.10108", _VITAE_RESULTS),
+    "FFNet": Family("2406.02021", "https://github.com/ysj9909/FFNet/releases/tag/v1.0"),
+    "Axial-ResNet": Family("2003.07853", None),  # the one file there was is no longer offered
 }
 
 NOTES = {
@@ -115,6 +117,11 @@ NOTES = {
     ),
     "smaller": "The repository's network, with 2.4 million parameters less than the paper's, whose accuracy this is.",
     "masked": "Pretrained on ImageNet-1k as a masked autoencoder; 84.8 with pretraining on ImageNet-22k.",
+    "fused": (
+        "Counted as trained. What is published is of the re-parameterised network, which has 13.66, 26.91, 48.33 and "
+        "79.20 million parameters and 2.99, 6.00, 10.15 and 43.12 G MACs, see `timm.utils.reparameterize_model`."
+    ),
+    "axial": "The accuracy is the repository's, which has none of the other three networks.",
 }
 
 # SpectFormer: tables of arXiv 2304.06446 and the readme of badripatro/SpectFormers. GFNet: the model zoo in the readme
@@ -122,7 +129,8 @@ NOTES = {
 # 2103.00112; the legacy network's accuracy from timm's listing. PyramidTNT: arXiv 2201.00978. HaloNet: arXiv 2103.12731
 # and timm's model cards. DAT and DAT++: arXiv 2201.00520 and 2309.01430, and the readmes of LeapLabTHU/DAT.
 # SG-Former: arXiv 2308.12216, whose figures are those of averaged weights. ViTAE and ViTAEv2: arXiv 2106.03348 and
-# 2202.10108, and the readmes of ViTAE-Transformer/ViTAE-Transformer.
+# 2202.10108, and the readmes of ViTAE-Transformer/ViTAE-Transformer. FFNet: the readmes of ysj9909/FFNet. Axial
+# ResNets: the readme of csrhddlam/axial-deeplab.
 PUBLISHED = {
     "spectformer_ti": Published("SpectFormer", "1.8", "76.9"),
     "spectformer_xs": Published("SpectFormer", "4.0", "80.2"),
@@ -186,6 +194,14 @@ PUBLISHED = {
     "vitaev2_s": Published("ViTAEv2", "5.7", "82.6"),
     "vitaev2_48m": Published("ViTAEv2", "13.3", "83.8"),
     "vitaev2_b": Published("ViTAEv2", "24.3", "84.6"),
+    "ffnet_1": Published("FFNet", "2.9", "81.3", "fused"),
+    "ffnet_2": Published("FFNet", "6.0", "82.9", "fused"),
+    "ffnet_3": Published("FFNet", "10.1", "83.9", "fused"),
+    "ffnet_4": Published("FFNet", "43.1", "85.3", "fused"),
+    "axial_26s": Published("Axial-ResNet", None, "75.8", "axial"),
+    "axial_50s": Published("Axial-ResNet", None, None),
+    "axial_50m": Published("Axial-ResNet", None, None),
+    "axial_50l": Published("Axial-ResNet", None, None),
 }
 
 
@@ -211,6 +227,9 @@ DENSE = {
         cascade_3x="51.4 / 44.5",
         upernet="44.95 / 47.98",
     ),
+    "ffnet_2": Dense(cascade_3x="51.8 / 44.9", upernet="47.1 / 47.8"),
+    "ffnet_3": Dense(cascade_3x="52.8 / 45.6", upernet="49.6 / 50.2"),
+    "ffnet_4": Dense(cascade_3x="53.4 / 45.9", upernet="50.7 / 51.7"),
 }
 
 

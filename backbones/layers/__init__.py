@@ -1,6 +1,7 @@
 """What families and token mixers share and is no mixer, one idea a file."""
 
 from .block import Block, HandingBlock, HandingSerialBlock, SerialBlock, block_for, connect, run_block
+from .bottleneck import Bottleneck, ResNetStem
 from .cache import EvalCache
 from .cells import ClassTokenCell, NormalCell, ReductionCell, TokensAndGrid
 from .chunk import by_images
@@ -29,6 +30,7 @@ __all__ = [
     "MLPS",
     "SPECTRAL_METHODS",
     "Block",
+    "Bottleneck",
     "ClassTokenCell",
     "ConvBranch",
     "ConvNormAct",
@@ -51,6 +53,7 @@ __all__ = [
     "PyramidReduction",
     "ReductionCell",
     "RepDepthwiseConv",
+    "ResNetStem",
     "ResidualDepthwiseConv",
     "ResidualDepthwiseMlp",
     "SerialBlock",

@@ -5,10 +5,12 @@ from typing import Dict, Optional, Type
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from timm.layers import BatchNormAct2d, FrozenBatchNormAct2d
+from timm.layers import BatchNormAct2d, FrozenBatchNormAct2d, SyncBatchNormAct
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .layout import channels_last
+
+_FOLDABLE = (BatchNormAct2d, FrozenBatchNormAct2d, SyncBatchNormAct)
 
 
 class ConvNormAct(nn.Module):
@@ -75,7 +77,7 @@ class ConvNormAct(nn.Module):
         """
         conv, bn = self.conv, self.bn
         hooked = any(module._forward_hooks or module._forward_pre_hooks for module in (conv, bn))
-        if hooked or type(conv) is not nn.Conv2d or type(bn) not in (BatchNormAct2d, FrozenBatchNormAct2d):
+        if hooked or type(conv) is not nn.Conv2d or type(bn) not in _FOLDABLE:
             return
         if bn.running_mean is None:
             return

@@ -128,8 +128,8 @@ class PositionSensitiveAttention(nn.Module):
             out = F.avg_pool2d(out.permute(0, 3, 1, 2), self.stride, ceil_mode=True).permute(0, 2, 3, 1)
         return out
 
-    @torch.jit.ignore
-    def from_official(self, state: Dict[str, torch.Tensor], old: str = "", new: str = "") -> Dict[str, torch.Tensor]:
+    @staticmethod
+    def from_official(state: Dict[str, torch.Tensor], old: str = "", new: str = "") -> Dict[str, torch.Tensor]:
         """Take the weights of the public code, whose names begin with `old`, by our names, which begin with `new`."""
         state.pop(f"{old}flatten_index", None)  # a constant
         names = {"relative": "relative", "qkv_transform.": "qkv.conv.", "bn_qkv.": "qkv.bn."}
@@ -149,19 +149,20 @@ def _by_row(x: torch.Tensor, tables: torch.Tensor) -> torch.Tensor:
     return torch.bmm(rows, tables).transpose(0, 1).unflatten(0, (x.shape[0], x.shape[1]))
 
 
-@register_mixer("axial_deeplab", paper="arXiv:2003.07853")
+@register_mixer("axial_deeplab", paper="arXiv:2003.07853", internal=("stride",))
 class AxialDeepLabAttention(nn.Module):
     """Position-sensitive attention along columns, then along rows, with nothing between (Axial-DeepLab, arXiv
     2003.07853, section 3.3), see PositionSensitiveAttention.
 
-    (B, H, W, C) -> (B, H, W, C), any H and W. Memory grows with N (H + W). The public code goes along columns first,
-    too; between both it has nothing, around both the bottleneck of a ResNet.
+    (B, H, W, C) -> (B, H / s, W / s, C), sides rounded up, any H and W. Memory grows with N (H + W). The public code
+    goes along columns first, too; between both it has nothing, around both the bottleneck of a ResNet.
 
     Args:
         dim: Channels C.
-        grid_size: Token grid (H, W), whose sides are the spans where nothing else is said.
+        grid_size: Token grid (H, W) after the stride; where nothing else is said, lines before it are the spans.
         num_heads: Number of heads, whose width is even; 8 in the paper.
         span: Longest line in tokens that a table has its own entries for, one for both axes or one for each.
+        stride: Side s of the squares that are averaged in the end. Models set it, patterns may not.
 
     Raises:
         ValueError: `num_heads` gives no even width, or `span` is no length.
@@ -176,16 +177,17 @@ class AxialDeepLabAttention(nn.Module):
         grid_size: Tuple[int, int] = (14, 14),
         num_heads: int = 8,
         span: Optional[Union[int, Sequence[int]]] = None,
+        stride: int = 1,
         device=None,
         dtype=None,
     ) -> None:
         super().__init__()
-        spans = to_2tuple(grid_size if span is None else span)
+        spans = to_2tuple([stride * side for side in grid_size] if span is None else span)
         if len(spans) != 2:
             raise ValueError(f"span must be one number or one for each axis, got {span!r}")
         dd = {"device": device, "dtype": dtype}
         self.height = PositionSensitiveAttention(dim, num_heads, spans[0], axis=1, **dd)
-        self.width = PositionSensitiveAttention(dim, num_heads, spans[1], axis=2, **dd)
+        self.width = PositionSensitiveAttention(dim, num_heads, spans[1], axis=2, stride=stride, **dd)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.width(self.height(x))
@@ -193,11 +195,14 @@ class AxialDeepLabAttention(nn.Module):
     @torch.jit.ignore
     def set_grid_size(self, grid_size: Tuple[int, int]) -> None:
         """Stretch the tables to a larger grid for good, see `PositionSensitiveAttention.set_span`."""
-        self.height.set_span(grid_size[0])
-        self.width.set_span(grid_size[1])
+        self.height.set_span(self.width.stride * grid_size[0])
+        self.width.set_span(self.width.stride * grid_size[1])
 
-    @torch.jit.ignore
-    def from_official(self, state: Dict[str, torch.Tensor]) -> Dict[str, torch.Tensor]:
-        """Weights of csrhddlam/axial-deeplab by our names, see `load_official`."""
-        height = self.height.from_official(state, "hight_block.", "height.")
-        return {**height, **self.width.from_official(state, "width_block.", "width.")}
+    @staticmethod
+    def from_official(state: Dict[str, torch.Tensor], old: str = "", new: str = "") -> Dict[str, torch.Tensor]:
+        """Take weights of csrhddlam/axial-deeplab, whose names begin with `old`, by our names, which begin with `new`,
+        see `load_official`.
+        """
+        axes = {"hight_block.": "height.", "width_block.": "width."}
+        parts = [PositionSensitiveAttention.from_official(state, old + axis, new + axes[axis]) for axis in axes]
+        return {**parts[0], **parts[1]}

@@ -39,6 +39,8 @@ TRAINED = {
     "dat-t_upernet",
     "dat-pp-t_fpn",
     "vitaev2-s_upernet",
+    "ffnet-2_upernet",
+    "axial-26s_upernet",
     "convit-ti_sfp-upernet",
     "tnt-ti_sfp-upernet",
 }
@@ -69,6 +71,8 @@ def test_what_the_papers_trained_is_there():
             for settings in ("fpn_8xb2-80k", "upernet_8xb2-160k"):
                 name = f"{model}_{settings}_ade20k-512x512"
                 assert name in names and (ROOT / "configs" / "segmentation" / family / f"{name}.py").is_file()
+    for model in ("ffnet-2", "ffnet-3", "ffnet-4", "axial-26s"):
+        assert f"{model}_upernet_8xb2-160k_ade20k-512x512" in names
     for model in ("spectformer-s", "gfnet-s", "convit-s", "tnt-s"):
         assert f"{model}_sfp-upernet_8xb2-160k_ade20k-512x512" in names
     assert {algorithm(path) for path in CONFIGS} >= TRAINED
@@ -83,7 +87,7 @@ def test_config_fits(path):
     cfg = Config.fromfile(path)
     model_name, head, settings, _ = path.stem.split("_")
     assert cfg.model.backbone.name.replace("_", "-") == model_name
-    check_recipe(cfg, head, settings)
+    check_recipe(cfg, head, settings, "ffnet" in model_name)
     mean, std = (timm.get_pretrained_cfg(cfg.model.backbone.name).to_dict()[key] for key in ("mean", "std"))
     assert cfg.model.data_preprocessor.mean == pytest.approx([255 * value for value in mean], abs=0.01)
     assert cfg.model.data_preprocessor.std == pytest.approx([255 * value for value in std], abs=0.01)
@@ -98,7 +102,7 @@ def test_config_fits(path):
     check_predictions(model.eval())
 
 
-def check_recipe(cfg, head, settings):
+def check_recipe(cfg, head, settings, is_ffnet):
     iterations = {"8xb2-80k": 80000, "8xb2-160k": 160000}[settings]
     assert cfg.train_cfg.max_iters == iterations
     assert last_rate(cfg, iterations).end == iterations and last_rate(cfg, 4000).end == 4000
@@ -106,7 +110,7 @@ def check_recipe(cfg, head, settings):
     optimizer = cfg.optim_wrapper.optimizer
     assert (optimizer.type, optimizer.lr, optimizer.weight_decay) == {
         "fpn": ("AdamW", 1e-4, 1e-4),
-        "upernet": ("AdamW", 6e-5, 0.01),
+        "upernet": ("AdamW", 1e-4, 0.05) if is_ffnet else ("AdamW", 6e-5, 0.01),
         "sfp-upernet": ("AdamW", 6e-5, 0.01),
         "mask2former": ("AdamW", 1e-4, 0.05),
     }[head]
