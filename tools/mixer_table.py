@@ -188,15 +188,14 @@ def draw(measured: dict[str, Any], path: Path) -> None:
         style = ("-", "--", ":")[i // 10 % 3]
         (line,) = axes.loglog(*zip(*points, strict=True), style, marker="o", markersize=3, color=f"C{i % 10}")
         ends.append((points[-1], name, line.get_color()))
-    lowest = 0.0
-    for (tokens, milliseconds), name, color in sorted(ends, key=lambda end: end[0][1]):
-        place = max(milliseconds, lowest * 1.4)  # names must not cover one another
-        lowest = place
+    # Names stand beside the axes, evenly and in the order in which the lines end.
+    ends.sort(key=lambda end: end[0][1] * (SIDES[-1] ** 2 / end[0][0]) ** 2)
+    for i, (point, name, color) in enumerate(ends):
         axes.annotate(
-            name, (tokens, milliseconds), (SIDES[-1] ** 2 * 1.25, place), color=color, va="center", fontsize=9,
-            arrowprops=dict(arrowstyle="-", color=color, linewidth=0.5),
+            name, point, (1.06, (i + 0.5) / len(ends)), textcoords="axes fraction", color=color, fontsize=9,
+            va="center", arrowprops=dict(arrowstyle="-", color=color, linewidth=0.5), annotation_clip=False,
         )  # fmt: skip
-    axes.set_xlim(right=SIDES[-1] ** 2 * 3.2)
+    axes.set_xlim(right=SIDES[-1] ** 2 * 1.15)
     axes.set_xticks([side**2 for side in SIDES], [f"{side}x{side}" for side in SIDES])
     axes.minorticks_off()
     axes.set_xlabel("tokens")
