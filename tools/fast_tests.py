@@ -27,6 +27,7 @@ RUNS = [
     "test_train.py::test_a_run_leaves_what_it_promises",
     "detection/test_train.py::test_a_run_leaves_what_it_promises",
     "segmentation/test_train.py::test_a_run_by_iterations_says_and_leaves_what_a_run_by_epochs_does",
+    "volumes/test_training.py::test_a_run_prints_figures_and_draws_slices",
 ]
 CONFIGS = {
     "classification": "test_configs_classification.py",
