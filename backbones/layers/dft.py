@@ -18,7 +18,7 @@ import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
 from .measured import is_measured_faster
-from .tracing import is_eager, is_exporting
+from .tracing import is_eager, is_exporting, takes_constants
 
 SpectralMethod = Literal["auto", "fft", "matmul", "fused"]
 SPECTRAL_METHODS = ("auto", "fft", "matmul", "fused")
@@ -106,22 +106,13 @@ def _kept_matrices(height: int, width: int, dtype: torch.dtype, device: torch.de
         return [matrix.to(device=device, dtype=dtype) for matrix in matrices]
 
 
-@torch.jit.unused
-def _takes_constants(x: torch.Tensor, height: int, width: int) -> bool:
-    if is_eager(x):
-        return True
-    # The exporter runs this Python and makes a constant of each tensor that it meets, Dynamo would trace into it.
-    exporting = torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling()
-    return exporting and isinstance(height, int) and isinstance(width, int)  # and not a symbol for any grid
-
-
 def matrices_for(x: torch.Tensor, height: int, width: int) -> List[torch.Tensor]:
     """`dft_matrices` in the dtype and on the device of `x`.
 
     They are computed once a process, and are constants of an exported graph which all gates of a grid share. Only a
     graph for any grid computes them, and a compiled or scripted one.
     """
-    if not torch.jit.is_scripting() and _takes_constants(x, height, width):
+    if not torch.jit.is_scripting() and takes_constants(x, [height, width]):
         return _kept_matrices(height, width, x.dtype, x.device)
     return dft_matrices(height, width, x.dtype, x.device)
 

@@ -1,7 +1,7 @@
 """What runs a forward pass: plain Python, or something that records it."""
 
 import contextlib
-from typing import Any, Iterator, Type
+from typing import Any, Iterator, List, Type
 
 import torch
 import torch.nn as nn
@@ -72,6 +72,18 @@ def unrecorded() -> Iterator[None]:
             yield
     finally:
         torch._C._set_tracing_state(state)
+
+
+@torch.jit.unused
+def takes_constants(x: torch.Tensor, sizes: List[int]) -> bool:
+    """Whether tables of these sizes that do not depend on `x` may be kept and taken as they are: eagerly, and by an
+    exporter that knows the sizes as numbers.
+    """
+    if is_eager(x):
+        return True
+    # The exporter runs this Python and makes a constant of each tensor that it meets, Dynamo would trace into it.
+    exporting = torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling()
+    return exporting and all(isinstance(size, int) for size in sizes)  # and not a symbol for any grid
 
 
 @torch.jit.unused

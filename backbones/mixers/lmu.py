@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from ..layers.precision import compute_dtype, full_precision
 from ..layers.renaming import renamed
-from ..layers.tracing import is_eager, is_exporting, unrecorded, untraced
+from ..layers.tracing import is_exporting, takes_constants, unrecorded, untraced
 from .registry import register_mixer
 
 SCANS = ("forward", "both", "axes")
@@ -99,7 +99,7 @@ class LegendreMemory(nn.Module):
         return torch.fft.irfft(spectrum, n=size)[..., :length].transpose(1, 2)
 
     def _response(self, u: torch.Tensor) -> torch.Tensor:
-        if not torch.jit.is_scripting() and _takes_constants(u):
+        if not torch.jit.is_scripting() and takes_constants(u, [u.shape[1]]):
             return _kept_response(self.dim, u.shape[1], u.dtype, u.device)
         return impulse_response(self.dim, u.shape[1], u.device).to(u.dtype)
 
@@ -127,14 +127,6 @@ def impulse_response(order: int, length: int, device: torch.device) -> torch.Ten
         step = torch.matmul(step, step)
         known = 2 * known
     return response[:, :length]
-
-
-@torch.jit.unused
-def _takes_constants(u: torch.Tensor) -> bool:
-    if is_eager(u):
-        return True
-    exporting = torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling()
-    return exporting and isinstance(u.shape[1], int)
 
 
 @torch.jit.unused
