@@ -49,8 +49,8 @@ def _format_once():
 
 def pytest_terminal_summary(terminalreporter):
     """How much of the documents ran, see test_documents.py."""
-    reports = [report for kind in terminalreporter.stats.values() for report in kind]
-    found = [value for one in reports for key, value in getattr(one, "user_properties", ()) if key == "python_blocks"]
+    calls = [one for kind in terminalreporter.stats.values() for one in kind if getattr(one, "when", None) == "call"]
+    found = [value for one in calls for key, value in one.user_properties if key == "python_blocks"]
     if found:
         left_out = [where for _, left in found for where in left]
         terminalreporter.section("Python blocks of the documents")

@@ -3,8 +3,8 @@ their pictures are made by the commands beside them, and they build as a site.
 
 Python is found by Sybil. The blocks of a page run in one namespace, as a reader would type them, in a copy of this
 process, since they register models and mixers. A block that needs a package which may be absent, or a download, is
-marked in the page by a comment, `skip: next if(not has("lightning"), reason="...")`. The end of the tests' output counts
-both kinds.
+marked in the page by a comment, `skip: next if(not has("lightning"), reason="...")`. The end of the tests' output
+counts both kinds.
 """
 
 import argparse
@@ -182,11 +182,11 @@ def folder(tmp_path_factory):
 
 def run_blocks(page, folder, report):
     """Runs the blocks of a page in a folder; reports how many ran, which were left out, and why it ended."""
-    os.chdir(folder)
-    document = SYBIL.parse(str(ROOT / page))
-    document.namespace.update(has=has)
     ran, left_out = 0, []
     try:
+        os.chdir(folder)
+        document = SYBIL.parse(ROOT / page)
+        document.namespace.update(has=has)
         for example in document:
             try:
                 example.evaluate()
