@@ -1,9 +1,10 @@
-// Tables inside <div class="choose"> are sorted by a click on a heading, and filtered by the fields above them. What is
-// chosen stands in the address, so that it can be sent on: models.html?sort=MACs+(G)&top-1+(%)+published=84
+// Tables inside <div class="choose"> are sorted by a click on a heading, and long ones filtered by the fields above them.
+// What is chosen of the first stands in the address, so that it can be sent on: models.html?sort=MACs+(G)&licence=mit
 
 "use strict";
 
-const MOST_CHOICES = 16;
+const MOST_CHOICES = 16; // of a field, before it is one to type into
+const LEAST_ROWS = 20; // of a table that gets fields
 const HIGHER_IS_BETTER = /%|AP|mIoU|top-1/;
 
 // The number that a cell begins with; NaN where it has none.
@@ -56,7 +57,7 @@ function compare(one, other, column, descending) {
   return sign * (x - y);
 }
 
-function makeChoosable(table) {
+function makeChoosable(table, number) {
   const body = table.tBodies[0];
   const rows = [...body.rows];
   const columns = columnsOf(table);
@@ -84,6 +85,7 @@ function makeChoosable(table) {
   }
 
   function remember() {
+    if (number > 0) return;
     const chosen = new URLSearchParams();
     fields.filter((field) => field.value !== "").forEach((field) => chosen.set(field.name, field.value));
     if (sorted) chosen.set(sorted.descending ? "sort_down" : "sort", sorted.column.name);
@@ -109,11 +111,11 @@ function makeChoosable(table) {
   form.addEventListener("reset", () => { sorted = null; setTimeout(() => { show(); remember(); }); });
   form.addEventListener("submit", (event) => event.preventDefault());
 
-  const given = new URLSearchParams(location.search);
+  const given = new URLSearchParams(number > 0 ? "" : location.search);
   fields.forEach((field) => { field.value = given.get(field.name) ?? ""; });
   const named = columns.find((column) => column.name === (given.get("sort") ?? given.get("sort_down")));
   if (named) sorted = { column: named, descending: given.has("sort_down") };
-  table.closest(".choose").prepend(form);
+  if (rows.length >= LEAST_ROWS) (table.closest(".md-typeset__scrollwrap") ?? table).before(form);
   show();
 }
 
