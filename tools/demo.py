@@ -43,10 +43,10 @@ class Task(NamedTuple):
         options: What is shorter than in the config.
         figure: What is promised, one of `engine.figures.FIGURES`.
         least: How much of it, in its unit.
-        pictures: Gives pictures to predict, from the work directory.
+        unseen: Writes pictures that it was not trained on into a folder, the second, from the work directory.
         shown: The picture that the documents show, by its name there.
-        then: Further commands, in which `{checkpoint}`, `{work_dir}` and `{picture}`, the first that was predicted,
-            are filled in. The page shows all pictures that they write below the work directory.
+        then: Further commands, in which `{checkpoint}`, `{work_dir}` and `{picture}`, the first of the unseen, are
+            filled in. The page shows all pictures that they write below the work directory.
     """
 
     needs: str
@@ -56,26 +56,26 @@ class Task(NamedTuple):
     options: List[str]
     figure: str
     least: float
-    pictures: Callable[[Path], List[Path]]
+    unseen: Callable[[Path, Path], None]
     shown: Dict[str, str]
     then: List[List[str]] = []  # noqa: RUF012  a constant
 
 
-def single_digits(work_dir: Path) -> List[Path]:
-    """Writes one held-out digit of each class as a file, as a user's pictures would be."""
+def single_digits(work_dir: Path, folder: Path) -> None:
+    """Writes one held-out digit of each class, as a user's pictures would be."""
     data = Digits("test")
-    folder = work_dir / "digits"
-    folder.mkdir(exist_ok=True)
-    paths = []
     for digit in range(10):
-        paths.append(folder / f"digit_{digit}.png")
-        data.image(data.labels.tolist().index(digit)).save(paths[-1])
-    return paths
+        data.image(data.labels.tolist().index(digit)).save(folder / f"digit_{digit}.png")
 
 
-def canvases(split: str) -> Callable[[Path], List[Path]]:
+def canvases(split: str) -> Callable[[Path, Path], None]:
     """Gives the choice of some canvases of a split whose digits are held out."""
-    return lambda work_dir: sorted((work_dir / "canvases" / split).iterdir())[-6:]
+
+    def copy(work_dir: Path, folder: Path) -> None:
+        for path in sorted((work_dir / "canvases" / split).iterdir())[-6:]:
+            shutil.copy(path, folder)
+
+    return copy
 
 
 TASKS: Dict[str, Task] = {
@@ -87,7 +87,7 @@ TASKS: Dict[str, Task] = {
         options=[],
         figure="top1",
         least=97.0,
-        pictures=single_digits,
+        unseen=single_digits,
         shown={"classification.png": "mistakes.png"},
     ),
     "detection": Task(
@@ -98,7 +98,7 @@ TASKS: Dict[str, Task] = {
         options=["--epochs", "2"],
         figure="coco/bbox_mAP_50",
         least=60.0,
-        pictures=canvases("val"),
+        unseen=canvases("val"),
         shown={"detection.jpg": "detections.png"},
     ),
     "segmentation": Task(
@@ -109,7 +109,7 @@ TASKS: Dict[str, Task] = {
         options=["--iters", "500"],
         figure="mIoU",
         least=45.0,
-        pictures=canvases("images/validation"),
+        unseen=canvases("images/validation"),
         shown={"segmentation.jpg": "segmentations.png"},
     ),
 }
@@ -142,15 +142,15 @@ def main(arguments: Optional[List[str]] = None) -> None:
         print(f"\n{name} is left out: it needs {TASKS[name].needs}, pip install 'spectral-backbones[mm]'")
         chosen.remove(name)
     slowness = 1.0  # of this machine, as the tasks until now have shown it
-    page = work_dir / "index.html"
+    page, outcomes = work_dir / "index.html", []
     for name in chosen:
         done = demonstrate(name, TASKS[name], work_dir / name, slowness, args.overwrite)
         slowness = done["seconds"] / (60 * TASKS[name].minutes) if done["was_whole"] else slowness
+        outcomes.append(f"{name}: {done['outcome']}")
         show(page, work_dir)
         print(f"its pictures: {page}", flush=True)
         if args.pictures:
             copy_pictures(TASKS[name], work_dir / name, args.pictures)
-    outcomes = [f"{name}: {finished(work_dir / name, TASKS[name])['outcome']}" for name in chosen]
     print("", *outcomes, f"all pictures and figures: {page}", sep="\n")
 
 
@@ -192,10 +192,12 @@ def demonstrate(name: str, task: Task, work_dir: Path, slowness: float, overwrit
     last = checkpoint.list_kept(work_dir)[0]
     scalars = checkpoint.read(last)["message_hub"]["log_scalars"]
     scores = {key.removeprefix("val/"): scalars[key][0].tolist()[-1] for key in scalars if key.startswith("val/")}
-    pictures = task.pictures(work_dir)
-    commands.append(call("predict", str(last), *map(str, pictures), "--out-dir", str(work_dir / "predictions")))
+    unseen = work_dir / "unseen"
+    unseen.mkdir(exist_ok=True)
+    task.unseen(work_dir, unseen)
+    commands.append(call("predict", str(last), str(unseen), "--out-dir", str(work_dir / "predictions")))
     for words in task.then:
-        places = dict(checkpoint=last, work_dir=work_dir, picture=pictures[0])
+        places = dict(checkpoint=last, work_dir=work_dir, picture=min(unseen.iterdir()))
         commands.append(call(*(word.format(**places) for word in words)))
     figure = FIGURES[task.figure]
     # Iterations alone, of all sittings: mmengine counts them, and what comes between them goes by.
@@ -255,11 +257,12 @@ def show(page: Path, work_dir: Path) -> None:
 def pictures_of(work_dir: Path) -> List[Picture]:
     """The pictures of a task: of its run, of further commands, of its predictions."""
     run = [work_dir / name for name in CAPTIONS if (work_dir / name).is_file()]
-    given = {work_dir / "digits", work_dir / "canvases", work_dir / "predictions"}
+    given = {work_dir / "unseen", work_dir / "canvases", work_dir / "predictions"}
     others = [path for path in sorted(work_dir.rglob("*.png")) if path not in run and not given & set(path.parents)]
     predicted = sorted((work_dir / "predictions").glob("*.png"))
-    named = [(path, CAPTIONS.get(path.name, path.stem.replace("_", " "))) for path in (*run, *others, *predicted)]
-    return [Picture(path, caption) for path, caption in named]
+    # Predictions are numbered, see `spectral predict`.
+    said = {path: CAPTIONS.get(path.name) or re.sub(r"^\d+_", "", path.stem) for path in (*run, *others, *predicted)}
+    return [Picture(path, caption.replace("_", " ")) for path, caption in said.items()]
 
 
 def copy_pictures(task: Task, work_dir: Path, folder: Path) -> None:
