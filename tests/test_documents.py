@@ -211,7 +211,12 @@ def check_config(code):
         assert load("config.py").model
 
 
-@pytest.mark.parametrize("page", OF_PYTHON)
+SLOW = ("docs/export.md", "docs/volumes.md")  # a model as ONNX, and one that is trained
+
+
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=[pytest.mark.slow] if page in SLOW else []) for page in OF_PYTHON]
+)
 def test_python_blocks_run(page, folder, record_property):
     given, taken = multiprocessing.Pipe(duplex=False)
     process = multiprocessing.get_context("fork").Process(target=run_blocks, args=(page, folder, taken))
