@@ -87,8 +87,20 @@ def test_what_is_finished_is_not_done_again(small, called, folder):
     said = show(small, folder)
     assert not called and "finished before: top-1" in said and str(folder / "index.html") in said
     (folder / "classification" / "mine.png").touch()
-    show(small, folder, "--overwrite")
+    show(small._replace(options=["--seed", "1"]), folder)  # another task: what there is, is not its own
     assert "--resume" not in called[0] and not (folder / "classification" / "mine.png").exists()
+
+
+def test_an_interruption_says_how_to_go_on(small, called, folder, monkeypatch):
+    (folder / "classification" / "done.json").unlink()
+    monkeypatch.setattr(demo, "call", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(UserError, match="classification was interrupted: the same command goes on"):
+        show(small, folder)
+
+
+def test_overwriting_begins_anew(small, called, folder):
+    show(small, folder, "--overwrite")
+    assert [command for command, *_ in called] == ["train", "predict"] and "--resume" not in called[0]
 
 
 def test_what_falls_short_is_an_error_and_not_finished(small, called, folder):

@@ -128,7 +128,7 @@ def main(arguments: Optional[List[str]] = None) -> None:
     """Runs the demonstration.
 
     Raises:
-        UserError: A model falls short of what the demonstration promises.
+        UserError: A model falls short of what the demonstration promises, or it was interrupted.
     """
     parser = make_parser(__doc__)
     parser.add_argument("--work-dir", default="work_dirs/demo", help="a folder for each task; default: %(default)s")
@@ -144,7 +144,10 @@ def main(arguments: Optional[List[str]] = None) -> None:
     slowness = 1.0  # of this machine, as the tasks until now have shown it
     page, outcomes = work_dir / "index.html", []
     for name in chosen:
-        done = demonstrate(name, TASKS[name], work_dir / name, slowness, args.overwrite)
+        try:
+            done = demonstrate(name, TASKS[name], work_dir / name, slowness, args.overwrite)
+        except KeyboardInterrupt:
+            raise UserError(f"{name} was interrupted: the same command goes on where it was") from None
         slowness = done["seconds"] / (60 * TASKS[name].minutes) if done["was_whole"] else slowness
         outcomes.append(f"{name}: {done['outcome']}")
         show(page, work_dir)
@@ -169,21 +172,18 @@ def demonstrate(name: str, task: Task, work_dir: Path, slowness: float, overwrit
     """
     print(f"\n== {name}: {task.what}", flush=True)
     has_begun = _check(work_dir, task)
-    if overwrite and has_begun:
-        shutil.rmtree(work_dir)
-        has_begun = False
     done = finished(work_dir, task)
+    was_other = not done and (work_dir / "done.json").exists()  # a task of another version's, nothing to go on from
+    if has_begun and (overwrite or was_other):
+        shutil.rmtree(work_dir)
+        has_begun, done = False, None
     if done:
         print(f"finished before: {done['outcome']}; --overwrite trains anew", flush=True)
         return done
     minutes = max(1, math.ceil(task.minutes * slowness))
     resume = ["--resume"] if has_begun else []
-    print(
-        "going on where it was interrupted"
-        if resume
-        else f"this takes about {minutes} minute{'s' if minutes > 1 else ''}",
-        flush=True,
-    )
+    takes = f"this takes about {minutes} minute{'s' if minutes > 1 else ''}"
+    print("going on where it was interrupted" if resume else takes, flush=True)
     start = time.perf_counter()
     data = ["--data-root", str(work_dir / "canvases")] if name != "classification" else []
     commands = [call("train", task.config, "--work-dir", str(work_dir), *data, *task.options, *resume)]
