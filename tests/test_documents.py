@@ -229,6 +229,15 @@ def test_python_blocks_run(page, folder, record_property):
     record_property("python_blocks", (ran, left_out))
 
 
+@pytest.mark.parametrize("page", DOCS)
+def test_no_python_goes_by_another_name(page):
+    """Which would not run."""
+    for token in tokens(text_of(page)):
+        if token.type == "fence" and token.info != "python":
+            assert not re.match(r"i?py", token.info), token.info
+            assert not re.search(r"^(import|from) \w", token.content, re.MULTILINE), token.content
+
+
 @pytest.mark.parametrize("page", MOST_LINES)
 def test_what_is_held_up_as_short_is_short(page):
     (code,) = re.findall(r"```python\n(.*?)```", text_of(page), flags=re.DOTALL)
