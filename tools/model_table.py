@@ -97,6 +97,7 @@ FAMILIES = {
     "ViTAEv2": Family("2202.10108", _VITAE_RESULTS),
     "FFNet": Family("2406.02021", "https://github.com/ysj9909/FFNet/releases/tag/v1.0"),
     "Axial-ResNet": Family("2003.07853", None),  # the one file there was is no longer offered
+    "FIT": Family("2305.12689", None),
 }
 
 NOTES = {
@@ -121,6 +122,7 @@ NOTES = {
         "Counted as trained. What is published is of the re-parameterised network, which has 13.66, 26.91, 48.33 and "
         "79.20 million parameters and 2.99, 6.00, 10.15 and 43.12 G MACs, see `timm.utils.reparameterize_model`."
     ),
+    "sizes": "The paper has neither networks for ImageNet nor weights; these sizes are ours, near those of ViT.",
     "axial": "The accuracy is the repository's, which has none of the other three networks.",
 }
 
@@ -202,6 +204,9 @@ PUBLISHED = {
     "axial_50s": Published("Axial-ResNet", None, None),
     "axial_50m": Published("Axial-ResNet", None, None),
     "axial_50l": Published("Axial-ResNet", None, None),
+    "fit_ti": Published("FIT", None, None, "sizes"),
+    "fit_s": Published("FIT", None, None, "sizes"),
+    "fit_b": Published("FIT", None, None, "sizes"),
 }
 
 
