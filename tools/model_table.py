@@ -122,8 +122,8 @@ NOTES = {
         "Counted as trained. What is published is of the re-parameterised network, which has 13.66, 26.91, 48.33 and "
         "79.20 million parameters and 2.99, 6.00, 10.15 and 43.12 G MACs, see `timm.utils.reparameterize_model`."
     ),
-    "sizes": "The paper has neither networks for ImageNet nor weights; these sizes are ours, near those of ViT.",
     "axial": "The accuracy is the repository's, which has none of the other three networks.",
+    "sizes": "The paper has neither networks for ImageNet nor weights; these sizes are ours, near those of ViT.",
 }
 
 # SpectFormer: tables of arXiv 2304.06446 and the readme of badripatro/SpectFormers. GFNet: the model zoo in the readme

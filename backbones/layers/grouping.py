@@ -10,10 +10,6 @@ from .patch_embed import crop, num_windows
 from .position import PositionEmbedding
 from .tracing import holds, larger, untraced
 
-# What a mask adds to logits. The weights are zeros in any precision, and a group of nothing else, which a graph for any
-# size has, still has finite ones.
-EXCLUDED = -3e4
-
 TOKEN_POSITIONS = ("learned", "sin_cos", "sin_cos2d")
 LATENT_POSITIONS = ("learned", "sin_cos")
 
@@ -152,6 +148,9 @@ class Grouping(nn.Module):
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
         if num_latents < 1:
             raise ValueError(f"num_latents must be at least 1 for each group, got {num_latents}")
+        # What a mask adds to logits. The weights are zeros in any precision, and a group of nothing else, which a graph
+        # for any size has, still has finite ones.
+        self.excluded = -3e4
         self.group_size = group_size
         self.num_latents = num_latents
         self.latent_dim = latent_dim
@@ -212,11 +211,11 @@ class Grouping(nn.Module):
             beside = outside(width, cols, group_width, x.device)
             masked = below[:, None, :, None] | beside[None, :, None, :]  # R K h w
             masked = masked.flatten(2).flatten(0, 1)[:, None, None].repeat(batch, 1, 1, 1)
-            token_bias = EXCLUDED * masked.to(x.dtype)
+            token_bias = self.excluded * masked.to(x.dtype)
             if not all_used:
                 empty = below[:, None, 0] | beside[None, :, 0]  # R K
                 empty = empty.reshape(1, 1, 1, rows * cols, 1).repeat(batch, 1, 1, 1, self.num_latents)
-                latent_bias = EXCLUDED * empty.flatten(3).to(x.dtype)
+                latent_bias = self.excluded * empty.flatten(3).to(x.dtype)
         return Groups(tokens, latents, height, width, token_bias, latent_bias)
 
 
