@@ -1,0 +1,130 @@
+"""Measure what images of thousands of pixels take, and draw it: time and memory of a pass against the image's side.
+
+python tools/large_images.py --measure        # writes docs/large-images.json and docs/images/large-images.png
+python tools/large_images.py                  # only draws what was measured
+
+One pass a point, in evaluation, on one thread, whose CPU seconds other programs change little; a model is not measured
+further once a pass takes a minute, but for the first one.
+"""
+
+if __name__ == "__main__" and not __package__:  # run as a script: of this clone's code
+    import clone  # noqa: F401
+
+import argparse
+import json
+import math
+import platform
+import time
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+
+from spectral_backbones import backbones  # noqa: F401  registers our models
+from spectral_backbones.tools.arguments import model_name
+from spectral_backbones.tools.benchmark import growth, make_model
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+MEASURED = DOCS / "large-images.json"
+PICTURE = DOCS / "images" / "large-images.png"
+
+MODELS = ("fit_s", "vit_small_patch16_224")
+SIDES = (512, 768, 1024, 1536, 2048, 3072, 4096, 5120, 6400)
+PATCH_SIZE = 16
+MINUTE = 60.0
+
+
+@torch.inference_mode()
+def measure(name: str, side: int) -> dict[str, float | int | None]:
+    """CPU seconds of one pass with one image, and the bytes by which it makes the process grow at its peak, on top of
+    weights and image.
+    """
+    model = make_model(name, (side, side)).eval()
+    image = torch.randn(1, 3, side, side)
+    taken: list[float] = []
+
+    def step() -> None:
+        start = time.process_time()
+        model(image)
+        taken.append(time.process_time() - start)
+
+    memory = growth(step)
+    held = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers(), image))
+    return {"seconds": round(taken[0], 3), "memory_bytes": memory, "held_bytes": held}
+
+
+def measure_all(names: Sequence[str], sides: Sequence[int]) -> dict[str, Any]:
+    """Figures of models by side, and what they were measured on."""
+    torch.set_num_threads(1)
+    timm.create_model("test_vit").eval()(torch.randn(1, 3, 160, 160))  # what a process does once
+    found: dict[str, Any] = {
+        "machine": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}, 1 thread, float32",
+        "torch": torch.__version__,
+        "date": date.today().isoformat(),
+        "models": {},
+    }
+    for name in names:
+        rows = found["models"][name] = {}
+        for side in sides:
+            rows[str(side)] = measure(name, side)
+            print(name, side, rows[str(side)], flush=True)
+            if name != names[0] and rows[str(side)]["seconds"] > MINUTE:
+                break
+    return found
+
+
+def exponent(rows: dict[str, dict[str, float]]) -> float:
+    """The power of the number of tokens that time grows with between the smallest and the largest image."""
+    (small, first), *_, (large, last) = rows.items()
+    return math.log(last["seconds"] / first["seconds"]) / math.log((int(large) / int(small)) ** 2)
+
+
+def draw(measured: dict[str, Any], path: Path) -> None:
+    """Seconds and memory against tokens, both logarithmic, a line for each model and one that grows as L^(4/3)."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, panels = plt.subplots(1, 2, figsize=(11, 4.6), dpi=110)
+    titles = {"seconds": "CPU seconds of a pass", "memory_bytes": "memory of a pass (GiB)"}
+    for axes, (key, title) in zip(panels, titles.items(), strict=True):
+        scale = 1 if key == "seconds" else 2**30
+        for name, rows in measured["models"].items():
+            tokens = [(int(side) / PATCH_SIZE) ** 2 for side in rows]
+            label = f"{name}: L^{exponent(rows):.2f}" if key == "seconds" else name
+            axes.loglog(tokens, [row[key] / scale for row in rows.values()], marker="o", markersize=4, label=label)
+            if key == "seconds" and name == MODELS[0]:
+                first = next(iter(rows.values()))["seconds"]
+                rule = [first * (count / tokens[0]) ** (4 / 3) for count in tokens]
+                axes.loglog(tokens, rule, "k:", linewidth=1, label="L^(4/3)")
+        sides = [side for side in SIDES if math.log2(side).is_integer() or side == SIDES[-1]]
+        axes.set_xticks([(side / PATCH_SIZE) ** 2 for side in sides], [str(side) for side in sides])
+        axes.minorticks_off()
+        axes.set_xlabel("side of a square image in pixels (L tokens, patches of 16)")
+        axes.set_title(title)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    figure.tight_layout()
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--measure", action="store_true", help="measure first, in ten minutes and up to 8 GiB")
+    parser.add_argument("--models", nargs="+", type=model_name, default=list(MODELS), metavar="NAME")
+    parser.add_argument("--sides", nargs="+", type=int, default=list(SIDES), metavar="N", help="in pixels")
+    args = parser.parse_args(argv)
+    if args.measure:
+        found = measure_all(args.models, args.sides)
+        MEASURED.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    draw(json.loads(MEASURED.read_text(encoding="utf-8")), PICTURE)
+
+
+if __name__ == "__main__":
+    main()
