@@ -323,12 +323,11 @@ class FIT(Isotropic):
         return len(parse_layout(arguments["layout"]))
 
     def _init_module(self, module: nn.Module, name: str = "") -> None:
-        if isinstance(module, (nn.Linear, nn.Conv2d)):  # as Keras draws them
+        super()._init_module(module, name)
+        if isinstance(module, (nn.Linear, nn.Conv2d)):
+            # As Keras draws them, but for the bias of the stem, which is not zero: behind it stands a norm, which gives
+            # patches of nothing but zeros, as padding has them, a thousand times the gradient of others.
             nn.init.xavier_uniform_(module.weight.flatten(1))
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-        else:
-            super()._init_module(module, name)
 
     def _embed(self, x: torch.Tensor) -> Groups:
         return self.grouping(self.patch_embed(x))

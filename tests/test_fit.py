@@ -243,6 +243,20 @@ def test_layers_of_the_two_streams_are_checkpointed_one_by_one():
         torch.testing.assert_close(parameter.grad, gradient)
 
 
+def test_padding_does_not_swamp_the_gradient_of_a_new_model():
+    """A norm behind a stem of zeros would multiply it by a thousand."""
+    torch.manual_seed(0)
+    model = timm.create_model("fit_ti", num_classes=5)
+    norms = []
+    for padded in (0, 128):
+        x = images(1, 256, 256)
+        x[..., 256 - padded :] = 0
+        model.zero_grad()
+        model(x).square().mean().backward()
+        norms.append(model.patch_embed.proj.bias.grad.norm())
+    assert norms[1] < 50 * norms[0]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
