@@ -1,10 +1,12 @@
 """Measure what images of thousands of pixels take, and draw it: time and memory of a pass against the image's side.
 
 python tools/large_images.py --measure        # writes docs/large-images.json and docs/images/large-images.png
+python tools/large_images.py --segmenter      # measures a segmenter too, in training and prediction
 python tools/large_images.py                  # only draws what was measured
 
 One pass a point, in evaluation, on one thread, whose CPU seconds other programs change little; a model is not measured
-further once a pass takes a minute, but for the first one.
+further once a pass takes a minute, but for the first one. Memory is what a pass adds at its peak to weights and image;
+that of a training step has gradients and the averages of AdamW in it.
 """
 
 if __name__ == "__main__" and not __package__:  # run as a script: of this clone's code
@@ -15,7 +17,7 @@ import json
 import math
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -35,39 +37,72 @@ MODELS = ("fit_s", "vit_small_patch16_224")
 SIDES = (512, 768, 1024, 1536, 2048, 3072, 4096, 5120, 6400)
 PATCH_SIZE = 16
 MINUTE = 60.0
+SEGMENTER = "segmentation/digits/fit-s_fpn_digits-2048x2048"
+SEGMENTER_SIDE = 2048
+
+
+def timed_growth(step: Callable[[], object]) -> dict[str, float | int | None]:
+    """CPU seconds of a step, and the bytes by which it makes the process grow at its peak."""
+    taken: list[float] = []
+
+    def timed() -> None:
+        start = time.process_time()
+        step()
+        taken.append(time.process_time() - start)
+
+    memory = growth(timed)
+    return {"seconds": round(taken[0], 3), "memory_bytes": memory}
 
 
 @torch.inference_mode()
 def measure(name: str, side: int) -> dict[str, float | int | None]:
-    """CPU seconds of one pass with one image, and the bytes by which it makes the process grow at its peak, on top of
-    weights and image.
-    """
+    """Figures of one pass of a model with one image."""
     model = make_model(name, (side, side)).eval()
     image = torch.randn(1, 3, side, side)
-    taken: list[float] = []
-
-    def step() -> None:
-        start = time.process_time()
-        model(image)
-        taken.append(time.process_time() - start)
-
-    memory = growth(step)
     held = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers(), image))
-    return {"seconds": round(taken[0], 3), "memory_bytes": memory, "held_bytes": held}
+    return {**timed_growth(lambda: model(image)), "held_bytes": held}
 
 
-def measure_all(names: Sequence[str], sides: Sequence[int]) -> dict[str, Any]:
-    """Figures of models by side, and what they were measured on."""
-    torch.set_num_threads(1)
-    timm.create_model("test_vit").eval()(torch.randn(1, 3, 160, 160))  # what a process does once
-    found: dict[str, Any] = {
+def measure_segmenter(config: str, side: int) -> dict[str, Any]:
+    """Figures of a whole segmenter with one image: of a training step with AdamW, and of a prediction."""
+    from mmengine.optim import build_optim_wrapper
+    from mmengine.registry import init_default_scope
+    from mmengine.structures import PixelData
+    from mmseg.structures import SegDataSample
+
+    from spectral_backbones.engine.config import load
+    from spectral_backbones.tools.tasks import build_model
+
+    init_default_scope("mmseg")
+    model = build_model(config)
+    optim_wrapper = build_optim_wrapper(model, load(config).optim_wrapper)
+    sample = SegDataSample(metainfo=dict(img_shape=(side, side), ori_shape=(side, side)))
+    sample.gt_sem_seg = PixelData(data=torch.randint(0, model.decode_head.num_classes, (1, side, side)))
+    data = dict(inputs=[torch.randint(0, 256, (3, side, side), dtype=torch.uint8)], data_samples=[sample])
+    return {
+        "config": config,
+        "side": side,
+        "params": sum(parameter.numel() for parameter in model.parameters()),
+        "train": timed_growth(lambda: model.train().train_step(data, optim_wrapper)),
+        "predict": timed_growth(lambda: model.eval().test_step(data)),
+    }
+
+
+def conditions() -> dict[str, str]:
+    """What is measured on, and when."""
+    return {
         "machine": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}, 1 thread, float32",
         "torch": torch.__version__,
         "date": date.today().isoformat(),
-        "models": {},
     }
+
+
+def measure_all(names: Sequence[str], sides: Sequence[int]) -> dict[str, Any]:
+    """Figures of models by side."""
+    timm.create_model("test_vit").eval()(torch.randn(1, 3, 160, 160))  # what a process does once
+    found: dict[str, Any] = {}
     for name in names:
-        rows = found["models"][name] = {}
+        rows = found[name] = {}
         for side in sides:
             rows[str(side)] = measure(name, side)
             print(name, side, rows[str(side)], flush=True)
@@ -117,13 +152,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--measure", action="store_true", help="measure first, in ten minutes and up to 8 GiB")
+    parser.add_argument("--segmenter", action="store_true", help=f"measure a step of {SEGMENTER} with one image")
     parser.add_argument("--models", nargs="+", type=model_name, default=list(MODELS), metavar="NAME")
     parser.add_argument("--sides", nargs="+", type=int, default=list(SIDES), metavar="N", help="in pixels")
     args = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    found = json.loads(MEASURED.read_text(encoding="utf-8")) if MEASURED.is_file() else {}
     if args.measure:
-        found = measure_all(args.models, args.sides)
+        found.update(conditions(), models=measure_all(args.models, args.sides))
+    if args.segmenter:
+        found.update(conditions(), segmenter=measure_segmenter(SEGMENTER, SEGMENTER_SIDE))
+    if args.measure or args.segmenter:
         MEASURED.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    draw(json.loads(MEASURED.read_text(encoding="utf-8")), PICTURE)
+    draw(found, PICTURE)
 
 
 if __name__ == "__main__":
