@@ -150,26 +150,27 @@ class FITBlock(nn.Module):
             else:
                 tokens = layer(tokens, state.token_bias)
         if self.read is not None:
-            batch, groups, count, dim = latents.shape
-            x = latents.reshape(batch * groups, count, dim)
+            batch, total, dim = latents.shape
+            latents = latents.reshape(tokens.shape[0], state.num_latents, dim)
             if checkpointing and not torch.jit.is_scripting():
-                x = checkpoint(self.read, x, tokens, state.token_bias)
+                latents = checkpoint(self.read, latents, tokens, state.token_bias)
             else:
-                x = self.read(x, tokens, state.token_bias)
-            x = x.reshape(batch, groups * count, dim)
+                latents = self.read(latents, tokens, state.token_bias)
+            latents = latents.reshape(batch, total, dim)
             for layer in self.global_layers:
                 if checkpointing and not torch.jit.is_scripting():
-                    x = checkpoint(layer, x, state.latent_bias)
+                    latents = checkpoint(layer, latents, state.latent_bias)
                 else:
-                    x = layer(x, state.latent_bias)
-            latents = x.reshape(batch, groups, count, dim)
+                    latents = layer(latents, state.latent_bias)
             if self.write is not None:
-                x = latents.reshape(batch * groups, count, dim)
+                source = latents.reshape(tokens.shape[0], state.num_latents, dim)
                 if checkpointing and not torch.jit.is_scripting():
-                    tokens = checkpoint(self.write, tokens, x)
+                    tokens = checkpoint(self.write, tokens, source)
                 else:
-                    tokens = self.write(tokens, x)
-        return Groups(tokens, latents, state.height, state.width, state.token_bias, state.latent_bias)
+                    tokens = self.write(tokens, source)
+        return Groups(
+            tokens, latents, state.num_latents, state.height, state.width, state.token_bias, state.latent_bias
+        )
 
 
 # The model -----------------------------------------------------------------------------------------------------------
@@ -340,8 +341,12 @@ class FIT(Isotropic):
 
     def _features(self, state: Groups) -> torch.Tensor:
         if self.from_latents:
-            return self.latent_norm(state[1])
+            return self.split_latents(self.latent_norm(state[1]))
         return self.norm(self.ungrouping(state))
+
+    def split_latents(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents one after the other (B, T M, D) to those of each group (B, T, M, D)."""
+        return latents.unflatten(1, (-1, self.grouping.num_latents))
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
         """Images (B, in_chans, H, W) to a map of tokens (B, H', W', C), or to latents (B, T, M, D), normalised."""
@@ -358,7 +363,7 @@ class FIT(Isotropic):
         state = self.forward_stem(x)
         for block in self.blocks:
             state = block(state)
-        return self.norm(self.ungrouping(state)), self.latent_norm(state.latents)
+        return self.norm(self.ungrouping(state)), self.split_latents(self.latent_norm(state.latents))
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:

@@ -130,7 +130,7 @@ def test_positions_of_latents_are_interpolated_over_the_groups():
     table = model.grouping.latent_pos.weight.reshape(1, 2, 4, 36).permute(0, 3, 1, 2)
     expected = F.interpolate(table, (3, 5), mode="bicubic", align_corners=False).permute(0, 2, 3, 1)
     state = model.grouping(torch.zeros(1, 12, 15, 8, dtype=torch.float64))
-    assert_close(state.latents, expected.reshape(1, 15, 3, 12), 1e-9)
+    assert_close(state.latents, expected.reshape(1, 45, 12), 1e-9)
     model.set_input_size((12, 15))
     assert_close(model.grouping.latent_pos.weight, expected.reshape(1, 15, 36), 1e-9)
 
@@ -373,7 +373,7 @@ SMALL_DENSE = dict(embed_dim=32, group_size=3, num_latents=2, num_heads=2, laten
 def test_a_grouping_keeps_what_it_was_given():
     grouping = Grouping(4, 6, (2, 3), 2, (5, 5))
     state = grouping(torch.randn(2, 5, 5, 4))
-    assert state.tokens.shape == (2 * 3 * 2, 6, 4) and state.latents.shape == (2, 6, 2, 6)
+    assert state.tokens.shape == (2 * 3 * 2, 6, 4) and state.latents.shape == (2, 12, 6)
     assert (state.height, state.width) == (5, 5) and state.latent_bias is None
     excluded = state.token_bias.reshape(2, 3, 2, 2, 3) < 0  # image, row and column of groups, place
     assert excluded[:, 2, :, 1].all() and excluded[:, :, 1, :, 2].all() and excluded.sum() == 2 * (36 - 25)

@@ -2,6 +2,7 @@
 
 python tools/large_images.py --measure        # writes docs/large-images.json and docs/images/large-images.png
 python tools/large_images.py --segmenter      # measures a segmenter too, in training and prediction
+torchrun --nproc-per-node=2 tools/large_images.py --split      # and what two processes take that share a model
 python tools/large_images.py                  # only draws what was measured
 
 One pass a point, in evaluation, on one thread, whose CPU seconds other programs change little; a model is not measured
@@ -15,6 +16,7 @@ if __name__ == "__main__" and not __package__:  # run as a script: of this clone
 import argparse
 import json
 import math
+import os
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -39,6 +41,7 @@ PATCH_SIZE = 16
 MINUTE = 60.0
 SEGMENTER = "segmentation/digits/fit-s_fpn_digits-2048x2048"
 SEGMENTER_SIDE = 2048
+SPLIT, SPLIT_SIDE = "fit_b", 1024
 
 
 def timed_growth(step: Callable[[], object]) -> dict[str, float | int | None]:
@@ -86,6 +89,38 @@ def measure_segmenter(config: str, side: int) -> dict[str, Any]:
         "train": timed_growth(lambda: model.train().train_step(data, optim_wrapper)),
         "predict": timed_growth(lambda: model.eval().test_step(data)),
     }
+
+
+def measure_split(name: str, side: int) -> dict[str, Any]:
+    """Bytes by which each process of torchrun grows at its peak in two training steps with AdamW and an image each, the
+    model's weights included, where every process holds the whole model and where it is split over them.
+    """
+    import torch.distributed as dist
+    from torch.nn.parallel import DistributedDataParallel
+
+    from spectral_backbones.engine.sharding import shard
+
+    def train(split: bool) -> None:
+        torch.manual_seed(0)
+        model = make_model(name, (side, side)).train()
+        model.set_grad_checkpointing()
+        model = shard(model) if split else DistributedDataParallel(model)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
+        image = torch.randn(1, 3, side, side)
+        for _ in range(2):
+            model(image).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    dist.init_process_group("gloo")
+    found: dict[str, Any] = {"model": name, "side": side, "processes": dist.get_world_size()}
+    for key, split in (("whole", False), ("split", True)):
+        memories: list[int | None] = [None] * dist.get_world_size()
+        dist.all_gather_object(memories, growth(lambda split=split: train(split)))
+        found[key] = memories
+    dist.barrier()
+    dist.destroy_process_group()
+    return found
 
 
 def conditions() -> dict[str, str]:
@@ -153,6 +188,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--measure", action="store_true", help="measure first, in ten minutes and up to 8 GiB")
     parser.add_argument("--segmenter", action="store_true", help=f"measure a step of {SEGMENTER} with one image")
+    parser.add_argument("--split", action="store_true", help=f"under torchrun: measure {SPLIT} split over processes")
     parser.add_argument("--models", nargs="+", type=model_name, default=list(MODELS), metavar="NAME")
     parser.add_argument("--sides", nargs="+", type=int, default=list(SIDES), metavar="N", help="in pixels")
     args = parser.parse_args(argv)
@@ -162,9 +198,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         found.update(conditions(), models=measure_all(args.models, args.sides))
     if args.segmenter:
         found.update(conditions(), segmenter=measure_segmenter(SEGMENTER, SEGMENTER_SIDE))
-    if args.measure or args.segmenter:
+    if args.split:
+        found.update(conditions(), split=measure_split(SPLIT, SPLIT_SIDE))
+    if int(os.environ.get("RANK", 0)) > 0:
+        return
+    if args.measure or args.segmenter or args.split:
         MEASURED.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    draw(found, PICTURE)
+    if "models" in found:
+        draw(found, PICTURE)
 
 
 if __name__ == "__main__":

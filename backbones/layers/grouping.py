@@ -27,7 +27,8 @@ class Groups(NamedTuple):
 
     Attributes:
         tokens: (B T, n, C), the n tokens of each of T groups row by row, groups likewise.
-        latents: (B, T, M, D).
+        latents: (B, T M, D), those of a group together.
+        num_latents: M.
         height: Rows of the map.
         width: Columns of the map.
         token_bias: What is added to logits with tokens as keys, (B T, 1, 1, n); None where groups fill the map.
@@ -36,6 +37,7 @@ class Groups(NamedTuple):
 
     tokens: torch.Tensor
     latents: torch.Tensor
+    num_latents: int
     height: int
     width: int
     token_bias: Optional[torch.Tensor]
@@ -202,7 +204,7 @@ class Grouping(nn.Module):
             latents = self.latent_pos(latents)
         else:
             latents = self.latent_pos(latents) if all_used else self._sampled(latents, true_rows, true_cols)
-        latents = latents.reshape(batch, rows * cols, self.num_latents, self.latent_dim)
+        latents = latents.reshape(batch, rows * cols * self.num_latents, self.latent_dim)
 
         token_bias: Optional[torch.Tensor] = None
         latent_bias: Optional[torch.Tensor] = None
@@ -216,7 +218,7 @@ class Grouping(nn.Module):
                 empty = below[:, None, 0] | beside[None, :, 0]  # R K
                 empty = empty.reshape(1, 1, 1, rows * cols, 1).repeat(batch, 1, 1, 1, self.num_latents)
                 latent_bias = self.excluded * empty.flatten(3).to(x.dtype)
-        return Groups(tokens, latents, height, width, token_bias, latent_bias)
+        return Groups(tokens, latents, self.num_latents, height, width, token_bias, latent_bias)
 
 
 @untraced

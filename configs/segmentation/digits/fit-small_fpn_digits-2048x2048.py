@@ -1,5 +1,5 @@
-# Large images without a download: a narrow FIT on canvases of 2048x2048 pixels, hundreds of small digits on each, under a
-# narrow Semantic FPN on its simple pyramid, from scratch. Ten minutes on two cores. The numbers are ours.
+# Large images without a download: a narrow FIT on canvases of 2048x2048 pixels, hundreds of small digits on each, under
+# a narrow Semantic FPN on its simple pyramid, from scratch. Ten minutes on two cores. The numbers are ours.
 _base_ = "./spectformer-h-small_fpn_digits.py"
 
 dataset = dict(data_root="data/digits-segmentation-2048", recipe=dict(size=2048, smaller=8, train=40, val=4))
