@@ -9,7 +9,8 @@ spectral benchmark fit_s --train --checkpointing --once --size 1024 2048 4096
 Times are medians with their quartiles after a warm-up. With --compare two models run in turn, one step each, in
 changing order: what slows the machine down slows both, so their ratio is steadier than two separate figures. With
 --runtimes a model runs so in several runtimes; their memory is what loading it and a first step add to the process.
-With --once a step is run once, which is enough to know what an image of thousands of pixels takes.
+With --once one step is run, the first, which is enough to know what an image of thousands of pixels takes: in training
+gradients and the averages of AdamW are in its memory.
 """
 
 if __name__ == "__main__" and not __package__:  # run as a script: of this clone's code
@@ -107,7 +108,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         action="store_true",
         help="with --train: store only the inputs of blocks and compute the rest again in the backward pass",
     )
-    parser.add_argument("--once", action="store_true", help="run one step, and one before it to warm up, not many")
+    parser.add_argument("--once", action="store_true", help="run one step, the first, not many")
     parser.add_argument("--seconds", type=float, default=5.0, help="length of a measurement; default: %(default)s")
     parser.add_argument("--format", choices=FORMATS, default="table")
     args = parser.parse_args(argv)
@@ -224,8 +225,7 @@ def time_in_turn(
 
 
 def run_once(step: Step, device: torch.device) -> dict[str, float | None]:
-    """Seconds and bytes of a second run: in the first one an optimiser makes its averages, and kernels are chosen."""
-    step()
+    """Seconds and bytes of the first run of a step."""
     taken: list[float] = []
 
     def timed() -> None:
