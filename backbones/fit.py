@@ -143,7 +143,7 @@ class FITBlock(nn.Module):
 
     def forward(self, state: Groups) -> Groups:
         tokens, latents = state.tokens, state.latents
-        checkpointing = self.grad_checkpointing and not torch.jit.is_scripting()
+        checkpointing = self.grad_checkpointing
         for layer in self.local_layers:
             if checkpointing and not torch.jit.is_scripting():
                 tokens = checkpoint(layer, tokens, state.token_bias)

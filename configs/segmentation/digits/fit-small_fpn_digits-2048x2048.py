@@ -43,8 +43,8 @@ model = dict(
     ),
     decode_head=dict(in_index=[0, 1, 2], in_channels=[32, 32, 32], feature_strides=[8, 16, 32], channels=32),
 )
-train_cfg = dict(max_iters=400, val_interval=100)
+train_cfg = dict(max_iters=300, val_interval=100)
 param_scheduler = [
-    dict(type="LinearLR", start_factor=0.05, begin=0, end=40, by_epoch=False),
-    dict(type="PolyLR", eta_min=1e-5, power=0.9, begin=40, by_epoch=False),
+    dict(type="LinearLR", start_factor=0.05, begin=0, end=30, by_epoch=False),
+    dict(type="PolyLR", eta_min=1e-5, power=0.9, begin=30, by_epoch=False),
 ]
