@@ -47,8 +47,8 @@ def small(path):
     cfg.model.data_preprocessor.size = (64, 64)
     cfg.model.backbone.img_size = 64
     for step in cfg.train_dataloader.dataset.pipeline:
-        if step.type == "CoarseLabels":
-            step.size = (64, 64)
+        for key in {"crop_size", "size"} & set(step):
+            step[key] = (64, 64)
     return cfg
 
 
@@ -88,5 +88,8 @@ def test_configs_of_large_canvases_fit(path):
     (coarse,) = (step for step in cfg.train_dataloader.dataset.pipeline if step.type == "CoarseLabels")
     assert coarse.stride == stride == cfg.model.decode_head.feature_strides[0]
     size = cfg.model.data_preprocessor.size
-    assert tuple(coarse.size) == tuple(size) == (cfg.train_dataloader.dataset.recipe.size,) * 2
+    assert tuple(coarse.size) == tuple(size) == tuple(cfg.model.backbone.img_size)
+    assert cfg.train_dataloader.dataset.recipe.size == 2048
+    crops = [step.crop_size for step in cfg.train_dataloader.dataset.pipeline if step.type == "RandomCrop"]
+    assert tuple(*crops) == tuple(size) if crops else size == (2048, 2048)
     assert "CoarseLabels" not in str(cfg.val_dataloader.dataset.pipeline)

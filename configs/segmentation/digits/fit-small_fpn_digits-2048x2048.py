@@ -1,5 +1,6 @@
 # Large images without a download: a narrow FIT on canvases of 2048x2048 pixels, hundreds of small digits on each, under
-# a narrow Semantic FPN on its simple pyramid, from scratch. Ten minutes on two cores. The numbers are ours.
+# a narrow Semantic FPN on its simple pyramid, from scratch. It learns on quarters of canvases and is validated on whole
+# ones, in less than ten minutes on two cores. The numbers are ours.
 _base_ = "./spectformer-h-small_fpn_digits.py"
 custom_imports = dict(
     imports=[
@@ -10,11 +11,16 @@ custom_imports = dict(
     ]
 )
 
-size = (2048, 2048)
+size = (1024, 1024)
 dataset = dict(data_root="data/digits-segmentation-2048", recipe=dict(size=2048, smaller=8, train=40, val=4))
 load = [dict(type="LoadImageFromFile"), dict(type="LoadAnnotations")]
 # The head's map has stride 8: at all pixels the loss would take longer than the network.
-train_pipeline = [*load, dict(type="CoarseLabels", stride=8, size=size), dict(type="PackSegInputs")]
+train_pipeline = [
+    *load,
+    dict(type="RandomCrop", crop_size=size),
+    dict(type="CoarseLabels", stride=8, size=size),
+    dict(type="PackSegInputs"),
+]
 test_pipeline = [*load, dict(type="PackSegInputs")]
 train_dataloader = dict(batch_size=1, dataset=dict(pipeline=train_pipeline, **dataset))
 val_dataloader = dict(batch_size=1, dataset=dict(pipeline=test_pipeline, **dataset))
@@ -27,7 +33,7 @@ model = dict(
         type="TimmBackbone",
         name="fit_ti",
         out_norm="final",
-        img_size=2048,
+        img_size=size,
         embed_dim=64,
         layout="(1)1(1)1(1)",
         num_heads=2,
