@@ -165,7 +165,7 @@ def draw(measured: dict[str, Any], path: Path) -> None:
         scale = 1 if key == "seconds" else 2**30
         for name, rows in measured["models"].items():
             tokens = [(int(side) / PATCH_SIZE) ** 2 for side in rows]
-            label = f"{name}: L^{exponent(rows):.2f}" if key == "seconds" else name
+            label = f"{name}: L^{exponent(rows):.2f}" if key == "seconds" and len(rows) > 1 else name
             axes.loglog(tokens, [row[key] / scale for row in rows.values()], marker="o", markersize=4, label=label)
             if key == "seconds" and name == MODELS[0]:
                 first = next(iter(rows.values()))["seconds"]
