@@ -9,7 +9,7 @@ if __name__ == "backbones":  # imported by its bare name, in a clone's root
 
     clone.alias(__name__)
 
-from . import axial_resnet, convit, dat, ffnet, gfnet, halonet, pyramidtnt, sgformer, spectformer, tnt, vitae
+from . import axial_resnet, convit, dat, ffnet, fit, gfnet, halonet, pyramidtnt, sgformer, spectformer, tnt, vitae
 from .registry import list_models
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "convit",
     "dat",
     "ffnet",
+    "fit",
     "gfnet",
     "halonet",
     "list_models",

@@ -45,6 +45,11 @@ class Backbone(nn.Module):
     published_out_norms: Optional[str] = None
     out_norm_eps = 1e-5
 
+    @classmethod
+    def num_units(cls, arguments: Dict[str, Any]) -> int:
+        """How many blocks or stages a model of these constructor arguments has."""
+        return len(arguments["depths"]) if cls.trunk == "stages" else arguments["depth"]
+
     def __init__(self) -> None:
         super().__init__()
         self.grad_checkpointing = False
@@ -154,6 +159,10 @@ class Backbone(nn.Module):
         """What `forward_features` does with the last unit's features."""
         return self.norm(x)
 
+    def _features(self, state: Any) -> torch.Tensor:
+        """What `forward_features` makes of the state behind the last unit."""
+        return self._end_features(self._tap(state))
+
     def _run_trunk(
         self, x: torch.Tensor, take_indices: Sequence[int], stop: int, norm: bool
     ) -> Tuple[torch.Tensor, List[torch.Tensor]]:
@@ -165,8 +174,7 @@ class Backbone(nn.Module):
             if i in take_indices:
                 tap = self._tap(state)
                 taps.append(self._norm_tap(tap, i) if norm else tap)
-        features = self._tap(state)
-        return (self._end_features(features) if stop == len(self._units()) else features), taps
+        return (self._features(state) if stop == len(self._units()) else self._tap(state)), taps
 
     @torch.jit.ignore
     def forward_intermediates(

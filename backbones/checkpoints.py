@@ -85,9 +85,7 @@ def resample_grid_tensors(state_dict: Dict[str, torch.Tensor], model: Backbone) 
     if isinstance(model.pos_embed, PositionEmbedding) and key in state_dict:
         table = state_dict[key]
         grid = source_grid(state_dict, table.shape[1], model.pos_embed.grid_size)
-        size = list(model.pos_embed.grid_size)
-        table = resample_grid(table.reshape(*grid, -1), size, antialias=model.pos_embed.antialias)
-        state_dict[key] = table.flatten(0, 1).unsqueeze(0)
+        state_dict[key] = resample_position(table, grid, model.pos_embed)
     for prefix, module in model.named_modules():
         if not hasattr(module, "resample_state"):
             continue
@@ -96,6 +94,12 @@ def resample_grid_tensors(state_dict: Dict[str, torch.Tensor], model: Backbone) 
             if value is not None and value.dim() == own.dim() and value.shape != own.shape:
                 state_dict[f"{prefix}.{name}"] = module.resample_state(name, value)
     return state_dict
+
+
+def resample_position(table: torch.Tensor, grid: Tuple[int, int], own: PositionEmbedding) -> torch.Tensor:
+    """The table (1, H W, C) of another position embedding, for a grid (H, W), as one for the grid of `own`."""
+    table = resample_grid(table.reshape(*grid, -1), list(own.grid_size), antialias=own.antialias)
+    return table.flatten(0, 1).unsqueeze(0)
 
 
 def source_grid(state_dict: Dict[str, torch.Tensor], num_tokens: int, grid_size: Tuple[int, int]) -> Tuple[int, int]:

@@ -71,8 +71,7 @@ def _entry_function(module_name, name, model_cls, model_args, checkpoint_filter_
         arguments = dict(model_args, **kwargs)
         if arguments.get("features_only"):
             _check_feature_cls(arguments.get("feature_cls", "getter"))
-            depth = {**defaults, **arguments}["depths" if model_cls.trunk == "stages" else "depth"]
-            units = range(depth) if isinstance(depth, int) else range(len(depth))
+            units = range(model_cls.num_units({**defaults, **arguments}))
             arguments.setdefault("out_indices", units if model_cls.trunk == "stages" else units[-3:])
             arguments.setdefault("feature_cls", "getter")
         return build_model_with_cfg(

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Callable, Dict, Optional, Sequence, Union
 
@@ -90,6 +90,8 @@ def _made_with(folder: Path) -> Optional[Dict[str, Any]]:
 def _holds(folder: Path, recipe: Any) -> bool:
     found = _made_with(folder)
     if found is not None:
+        # A set of an earlier version does not say what was no choice then.
+        found = {**{field.name: field.default for field in fields(recipe)}, **found}
         if found == asdict(recipe):
             return True
         differing = ", ".join(f"{key}={value}" for key, value in found.items() if value != asdict(recipe).get(key))

@@ -117,6 +117,9 @@ class CarefulRunner(Runner):
                     "only: losses differ from those of one process with the same total batch"
                 )
         if self.distributed and self.cfg.get("fsdp"):
+            # Before the split, from one seed in all processes: torch has no way to draw or to broadcast parts.
+            if hasattr(model, "init_weights"):
+                model.init_weights()
             return sharding.shard(model.to(get_device()))
         if self.distributed and not torch.cuda.is_available():
             model_wrapper_cfg = {
@@ -129,7 +132,7 @@ class CarefulRunner(Runner):
         return super().wrap_model(model_wrapper_cfg, model)
 
     def _init_model_weights(self) -> None:
-        # Sharded models were built alike in all processes, from one seed; torch has no broadcast for their parts.
+        # Sharded models have theirs since before they were split.
         if not isinstance(self.model, FSDPModule):
             super()._init_model_weights()
 

@@ -13,9 +13,9 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 def shard(model: nn.Module) -> nn.Module:
-    """Splits a `TimmClassifier` in place; each block is gathered when its turn comes, the rest with the whole model."""
+    """Splits a model in place; each block is gathered when its turn comes, the rest with the whole model."""
     for name, module in model.named_modules():
-        if name.endswith(".blocks") or name.endswith(".stages"):
+        if name.rpartition(".")[2] in ("blocks", "stages"):
             for block in module.children():
                 if not any(isinstance(inner, FSDPModule) for inner in block.modules()):
                     fully_shard(block)

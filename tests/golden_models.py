@@ -130,11 +130,48 @@ class Cascade(torch.nn.ModuleList):
         return outputs
 
 
+def is_fit(path):
+    """Whether a file is of FIT's encoder, whose sizes it gives and whose streams it holds."""
+    golden = np.load(path)
+    return "config" in golden.files and "latents" in golden.files
+
+
+def load_fit(path):
+    """A file of FIT's encoder, our model with its weights, and its tokens as images of a pixel each."""
+    golden = np.load(path)
+    config = json.loads(str(golden["config"]))
+    state_dict = weights.state_dict(golden["names"], golden["shapes"])
+    tokens = weights.images(golden["image_shape"])  # B N C
+    in_chans, grid = tokens.shape[2], tuple(config["grid"])
+    model = timm.create_model(
+        "fit_s",
+        pretrained=True,
+        pretrained_cfg_overlay=dict(state_dict=dict(state_dict), input_size=(in_chans, *grid)),
+        num_classes=0,
+        in_chans=in_chans,
+        img_size=grid,
+        patch_size=1,
+        embed_dim=config["dim"],
+        latent_dim=config["latent_dim"],
+        layout=config["layout"],
+        group_size=tuple(config["group"]),
+        num_latents=config["latents"],
+        num_heads=config["num_heads"],
+        latent_heads=config["latent_heads"],
+        mlp_ratio=config["mlp_ratio"],
+        token_pos="learned" if "x_pos.weight" in state_dict else "sin_cos",
+        latent_pos="learned" if "latent_pos.weight" in state_dict else "sin_cos",
+        both_norms=True,
+    ).eval()
+    return golden, model.double(), tokens.double().transpose(1, 2).unflatten(2, grid)
+
+
 NAMES = frozenset(backbones.list_models())
 # Those of volumes are in tests/volumes, those of whole detectors in tests/detection.
 FILES = [path for path in files() if not path.stem.startswith(("nnformer", "specdetr"))]
 MODELS = [path for path in FILES if model_of(path.stem)]
 PARTS = [path for path in FILES if part_of(path)]  # of models, see tests/mixers/test_official.py
+FIT = [path for path in FILES if is_fit(path)]
 DENSE = [path for path in FILES if path.stem.endswith("_dense") and model_of(path.stem.removesuffix("_dense"))]
 
 

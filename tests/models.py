@@ -58,6 +58,7 @@ SMALLEST = {
     "eca_halonext_26ts": dict(_HALONET_OF_TIMM, head_dim=4),
     "ffnet_1": _FFNET,
     "ffnet_3": _FFNET,
+    "fit_ti": dict(embed_dim=32, group_size=3, num_latents=2, num_heads=2, latent_heads=2),
     "gfnet_h_ti": dict(embed_dims=(16, 32, 64), depths=(2, 1, 1), mixers="spectral"),
     "gfnet_ti": dict(embed_dim=32, depth=3),
     "halonet_26t": _HALONET_OF_TIMM,

@@ -66,6 +66,15 @@ def test_command_measures_each_size_and_batch(capsys, train):
     assert ("training step" if train else "inference") in conditions
 
 
+def test_a_step_may_be_run_once(capsys):
+    options = ["--size", "64", "128", "--once", "--train", "--checkpointing"]
+    rows, conditions = run(capsys, "fit_ti", *options)
+    assert [row["size"] for row in rows] == ["64x64", "128x128"] and "checkpointing" in conditions
+    for row in rows:
+        assert row["seconds"] > 0 and (row["memory_bytes"] is None or row["memory_bytes"] > 0)
+        assert "median_s" not in row
+
+
 def test_command_compares_two_models_in_the_dtype_asked_for(capsys):
     [row], conditions = run(capsys, "test_convnext", "test_vit", "--compare", "--dtype", "bfloat16")
     assert (row["model"], row["second"], row["size"]) == ("test_convnext", "test_vit", "160x160")
@@ -91,6 +100,8 @@ def test_training_step_trains_in_autocast(monkeypatch):
         (["test_vit", "--amp"], "--amp takes --dtype bfloat16 or float16, got float32"),
         (["test_vot"], "did you mean test_vit"),
         (["test_vit", "--batch", "0"], "'0' is not a whole number of at least 1"),
+        (["test_vit", "test_convnext", "--compare", "--once"], "--once measures each model by itself"),
+        (["test_vit", "--checkpointing"], "--checkpointing goes with --train"),
         (["test_vit", "--device", "nowhere"], "device 'nowhere' is not available"),
     ],
 )

@@ -35,6 +35,7 @@ MODELS = {
     "halonet_26t": dict(dims=(8, 16), depths=(1, 1), attention=(False, True), num_heads=(2, 2), stem_dim=8),
     "axial_26s": dict(dims=(8, 16), depths=(1, 1), num_heads=(2, 2), stem_dim=8),
     "ffnet_1": dict(PYRAMID, stem_dim=8, mixers=("ffnified(kernel_size=3)", "ffnified")),
+    "fit_ti": dict(embed_dim=16, layout="(1)1(1)", group_size=3, num_latents=2),
     "dat_t": dict(
         PYRAMID,
         depths=(2, 1),

@@ -19,6 +19,7 @@ from .golden import weights
 from .golden_models import (
     DENSE,
     FILES,
+    FIT,
     GOLDEN,
     MODELS,
     PARTS,
@@ -26,6 +27,7 @@ from .golden_models import (
     create,
     is_resampled,
     load,
+    load_fit,
     model_of,
     official_parameters,
     reference,
@@ -59,7 +61,7 @@ def assert_samples_agree(tensor, golden, key):
     assert float(flat.std(unbiased=False)) == pytest.approx(float(golden[f"{key}_std"]), rel=1e-3)
 
 
-@each([path for path in FILES if path not in [*PARTS, *DENSE]])  # PARTS: see tests/mixers/test_official.py
+@each([path for path in FILES if path not in [*PARTS, *DENSE, *FIT]])  # PARTS: see tests/mixers/test_official.py
 def test_golden_outputs_are_ours(path):
     if path not in MODELS:
         pytest.skip(f"{path.name} is {of_what(path)}, which is not ours yet")
@@ -101,6 +103,18 @@ def test_golden_parameters_are_as_many_as_ours(path):
     with undrawn():
         model = timm.create_model(name, device="meta", **arguments)
     assert sum(parameter.numel() for parameter in model.parameters()) == official_parameters(np.load(path))
+
+
+@each(FIT)
+@torch.no_grad()
+def test_golden_tokens_and_latents_are_ours(path):
+    golden, model, images = load_fit(path)
+    tokens, latents = model.forward_streams(images)
+    for stream, expected in ((tokens.flatten(1, 2), golden["output"]), (latents.flatten(1, 2), golden["latents"])):
+        expected = torch.from_numpy(expected)
+        assert stream.shape == expected.shape
+        assert (stream - expected).abs().max() < 1e-5 * expected.abs().max()
+    assert sum(parameter.numel() for parameter in model.parameters()) == official_parameters(golden)
 
 
 @each(DENSE)

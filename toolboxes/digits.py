@@ -42,6 +42,7 @@ class Recipe:
         train: Number of canvases to train on.
         val: Number of canvases to validate on.
         size: Side of a canvas in pixels.
+        smaller: How many times smaller the digits are, of the side, and the square of it times as many.
         seed: Another seed gives another set.
         version: Of this file's drawing; a set of another version is another set.
 
@@ -55,20 +56,27 @@ class Recipe:
     size: int = 128
     seed: int = 0
     version: int = 2
+    smaller: int = 1
 
     def __post_init__(self) -> None:
         if self.task not in _WRITERS:
             raise UserError(f"task is {self.task!r}, allowed are {', '.join(_WRITERS)}")
-        for name, least in (("train", 1), ("val", 1), ("size", 64), ("seed", 0)):
+        for name, least in (("train", 1), ("val", 1), ("size", 64), ("smaller", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise UserError(f"{name} is {getattr(self, name)}, it has to be {least} or more")
+        if self.size // self.smaller < 64:
+            raise UserError(
+                f"digits {self.smaller} times smaller need a canvas of at least {64 * self.smaller} pixels, "
+                f"size is {self.size}"
+            )
 
 
 class Shape(NamedTuple):
-    """A digit on a canvas: its class, and its mask (H, W) of the whole canvas."""
+    """A digit on a canvas: its class, its mask (h, w), and where that lies, as a slice of the canvas."""
 
     digit: int
     mask: np.ndarray
+    place: Tuple[slice, slice]
 
 
 def make_digits(folder: Union[str, Path], recipe: Recipe) -> bool:
@@ -101,7 +109,7 @@ def make_missing_digits(folder: Union[str, Path], recipe: Recipe) -> None:
 
 
 def draw_canvas(
-    digits: HandwrittenDigits, size: int, heights: Tuple[float, float], rng: np.random.Generator
+    digits: HandwrittenDigits, size: int, heights: Tuple[float, float], rng: np.random.Generator, smaller: int = 1
 ) -> Tuple[Image.Image, List[Shape]]:
     """Draws one canvas.
 
@@ -110,6 +118,7 @@ def draw_canvas(
         size: Side in pixels.
         heights: Least and greatest height of a digit, of the side.
         rng: Decides on everything.
+        smaller: How many times smaller digits are than `heights` say, and the square of it times as many.
 
     Returns:
         The picture, and its digits in the order they were drawn.
@@ -118,8 +127,8 @@ def draw_canvas(
     light = canvas.mean() > 127
     taken = np.zeros((size, size), dtype=bool)
     shapes = []
-    for _ in range(rng.integers(3, 9)):
-        ink, digit = _digit(digits, round(size * np.exp(rng.uniform(*np.log(heights)))), rng)
+    for _ in range(rng.integers(3, 9) * smaller**2):
+        ink, digit = _digit(digits, round(size / smaller * np.exp(rng.uniform(*np.log(heights)))), rng)
         height, width = ink.shape
         for _ in range(20):  # a place that is free, or none
             top, left = rng.integers(0, size - height + 1), rng.integers(0, size - width + 1)
@@ -131,9 +140,7 @@ def draw_canvas(
         taken[place] = True
         colour = rng.uniform(0, 90, 3) if light else rng.uniform(165, 255, 3)
         canvas[place] += ink[..., None] * (colour - canvas[place])
-        mask = np.zeros((size, size), dtype=bool)
-        mask[place] = ink > _STROKE
-        shapes.append(Shape(digit, mask))
+        shapes.append(Shape(digit, ink > _STROKE, place))
     return Image.fromarray(canvas.round().astype(np.uint8)), shapes
 
 
@@ -165,12 +172,12 @@ def _write_coco(folder: Path, recipe: Recipe) -> None:
         digits, images, annotations = read_digits(source), [], []
         for index in range(count):
             rng = np.random.default_rng((recipe.seed, number, index))
-            image, shapes = draw_canvas(digits, recipe.size, heights, rng)
+            image, shapes = draw_canvas(digits, recipe.size, heights, rng, recipe.smaller)
             name = f"{index:06d}.jpg"
             image.save(folder / split / name, quality=95)
             images.append({"id": index, "file_name": name, "width": recipe.size, "height": recipe.size})
             for shape in shapes:
-                annotations.append({"id": len(annotations) + 1, "image_id": index, **_annotation(shape)})
+                annotations.append({"id": len(annotations) + 1, "image_id": index, **_annotation(shape, recipe.size)})
         content = {
             "info": {"description": "handwritten digits on canvases", **asdict(recipe)},
             "licenses": [],
@@ -181,8 +188,10 @@ def _write_coco(folder: Path, recipe: Recipe) -> None:
         (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
 
 
-def _annotation(shape: Shape) -> Dict[str, object]:
-    code = coco_mask.encode(np.asfortranarray(shape.mask, dtype=np.uint8))
+def _annotation(shape: Shape, size: int) -> Dict[str, object]:
+    mask = np.zeros((size, size), dtype=np.uint8, order="F")
+    mask[shape.place] = shape.mask
+    code = coco_mask.encode(mask)
     return {
         "category_id": 1 + shape.digit,
         "bbox": coco_mask.toBbox(code).tolist(),  # x, y, width, height in pixels
@@ -201,10 +210,10 @@ def _write_ade(folder: Path, recipe: Recipe) -> None:
         digits = read_digits(source)
         for index in range(count):
             rng = np.random.default_rng((recipe.seed, number, index))
-            image, shapes = draw_canvas(digits, recipe.size, heights, rng)
+            image, shapes = draw_canvas(digits, recipe.size, heights, rng, recipe.smaller)
             labels = np.zeros((recipe.size, recipe.size), dtype=np.uint8)
             for shape in shapes:
-                labels[shape.mask] = 1 + shape.digit
+                labels[shape.place][shape.mask] = 1 + shape.digit
             image.save(folder / "images" / split / f"{index:06d}.jpg", quality=95)
             Image.fromarray(labels).save(folder / "annotations" / split / f"{index:06d}.png")
 

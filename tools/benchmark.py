@@ -4,10 +4,13 @@ spectral benchmark spectformer_s vit_small_patch16_224 --batch 1 8 --size 224 38
 spectral benchmark spectformer_h_s --train --dtype bfloat16 --amp --compile
 spectral benchmark gfnet_h_ti resnet50 --compare --threads 1
 spectral benchmark spectformer_s --runtimes eager,compile,onnxruntime,openvino,aoti --batch 1 8
+spectral benchmark fit_s --train --checkpointing --once --size 1024 2048 4096
 
 Times are medians with their quartiles after a warm-up. With --compare two models run in turn, one step each, in
 changing order: what slows the machine down slows both, so their ratio is steadier than two separate figures. With
 --runtimes a model runs so in several runtimes; their memory is what loading it and a first step add to the process.
+With --once one step is run, the first, which is enough to know what an image of thousands of pixels takes: in training
+gradients and the averages of AdamW are in its memory.
 """
 
 if __name__ == "__main__" and not __package__:  # run as a script: of this clone's code
@@ -60,6 +63,7 @@ COLUMNS = {
     "size": Column("size (HxW)", is_number=False),
     "batch": Column("batch"),
     "steps": Column("steps"),
+    "seconds": Column("seconds", lambda n: f"{n:.2f}"),
     "median_s": Column("median (ms)", _show_ms),
     "lower_quartile_s": Column("25 % (ms)", _show_ms),
     "upper_quartile_s": Column("75 % (ms)", _show_ms),
@@ -99,6 +103,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=positive_int, help="threads of the CPU; default: torch's own choice")
     parser.add_argument("--compile", action="store_true", help="torch.compile the models")
     parser.add_argument("--channels-last", action="store_true", help="memory format of weights and images")
+    parser.add_argument(
+        "--checkpointing",
+        action="store_true",
+        help="with --train: store only the inputs of blocks and compute the rest again in the backward pass",
+    )
+    parser.add_argument("--once", action="store_true", help="run one step, the first, not many")
     parser.add_argument("--seconds", type=float, default=5.0, help="length of a measurement; default: %(default)s")
     parser.add_argument("--format", choices=FORMATS, default="table")
     args = parser.parse_args(argv)
@@ -106,6 +116,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"--amp takes --dtype bfloat16 or float16, got {args.dtype}")
     if args.compare and len(args.names) != 2:
         parser.error(f"--compare takes two names, got {len(args.names)}")
+    if args.once and (args.compare or args.runtimes):
+        parser.error("--once measures each model by itself: leave --compare and --runtimes out")
+    if args.checkpointing and not args.train:
+        parser.error("--checkpointing goes with --train: without gradients nothing is stored")
     if args.runtimes:
         if unknown := [name for name in args.runtimes if name not in RUNTIMES]:
             parser.error(f"--runtimes are {', '.join(RUNTIMES)}, got {', '.join(unknown)}")
@@ -164,6 +178,8 @@ def make_step(name: str, size: tuple[int, int], batch: int, args: argparse.Names
     stored = torch.float32 if args.amp else dtype
     images = torch.randn(batch, channels, *size).to(args.device, stored, memory_format=layout)
     model = model.to(args.device, stored, memory_format=layout).train(args.train)
+    if args.checkpointing:
+        model.set_grad_checkpointing()
     forward = torch.compile(model) if args.compile else model
     autocast = torch.autocast(images.device.type, dtype) if args.amp else nullcontext()
     wait = torch.cuda.synchronize if images.device.type == "cuda" else lambda: None
@@ -206,6 +222,19 @@ def time_in_turn(
             times[i].append(clock() - start)
         order.reverse()
     return times
+
+
+def run_once(step: Step, device: torch.device) -> dict[str, float | None]:
+    """Seconds and bytes of the first run of a step."""
+    taken: list[float] = []
+
+    def timed() -> None:
+        start = time.perf_counter()
+        step()
+        taken.append(time.perf_counter() - start)
+
+    memory = step_memory(timed, device, repeats=1)
+    return {"seconds": taken[0], "memory_bytes": memory}
 
 
 def step_memory(step: Step, device: torch.device, repeats: int = 3) -> int | None:
@@ -289,7 +318,7 @@ def conditions(args: argparse.Namespace) -> str:
         where = torch.cuda.get_device_name(device)
     else:
         where = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
-    options = [option for option in ("amp", "compile", "channels_last") if getattr(args, option)]
+    options = [option for option in ("amp", "compile", "channels_last", "checkpointing") if getattr(args, option)]
     what = "training step" if args.train else "inference"
     return ", ".join([f"{what} on {where}", args.dtype, *options, f"torch {torch.__version__}"])
 
@@ -312,6 +341,9 @@ def main(argv: Sequence[str] | None = None) -> None:
                         rows += [{"model": names[0], "runtime": row.pop("runtime")} | where | row for row in found]
                         continue
                     steps = [make_step(name, size, batch, args) for name in names]
+                    if args.once:
+                        rows.append({"model": names[0]} | where | run_once(steps[0], device))
+                        continue
                     times = time_in_turn(steps, args.seconds)
                 except Exception as error:  # models refuse sizes with any exception, many with an assertion
                     sys.exit(f"{' or '.join(names)} at {where['size']}: {type(error).__name__}: {error}")

@@ -2,6 +2,7 @@
 
 spectral make-digits data/digits
 spectral make-digits data/large --task segmentation --train 5000 --size 256
+spectral make-digits data/huge --task segmentation --train 40 --val 8 --size 2048 --smaller 8
 spectral make-digits data/volumes --task volumes
 
 Canvases lie as COCO's for detection and as ADE20K's for segmentation, volumes as a task of the Decathlon.
@@ -27,8 +28,13 @@ def main(arguments: Optional[List[str]] = None) -> None:
     parser.add_argument("--train", type=int, help="how many to train on; default: 1000 canvases or 100 volumes")
     parser.add_argument("--val", type=int, help="how many to validate on; default: 200 canvases or 12 volumes")
     parser.add_argument("--size", type=int, help="side in pixels or voxels; default: 128 or 32")
+    parser.add_argument(
+        "--smaller", type=int, metavar="N", help="digits N times smaller and N squared times as many; default: 1"
+    )
     parser.add_argument("--seed", type=int, help="another seed, another set; default: 0")
     args = parser.parse_args(arguments)
+    if args.task == "volumes" and args.smaller is not None:
+        parser.error("--smaller is for canvases: each volume shows one digit")
     made = import_of("volumes" if args.task == "volumes" else "toolboxes", "digits")
     given = {key: value for key, value in vars(args).items() if key != "folder" and value is not None}
     recipe = made.Recipe(**given)

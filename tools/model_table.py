@@ -97,6 +97,7 @@ FAMILIES = {
     "ViTAEv2": Family("2202.10108", _VITAE_RESULTS),
     "FFNet": Family("2406.02021", "https://github.com/ysj9909/FFNet/releases/tag/v1.0"),
     "Axial-ResNet": Family("2003.07853", None),  # the one file there was is no longer offered
+    "FIT": Family("2305.12689", None),
 }
 
 NOTES = {
@@ -122,6 +123,7 @@ NOTES = {
         "79.20 million parameters and 2.99, 6.00, 10.15 and 43.12 G MACs, see `timm.utils.reparameterize_model`."
     ),
     "axial": "The accuracy is the repository's, which has none of the other three networks.",
+    "sizes": "The paper has neither networks for ImageNet nor weights; these sizes are ours, near those of ViT.",
 }
 
 # SpectFormer: tables of arXiv 2304.06446 and the readme of badripatro/SpectFormers. GFNet: the model zoo in the readme
@@ -202,6 +204,9 @@ PUBLISHED = {
     "axial_50s": Published("Axial-ResNet", None, None),
     "axial_50m": Published("Axial-ResNet", None, None),
     "axial_50l": Published("Axial-ResNet", None, None),
+    "fit_ti": Published("FIT", None, None, "sizes"),
+    "fit_s": Published("FIT", None, None, "sizes"),
+    "fit_b": Published("FIT", None, None, "sizes"),
 }
 
 

@@ -1,7 +1,7 @@
 """Inference on the CPU by a few images at a time, so that what a block computes stays in the cache."""
 
 import math
-from typing import Callable
+from typing import Callable, Optional
 
 import torch
 import torch.nn as nn
@@ -21,7 +21,11 @@ def hidden_width(module: nn.Module) -> int:
 
 
 def by_images(
-    module: nn.Module, forward: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, width: int
+    module: nn.Module,
+    forward: Callable[..., torch.Tensor],
+    x: torch.Tensor,
+    width: int,
+    *others: Optional[torch.Tensor],
 ) -> torch.Tensor:
     """`forward(x)`, in evaluation on the CPU computed for a few images at a time.
 
@@ -30,9 +34,10 @@ def by_images(
 
     Args:
         module: The module whose forward this is.
-        forward: A function of each image on its own, (B, ..., C) -> (B, ..., C).
+        forward: A function of each image on its own, (B, ..., C) and `others` -> (B, ..., C).
         x: The batch.
         width: Channels of the widest tensor that `forward` makes.
+        others: What `forward` also takes for each image, (B, ...), or None.
     """
     if (
         module.training
@@ -41,12 +46,13 @@ def by_images(
         or torch.jit.is_tracing()
         or x.device.type != "cpu"
     ):
-        return forward(x)
+        return forward(x, *others)
     bytes_per_image = math.prod(x.shape[1:-1]) * width * x.element_size()
     parts = math.ceil(x.shape[0] / max(1, CHUNK_BYTES // max(1, bytes_per_image)))
     if parts <= 1 or _has_hooks(module):
-        return forward(x)
-    return torch.cat([forward(part) for part in x.tensor_split(parts)])
+        return forward(x, *others)
+    split = [[None] * parts if other is None else other.tensor_split(parts) for other in (x, *others)]
+    return torch.cat([forward(*part) for part in zip(*split)])
 
 
 def _has_hooks(module: nn.Module) -> bool:

@@ -1,7 +1,14 @@
 """What a block mixes tokens with, one mixer a file, all behind one registry."""
 
 from .afno import AFNO
-from .attention import Attention, ClassAttention, GroupAttention, check_heads
+from .attention import (
+    Attention,
+    BiasedAttention,
+    ClassAttention,
+    CrossAttention,
+    GroupAttention,
+    check_heads,
+)
 from .axial import AxialAttention
 from .axial_deeplab import AxialDeepLabAttention, PositionSensitiveAttention
 from .centred_window import CentredWindowAttention
@@ -49,11 +56,13 @@ __all__ = [
     "Attention",
     "AxialAttention",
     "AxialDeepLabAttention",
+    "BiasedAttention",
     "CascadedHeadAttention",
     "CentredWindowAttention",
     "ClassAttention",
     "CombinerAxial",
     "CombinerFixed",
+    "CrossAttention",
     "DeformableAttention",
     "DynamicallyComposedAttention",
     "FFNifiedAttention",

@@ -119,16 +119,83 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim, **dd)
         self.proj_drop = nn.Dropout(proj_drop)
 
-    def attend(self, x: torch.Tensor) -> torch.Tensor:
-        """What all heads see, side by side: (B, ..., C) -> (B, ..., C), before the output projection."""
+    def attend(self, x: torch.Tensor, bias: Optional[torch.Tensor] = None) -> torch.Tensor:
+        """What all heads see, side by side: (B, ..., C) -> (B, ..., C), before the output projection.
+
+        Args:
+            x: Tokens.
+            bias: What is added to the logits, of a shape that expands to (B, heads, N, N).
+        """
         shape = x.shape
         x = x.flatten(1, -2)  # B N C
         qkv = self.qkv(x).reshape(x.shape[0], x.shape[1], 3, self.num_heads, self.head_dim)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # B heads N head_dim
-        return self.attn(q, k, v).transpose(1, 2).reshape(shape)
+        return self.attn(q, k, v, bias).transpose(1, 2).reshape(shape)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.proj_drop(self.proj(self.attend(x)))
+
+
+class BiasedAttention(Attention):
+    """Self-attention to whose logits a bias is added that comes with the tokens, as a mask of those that are none.
+
+    (B, N, C), and None or a bias that expands to (B, heads, N, N) -> (B, N, C). Arguments as in Attention.
+    """
+
+    def forward(self, x: torch.Tensor, bias: Optional[torch.Tensor] = None) -> torch.Tensor:
+        return self.proj_drop(self.proj(self.attend(x, bias)))
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention of one set of tokens to another one, which may have other channels.
+
+    (B, N, dim) and (B, K, source_dim) -> (B, N, dim).
+
+    Args:
+        dim: Channels of the tokens that ask.
+        source_dim: Channels of the tokens that are asked.
+        inner_dim: Channels of queries, keys and values, of which each head has a whole number: what `num_heads` leaves
+            over is not used.
+        num_heads: Number of heads, at most `inner_dim`.
+        attn_drop: Dropout on the attention weights.
+
+    Raises:
+        ValueError: There are more heads than channels.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        source_dim: int,
+        inner_dim: int,
+        num_heads: int,
+        attn_drop: float = 0.0,
+        device=None,
+        dtype=None,
+    ) -> None:
+        super().__init__()
+        dd = {"device": device, "dtype": dtype}
+        if not 1 <= num_heads <= inner_dim:
+            raise ValueError(f"num_heads must be from 1 to the {inner_dim} channels, got {num_heads}")
+        self.num_heads = num_heads
+        self.head_dim = inner_dim // num_heads
+        self.q = nn.Linear(dim, num_heads * self.head_dim, **dd)
+        self.kv = nn.Linear(source_dim, 2 * num_heads * self.head_dim, **dd)
+        self.attn = DotProductAttention(attn_drop)
+        self.proj = nn.Linear(num_heads * self.head_dim, dim, **dd)
+
+    def forward(self, x: torch.Tensor, source: torch.Tensor, bias: Optional[torch.Tensor] = None) -> torch.Tensor:
+        """Attend.
+
+        Args:
+            x: The tokens that ask.
+            source: The tokens that are asked.
+            bias: What is added to the logits, of a shape that expands to (B, heads, N, K).
+        """
+        q = self.q(x).reshape(x.shape[0], x.shape[1], self.num_heads, self.head_dim).transpose(1, 2)
+        kv = self.kv(source).reshape(source.shape[0], source.shape[1], 2, self.num_heads, self.head_dim)
+        k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)  # B heads K head_dim
+        return self.proj(self.attn(q, k, v, bias).transpose(1, 2).flatten(2))
 
 
 @untraced  # the dtype decides how the softmax is computed

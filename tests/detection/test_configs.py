@@ -74,6 +74,7 @@ def test_what_the_papers_trained_is_there():
         for schedule in ("1x", "3x")
     }
     assert names("ffnet") == {f"cascade-mask-rcnn_ffnet-{size}_fpn_ms-crop-3x_coco" for size in (2, 3, 4)}
+    assert names("fit") == {"mask-rcnn_fit-s_sfp_1x_coco"}
     assert names("axial_resnet") == {"mask-rcnn_axial-26s_fpn_1x_coco"}
     for family in ("gfnet", "pyramidtnt", "halonet", "sgformer", "dat"):
         assert (

@@ -49,6 +49,18 @@ def test_the_result_is_that_of_the_whole_batch(wide, batch):
 
 
 @torch.no_grad()
+def test_what_else_belongs_to_each_image_goes_with_it(wide):
+    x, other = torch.randn(7, TOKENS, DIM), torch.randn(7, 1, 1)
+
+    def shifted(part, shift, nothing):
+        assert nothing is None
+        return wide.whole(part) + shift
+
+    expected = wide.whole(x) + other
+    torch.testing.assert_close(by_images(wide, shifted, x, hidden_width(wide), other, None), expected)
+
+
+@torch.no_grad()
 def test_the_widest_tensor_stays_within_the_limit(wide):
     assert images_of_each_call(wide, torch.randn(8, TOKENS, DIM)) == [3, 3, 2]
     assert 4 * max(wide.widest) <= chunk.CHUNK_BYTES

@@ -42,6 +42,7 @@ TRAINED = {
     "vitaev2-s_upernet",
     "ffnet-2_upernet",
     "axial-26s_upernet",
+    "fit-s_sfp-upernet",
     "convit-ti_sfp-upernet",
     "tnt-ti_sfp-upernet",
 }
@@ -74,7 +75,7 @@ def test_what_the_papers_trained_is_there():
                 assert name in names and (ROOT / "configs" / "segmentation" / family / f"{name}.py").is_file()
     for model in ("ffnet-2", "ffnet-3", "ffnet-4", "axial-26s"):
         assert f"{model}_upernet_8xb2-160k_ade20k-512x512" in names
-    for model in ("spectformer-s", "gfnet-s", "convit-s", "tnt-s"):
+    for model in ("spectformer-s", "gfnet-s", "convit-s", "tnt-s", "fit-s"):
         assert f"{model}_sfp-upernet_8xb2-160k_ade20k-512x512" in names
     assert {algorithm(path) for path in CONFIGS} >= TRAINED
 

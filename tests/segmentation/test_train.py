@@ -283,6 +283,43 @@ def test_two_processes_train_and_say_that_batch_norm_is_not_synchronised(run, tm
     assert len(values) == 4 and np.isfinite(values).all()
 
 
+FIT = """
+model["backbone"] = dict(
+    _delete_=True, type="TimmBackbone", name="fit_ti", out_norm="final", img_size=64, with_cp=True,
+    patch_size=8, embed_dim=16, layout="(1)1(1)1(1)", group_size=3, num_latents=2, num_heads=2, latent_heads=2,
+)
+model["data_preprocessor"] = dict(size=(64, 64))
+model["neck"] = dict(_delete_=True, type="SimpleFeaturePyramid", in_channels=[16], out_channels=8, in_stride=8)
+model["decode_head"].update(
+    norm_cfg=dict(_delete_=True, type="GN", num_groups=2),
+    dropout_ratio=0.0,
+    loss_decode=dict(class_weight=None),  # whose sum a mean of two means does not know
+)
+optim_wrapper = dict(optimizer=dict(_delete_=True, type="SGD", lr=0.1))  # Adam makes much of gradients that are zero
+pipeline = [dict(type="LoadImageFromFile"), dict(type="LoadAnnotations"), dict(type="PackSegInputs")]
+train_dataloader["dataset"]["pipeline"] = pipeline
+param_scheduler = []
+train_cfg = dict(max_iters=2, val_interval=2)
+"""
+
+
+def test_fit_split_over_two_processes_has_the_weights_of_one(tmp_path):
+    """Each process holds half of every tensor and sees half of a batch; checkpoints hold whole tensors."""
+    config = small_config(tmp_path, tmp_path / "data", FIT)
+    run_here("train.py", config, "--work-dir", tmp_path / "one")
+    sharded = ["--cfg-options", "fsdp=True", "train_dataloader.batch_size=1"]
+    result = run_forked("train.py", config, "--work-dir", tmp_path / "two", *sharded, processes=2)
+    assert result.returncode == 0, result.stdout
+    start, one, two = (
+        files.read(tmp_path / folder / f"iteration_{iteration}.pth")["state_dict"]
+        for folder, iteration in (("one", 1), ("one", 2), ("two", 2))
+    )
+    for key, value in one.items():
+        moved = (value - start[key]).abs().max()
+        assert moved > 0 or key.endswith("num_batches_tracked")
+        assert (two[key] - value).abs().max() <= 0.02 * moved + 1e-6, key
+
+
 def test_progress_is_counted_in_what_the_loop_has():
     progress = Progress("iteration", done=3, total=8, iterations=1, window=4)
     assert progress.next() == Progress("iteration", done=4, total=8, iterations=1, window=4)

@@ -5,6 +5,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -95,6 +96,28 @@ def test_a_set_of_another_task_or_drawing_is_not_taken_for_the_one_needed(made, 
     (folder / "digits.json").write_text("{")
     with pytest.raises(UserError, match=r"digits.json does not say what the digits were made with: remove"):
         make_missing_digits(folder, SMALL)
+
+
+def test_small_digits_are_many_and_lie_on_a_canvas_as_they_do_on_one_of_their_own(tmp_path):
+    make_digits(tmp_path / "set", Recipe("segmentation", train=1, val=1, size=256, smaller=4))
+    labels = np.asarray(Image.open(tmp_path / "set" / "annotations" / "training" / "000000.png"))
+    count, places = cv2.connectedComponentsWithStats((labels > 0).astype(np.uint8))[::2]
+    assert count - 1 > 3 * 16 * 0.6  # a few find no place, and some fall apart
+    assert 14 <= places[1:, 3].max() <= 1.2 * 0.5 * 256 / 4
+    with pytest.raises(UserError, match="at least 320 pixels"):
+        Recipe(size=256, smaller=5)
+
+
+def test_a_set_of_before_a_choice_was_there_is_taken(tmp_path):
+    folder = tmp_path / "set"
+    make_digits(folder, Recipe(train=1, val=1, size=96))
+    mark = folder / "digits.json"
+    found = json.loads(mark.read_text())
+    assert found.pop("smaller") == 1
+    mark.write_text(json.dumps(found))
+    assert not make_digits(folder, Recipe(train=1, val=1, size=96))
+    with pytest.raises(UserError, match="holds digits made with size=96, smaller=1"):
+        make_digits(folder, Recipe(train=1, val=1, size=128, smaller=2))
 
 
 def test_interrupted_writing_leaves_nothing(tmp_path, monkeypatch):

@@ -1,0 +1,20 @@
+# The same with FIT-S as it is, on whole canvases: to fine-tune a classifier by --weights, and to see what a step takes.
+_base_ = "./fit-small_fpn_digits-2048x2048.py"
+
+size = (2048, 2048)
+train_dataloader = dict(
+    dataset=dict(
+        pipeline=[
+            dict(type="LoadImageFromFile"),
+            dict(type="LoadAnnotations"),
+            dict(type="CoarseLabels", stride=8, size=size),
+            dict(type="PackSegInputs"),
+        ]
+    )
+)
+model = dict(
+    data_preprocessor=dict(size=size),
+    backbone=dict(_delete_=True, type="TimmBackbone", name="fit_s", out_norm="final", img_size=size, with_cp=True),
+    neck=dict(in_channels=[384], out_channels=64),
+    decode_head=dict(in_channels=[64, 64, 64], channels=64),
+)
