@@ -1,0 +1,6 @@
+"""page"""
+
+
+class Book:
+    def __init__(self, *a, **k):
+        pass
