@@ -57,7 +57,7 @@ def activations(
     to_map: Callable[[Tensor], Optional[Tensor]],
     method: str = "gradcam",
     label: Optional[int] = None,
-    classes: Sequence[str] = (),
+    class_name: Callable[[int], str] = "class {}".format,
 ) -> List[Activation]:
     """Class activation of one picture.
 
@@ -68,7 +68,7 @@ def activations(
         to_map: Turns such an output into a map (B, H, W, C).
         method: One of METHODS.
         label: The class; the most probable one if None.
-        classes: Names.
+        class_name: Names a class.
 
     Raises:
         UserError: The method or the class is unknown.
@@ -87,8 +87,7 @@ def activations(
         if label is not None and not 0 <= label < len(scores):
             raise UserError(f"--class is {label}, the model has {len(scores)} classes: 0 to {len(scores) - 1}")
         place = int(scores.argmax()) if label is None else label
-        name = classes[place] if place < len(classes) else f"class {place}"
-        targets, what = [ClassifierOutputTarget(place)], f"{name}, {100 * float(scores[place]):.0f} %"
+        targets, what = [ClassifierOutputTarget(place)], f"{class_name(place)}, {100 * float(scores[place]):.0f} %"
     found = []
     for name, module in layers.items():
         with (

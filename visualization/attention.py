@@ -187,9 +187,9 @@ def draw(sheet: Sheet, photo: Photo, layers: Sequence[Attention], every: bool = 
         title = f"{layer.layer}: {layer.kind}, {counted(layer.num_heads, 'head')}, {rows}x{cols} keys; {what}"
         sheet.maps(title, panels, label=_UNIT, photo=photo.shown)
         asked = [_asked(layer, cell) for cell in telling_cells(layer)]
-        sheet.maps(
-            f"{layer.layer}: what single tokens attend to, mean of the heads", asked, label=_UNIT, photo=photo.shown
-        )
+        if asked:
+            what = "what single tokens attend to, mean of the heads"
+            sheet.maps(f"{layer.layer}: {what}", asked, label=_UNIT, photo=photo.shown)
 
 
 def telling_cells(layer: Attention) -> List[int]:

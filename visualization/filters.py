@@ -48,11 +48,12 @@ class Radial(NamedTuple):
     @property
     def name(self) -> str:
         """What such a filter is called."""
-        if self.low_to_high > 1.1:
-            return "low-pass"
-        if self.low_to_high < 1 / 1.1:
-            return "high-pass"
-        return "band-pass" if float(self.response.max()) > 1.25 * float(self.response.min()) else "all-pass"
+        peak = float(self.response.max())
+        if peak < 1.3 * float(self.response.min()):
+            return "all-pass"
+        if max(float(self.response[0]), float(self.response[-1])) < 0.85 * peak:
+            return "band-pass"
+        return "low-pass" if self.low_to_high > 1 else "high-pass"
 
 
 @torch.no_grad()
@@ -119,10 +120,10 @@ def draw(sheet: Sheet, layers: Sequence[Filters], channels: Optional[Sequence[in
     """
     sheet.heading(
         "Spectral gates",
-        "A gate multiplies each frequency of its map by a learned number, in each channel by its own. Slow changes, from "
-        "one side of the picture to the other, are in the middle of a plane, fine detail at its edges. A layer that keeps the middle is low-pass: "
-        "it smooths and gathers from afar. One that keeps the edges is high-pass: it sharpens. "
-        "One that keeps a ring between them is band-pass. What comes out of a gate is added to the map.",
+        "A gate multiplies each frequency of its map by a learned number, in each channel by its own. Slow "
+        "changes, from one side of the picture to the other, are in the middle of a plane, fine detail at its edges. A layer that "
+        "keeps the middle is low-pass: it smooths and gathers from afar. One that keeps the edges is high-pass: it "
+        "sharpens. One that keeps a ring between them is band-pass. What comes out of a gate is added to the map.",
     )
     responses = {layer.layer: radial(layer) for layer in layers}
     curves = {
@@ -151,9 +152,11 @@ def draw(sheet: Sheet, layers: Sequence[Filters], channels: Optional[Sequence[in
     for layer in layers:
         shown = typical_channels(layer) if channels is None else list(channels)
         height, width = layer.frequency.shape
-        order = "" if channels is not None else "; some, from low-pass to high-pass"
+        title = (
+            f"{layer.layer}: {responses[layer.layer].name}, {len(layer.amplitude)} channels on {height}x{width} tokens"
+        )
         sheet.maps(
-            f"{layer.layer}: {responses[layer.layer].name}, {len(layer.amplitude)} channels on {height}x{width} tokens{order}",
+            title if channels is not None else f"{title}; some, from low-pass to high-pass",
             [Map(f"channel {channel}", layer.amplitude[channel]) for channel in shown],
             label="amplitude",
             log=True,

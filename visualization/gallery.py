@@ -124,7 +124,7 @@ class Look:
             lambda output: self.subject.to_map(output, self.photo.image),
             self.cam_method,
             self.wish.label,
-            self.subject.classes,
+            self.subject.class_name,
         )
 
     def kinds(self) -> List[str]:
@@ -143,9 +143,8 @@ class Look:
         with torch.no_grad():
             shares = self.subject.model(self.photo.x)[0].softmax(-1)
         values, places = shares.topk(min(count, len(shares)))
-        names = self.subject.classes
         said = [
-            f"{names[place] if place < len(names) else f'class {place}'} ({100 * value:.0f} %)"
+            f"{self.subject.class_name(place)} ({100 * value:.0f} %)"
             for value, place in zip(values.tolist(), places.tolist())
         ]
         return ", ".join(said)

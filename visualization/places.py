@@ -230,7 +230,7 @@ def _(mixer: HybridScaleAttention, caught: Caught) -> Optional[Attention]:
     if caught.where == "attn":
         coarse = everywhere(caught, grid, 0, token_grid(*grid, mixer.reduction), 0)
         return coarse._replace(kind="attention to the coarse map")
-    rows, cols, height, width = mixer._window_grid(*grid)
+    _, _, height, width = mixer._window_grid(*grid)
     cells = _windows(grid, (height, width))
     return _in_windows(caught, cells, grid, mixer.num_heads // 2, shifted=False)
 

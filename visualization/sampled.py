@@ -89,8 +89,8 @@ def draw(sheet: Sheet, photo: Photo, layers: Sequence[Sampled], every: bool = Fa
     left_out = "" if len(chosen) == len(layers) else f" Drawn are {len(chosen)} of {len(layers)} layers (--layer)."
     sheet.heading(
         "Sampled points",
-        "Deformable attention reads its keys at points that it chooses. Larger and brighter points get more attention "
-        "from all tokens. Arrows lead from a point of the regular grid to where it was moved; heads share the points of "
+        "Deformable attention reads its keys at points that it chooses. Larger and brighter points get more "
+        "attention from all tokens. Arrows lead from a point of the regular grid to where it was moved; heads share the points of "
         f"their group.{left_out}",
     )
     aspect = photo.shown.shape[0] / photo.shown.shape[1]

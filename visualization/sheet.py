@@ -217,7 +217,7 @@ class Sheet:
                 )
                 colour_bar = figure.colorbar(bar, cax=axes)
                 colour_bar.set_label(label, fontsize=7.5)
-                colour_bar.ax.tick_params(labelsize=7)
+                colour_bar.ax.tick_params(which="both", labelsize=7)
                 if isinstance(bar.norm, LogNorm):
                     colour_bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
                     colour_bar.ax.yaxis.set_minor_formatter(FuncFormatter(_two_of_a_decade(bar.norm)))
@@ -230,13 +230,14 @@ class Sheet:
     @as_written
     def save(self, path: Union[str, Path]) -> None:
         """Writes the sheet as a PNG."""
-        head = 0.62 + (_LINE * (self.note.count("\n") + 1) if self.note else 0.0)
+        note = textwrap.wrap(self.note, _LETTERS - 15)
+        head = 0.62 + _LINE * len(note)
         total = head + sum(height for height, _ in self.parts) + 0.15
         figure = Figure(figsize=(WIDTH, total), dpi=min(_DPI, _MOST_PIXELS / total), facecolor="white")
         place = _Place(total, 0.0)
-        place.text(figure, 0.2, self.title, size=15, weight="bold")
-        if self.note:
-            place.text(figure, 0.56, self.note, size=9.5, color="#444444")
+        place.text(figure, 0.2, _cut(self.title, 7.5), size=15, weight="bold")
+        if note:
+            place.text(figure, 0.56, "\n".join(note), size=9.5, color="#444444")
         place.top = head
         for height, draw in self.parts:
             draw(figure, place)

@@ -110,8 +110,8 @@ def draw(sheet: Sheet, photo: Photo, layers: Sequence[Merged], every: bool = Fal
         names = ("first", "other")
         halves = [Panel(f"groups of the {name} heads", _shown(layer, half)) for half, name in enumerate(names)]
         sheet.maps(
-            f"{layer.layer}: {rows}x{cols} tokens merged into {counted(layer.num_groups, 'key')}, {sizes} tokens each by "
-            "class",
+            f"{layer.layer}: {rows}x{cols} tokens merged into {counted(layer.num_groups, 'key')}, {sizes} tokens "
+            "each by class",
             [Map("significance", layer.significance)],
             label="significance, times the mean",
             photo=photo.shown,

@@ -16,6 +16,7 @@ from .attention import Grid
 from .photo import Preparation
 from .recording import as_map, trunk_of
 
+_LONGEST_NAME = 28
 _DENSE_SIDE = 448  # detectors and segmenters see larger pictures, whose attention would fill the memory
 
 
@@ -43,6 +44,11 @@ class Subject:
     def title(self) -> str:
         """Says what it is."""
         return f"{self.name}, {self.weights}"
+
+    def class_name(self, label: int) -> str:
+        """The name of a class; of several that mean the same, the first."""
+        name = self.classes[label].partition(",")[0] if label < len(self.classes) else f"class {label}"
+        return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
 
     @property
     def trunk(self) -> nn.Module:

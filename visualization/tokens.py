@@ -75,8 +75,8 @@ def draw(sheet: Sheet, photo: Photo, maps: Mapping[str, Tensor], what: str) -> N
     """
     sheet.heading(
         "Features",
-        "The three main directions of each map's tokens as red, green and blue (PCA): places of one colour are alike to "
-        f"the model. Of each {what}, with its tokens and channels.",
+        "The three main directions of each map's tokens as red, green and blue (PCA): places of one colour are alike "
+        f"to the model. Of each {what}, with its tokens and channels.",
     )
     aspect = photo.shown.shape[0] / photo.shown.shape[1]
     panels = [Panel("picture", _image(photo.shown))]
