@@ -110,8 +110,7 @@ def draw(sheet: Sheet, photo: Photo, maps: Sequence[Activation], method: str) ->
         else "Which places speak for the class, the brightest the most; 1 is the most of each picture."
     )
     sheet.heading(f"Class activation ({METHODS[method]})", note)
-    panels = []
-    for each in maps:
-        speaks = "" if each.values.any() else ", no place speaks for it"
-        panels.append(Map(each.layer if without else f"{each.layer}: {each.what}{speaks}", each.values))
-    sheet.maps(None, panels, label="activation / its largest", photo=photo.shown, limits=(0, 1), large=True)
+    panels = [Map(each.layer, each.values) for each in maps]
+    speaks = any(each.values.any() for each in maps)
+    title = None if without else f"{maps[0].what}" + ("" if speaks else ": no place speaks for it")
+    sheet.maps(title, panels, label="activation / its largest", photo=photo.shown, limits=(0, 1), large=True)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .photo import Photo
-from .sheet import Map, Sheet, counted, some_of
+from .sheet import Map, Sheet, counted, short, some_of
 
 Grid = Tuple[int, int]
 OUTSIDE, CLASS_TOKEN = -1, -2  # in place of a cell: padding, and tokens that are at no place
@@ -182,13 +182,13 @@ def draw(sheet: Sheet, photo: Photo, layers: Sequence[Attention], every: bool = 
     for layer in chosen:
         maps, what = layer.shown()
         heads = some_of(range(layer.num_heads), _HEADS)
-        panels = [Map("mean of the heads", maps.mean(0)), *(Map(f"head {head}", maps[head]) for head in heads)]
+        panels = [Map("mean", maps.mean(0)), *(Map(f"head {head}", maps[head]) for head in heads)]
         rows, cols = layer.key_grid
         title = f"{layer.layer}: {layer.kind}, {counted(layer.num_heads, 'head')}, {rows}x{cols} keys; {what}"
         sheet.maps(title, panels, label=_UNIT, photo=photo.shown)
         asked = [_asked(layer, cell) for cell in telling_cells(layer)]
         if asked:
-            what = "what single tokens attend to, mean of the heads"
+            what = "what the tokens at (row, column) attend to, mean of the heads"
             sheet.maps(f"{layer.layer}: {what}", asked, label=_UNIT, photo=photo.shown)
 
 
@@ -205,7 +205,7 @@ def _asked(layer: Attention, cell: int) -> Map:
     row, column = divmod(cell, layer.query_grid[1])
     to_keys = [keys / queries for keys, queries in zip(layer.key_grid, layer.query_grid)]
     mark = ((row + 0.5) * to_keys[0] - 0.5, (column + 0.5) * to_keys[1] - 0.5)
-    return Map(f"row {row}, column {column}", layer.of_cell(cell).mean(0), layer.reach(cell), mark)
+    return Map(f"({row}, {column})", layer.of_cell(cell).mean(0), layer.reach(cell), mark)
 
 
 def draw_rollout(sheet: Sheet, photo: Photo, groups: Sequence[Sequence[Attention]]) -> None:
@@ -218,9 +218,8 @@ def draw_rollout(sheet: Sheet, photo: Photo, groups: Sequence[Sequence[Attention
     for layers in groups:
         rolled = rollout(layers)
         maps = [
-            Map(f"after {layer.layer}", rollout_map(layer, each))
-            for layer, each in some_of(list(zip(layers, rolled)), 12)
+            Map(short(layer.layer), rollout_map(layer, each)) for layer, each in some_of(list(zip(layers, rolled)), 12)
         ]
         rows, cols = layers[0].query_grid
-        title = f"{len(layers)} layers on {rows}x{cols} tokens"
+        title = f"after each of {len(layers)} layers on {rows}x{cols} tokens"
         sheet.maps(title, maps, label=_UNIT, photo=photo.shown)

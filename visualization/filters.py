@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from spectral_backbones.backbones.mixers import SpectralGating
 
-from .sheet import Curve, Map, Sheet
+from .sheet import Curve, Map, Sheet, short
 
 _COLUMNS = 6  # channels that are drawn where none are chosen
 _BINS = 12
@@ -121,13 +121,15 @@ def draw(sheet: Sheet, layers: Sequence[Filters], channels: Optional[Sequence[in
     sheet.heading(
         "Spectral gates",
         "A gate multiplies each frequency of its map by a learned number, in each channel by its own. Slow "
-        "changes, from one side of the picture to the other, are in the middle of a plane, fine detail at its edges. A layer that "
-        "keeps the middle is low-pass: it smooths and gathers from afar. One that keeps the edges is high-pass: it "
-        "sharpens. One that keeps a ring between them is band-pass. What comes out of a gate is added to the map.",
+        "changes, from one side of the picture to the other, are in the middle of a plane, fine detail at its "
+        "edges. A layer that keeps the middle is low-pass: it smooths and gathers from afar. One that keeps the "
+        "edges is high-pass: it sharpens. One that keeps a ring between them is band-pass. What comes out of a "
+        "gate is added to the map.",
     )
     responses = {layer.layer: radial(layer) for layer in layers}
     curves = {
-        f"{name}  {response.name}": (response.frequency, response.response) for name, response in responses.items()
+        f"{short(name)}  {response.name}": (response.frequency, response.response)
+        for name, response in responses.items()
     }
     sheet.curves(
         [
@@ -172,8 +174,8 @@ def draw(sheet: Sheet, layers: Sequence[Filters], channels: Optional[Sequence[in
 
 def _draw_means(sheet: Sheet, layers: Sequence[Filters]) -> None:
     """Draws the means of all channels, layer by layer."""
-    amplitudes = [Map(layer.layer, _times_mean(layer.amplitude.mean(0))) for layer in layers]
-    kernels = [Map(layer.layer, _times_mean(layer.impulse.abs().mean(0))) for layer in layers]
+    amplitudes = [Map(short(layer.layer), _times_mean(layer.amplitude.mean(0))) for layer in layers]
+    kernels = [Map(short(layer.layer), _times_mean(layer.impulse.abs().mean(0))) for layer in layers]
     sheet.maps(
         "mean amplitude of all channels: which frequencies a layer keeps",
         amplitudes,

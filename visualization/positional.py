@@ -71,9 +71,9 @@ def draw(sheet: Sheet, photo: Photo, layers: Sequence[Gates]) -> None:
         for name, weights in (("position", layer.position), ("content", layer.content)):
             maps = weights[:, place[0] * width + place[1]].unflatten(1, layer.grid) * (height * width)
             sheet.maps(
-                f"{layer.layer}: attention of the marked token by {name}",
+                f"{layer.layer}: attention of the marked token by {name}, and the gates of its heads",
                 [
-                    Map(f"head {head}, gate {float(layer.gate[head]):.2f}", maps[head], mark=place)
+                    Map(f"head {head}: {float(layer.gate[head]):.2f}", maps[head], mark=place)
                     for head in range(len(maps))
                 ],
                 label="times an even share",

@@ -18,12 +18,19 @@ class ReceptiveField(NamedTuple):
         layer: Its name.
         influence: Size of the gradient of the token in the middle, of the sum of its channels, in each pixel, summed
             over the channels of the picture, (H, W); the sum is 1.
-        centre: Row and column of the middle of that token, in pixels.
     """
 
     layer: str
     influence: Tensor
-    centre: Tuple[float, float]
+
+    @property
+    def centre(self) -> Tuple[float, float]:
+        """Row and column of the middle of the influence, in pixels. Strided convolutions have it beside the middle of
+        the cell that they fill.
+        """
+        total = self.influence.sum().clamp(min=1e-300)
+        sums = (self.influence.sum(axis) for axis in (1, 0))
+        return tuple(float((part * torch.arange(len(part))).sum() / total) for part in sums)
 
     @property
     def extent(self) -> Tuple[int, int]:
@@ -62,9 +69,7 @@ def receptive_fields(
         (gradient,) = torch.autograd.grad(tokens[0, row, column].sum(), x, retain_graph=keep, allow_unused=True)
         gradient = torch.zeros_like(x) if gradient is None else gradient
         influence = gradient[0].abs().sum(0).double().cpu()
-        steps = (x.shape[2] / height, x.shape[3] / width)
-        centre = tuple((place + 0.5) * step - 0.5 for place, step in zip((row, column), steps))
-        found.append(ReceptiveField(name, influence / influence.sum().clamp(min=1e-300), centre))
+        found.append(ReceptiveField(name, influence / influence.sum().clamp(min=1e-300)))
     return found
 
 
@@ -80,7 +85,7 @@ def draw(sheet: Sheet, photo: Photo, fields: Sequence[ReceptiveField]) -> None:
     sheet.heading(
         "Effective receptive field",
         "How much each pixel changes the token in the middle of the picture (its gradient; arXiv 1701.04128), of each "
-        "map. The circle around the token holds half of it.",
+        "map. The circle holds half of it.",
     )
     for field in fields:
         sheet.note_line(f"{field.layer}: {describe(field)} of {photo.image[0]}x{photo.image[1]} pixels")

@@ -90,8 +90,8 @@ def draw(sheet: Sheet, photo: Photo, layers: Sequence[Sampled], every: bool = Fa
     sheet.heading(
         "Sampled points",
         "Deformable attention reads its keys at points that it chooses. Larger and brighter points get more "
-        "attention from all tokens. Arrows lead from a point of the regular grid to where it was moved; heads share the points of "
-        f"their group.{left_out}",
+        "attention from all tokens. Arrows lead from a point of the regular grid to where it was moved; heads share "
+        f"the points of their group.{left_out}",
     )
     aspect = photo.shown.shape[0] / photo.shown.shape[1]
     for layer in chosen:

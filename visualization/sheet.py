@@ -282,7 +282,7 @@ def _fit(count: int, aspect: float, large: bool) -> Tuple[float, int]:
 
 def _cut(title: str, width: float) -> str:
     """A title no wider than its panel."""
-    most = max(4, int(width * 14))
+    most = max(4, int(width * 14.5))
     return title if len(title) <= most else title[: most - 1] + "…"
 
 
@@ -394,6 +394,11 @@ def _legend(axes: Axes, names: List[str]) -> None:
         handlelength=1.4,
     )
     name_entries(legend, [_cut(name, 2.4) for name in names[::step]])
+
+
+def short(layer: str) -> str:
+    """A layer's name as it fits above a panel."""
+    return layer.removesuffix(".attn").removesuffix(".mixer")
 
 
 def counted(count: int, what: str) -> str:

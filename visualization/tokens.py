@@ -81,9 +81,14 @@ def draw(sheet: Sheet, photo: Photo, maps: Mapping[str, Tensor], what: str) -> N
     aspect = photo.shown.shape[0] / photo.shown.shape[1]
     panels = [Panel("picture", _image(photo.shown))]
     for name, tokens in some_of(list(maps.items()), _BLOCKS):
-        height, width, dim = tokens.shape
-        panels.append(Panel(f"{name} {height}x{width}x{dim}", _image(pca_colours(tokens).numpy())))
-    sheet.panels(None, panels, aspect)
+        panels.append(Panel(name, _image(pca_colours(tokens).numpy())))
+    sheet.panels(_say_sizes(maps), panels, aspect)
+
+
+def _say_sizes(maps: Mapping[str, Tensor]) -> str:
+    """How many tokens and channels maps have, what follows with the same left out."""
+    sizes = [f"{height}x{width} of {dim}" for height, width, dim in (tokens.shape for tokens in maps.values())]
+    return f"tokens and their channels: {', '.join(dict.fromkeys(sizes))}"
 
 
 def _image(values: np.ndarray):
