@@ -12,7 +12,7 @@ from torch import nn
 from spectral_backbones.backbones.mixers import DeformableAttention, SelfGuidedAttention, SpectralGating, create_mixer
 from spectral_backbones.engine import UserError
 from spectral_backbones.visualization import filters as gates
-from spectral_backbones.visualization.attention import rollout, rollout_map, rolled_together
+from spectral_backbones.visualization.attention import rolled_together, rollout, rollout_map
 from spectral_backbones.visualization.photo import Preparation, read_photo, size_for
 from spectral_backbones.visualization.positional import gates as positional_gates
 from spectral_backbones.visualization.receptive_field import receptive_fields
@@ -135,8 +135,7 @@ def test_a_token_depends_on_the_places_that_its_attention_reaches(name, options,
             factors = [-(-length // keys) for length, keys in zip(size, layer.key_grid)]
             reach = reach.repeat_interleave(factors[0], 0).repeat_interleave(factors[1], 1)[: size[0], : size[1]]
         assert (reach | ~sees).all(), name
-        if name not in ("shifted_window",):  # where weights between opposite edges are zero
-            assert (sees | ~reach).all(), name
+        assert (sees | ~reach).all(), name
 
 
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "pvt_v2_b0", "levit_128s"])
@@ -198,10 +197,11 @@ def test_points_of_an_untrained_dat_lie_on_its_reference_grid(name):
             nn.init.zeros_(module.offset.proj.weight)
     modules = dict(model.named_modules())
     for layer in sampled(modules, record(model, x).inputs, (64, 96)):
-        rows, cols = layer.points.shape[1:3]
+        rows = layer.points.shape[1]
         torch.testing.assert_close(layer.points, layer.references.expand_as(layer.points), atol=1e-4, rtol=0)
         steps = torch.diff(layer.references[:, 0, 0])
-        assert rows == 1 or torch.allclose(steps, steps[0].expand_as(steps), atol=1e-3)
+        even = steps[: len(steps) - (name == "dat_pp_t")]  # its last row, half a step too far, is held on the map
+        torch.testing.assert_close(even, even[:1].expand_as(even), atol=1e-3, rtol=0)
         if name == "dat_t":  # the middle of each key's part of the map: the edges are centres of its outermost cells
             cell = 64 / next(a for a in layer.attention).query_grid[0]
             side = 64 - cell
@@ -334,7 +334,8 @@ def checkpoint(tmp_path_factory):
         "transform": {"input_size": [3, 32, 32], "mean": [0.5] * 3, "std": [0.5] * 3},
         "classes": ["$blue", "green", "red"],
     }
-    weights = {f"model.{key}": value for key, value in model.state_dict().items()}
+    # Attention that tells tokens apart, as training makes it.
+    weights = {f"model.{key}": 40 * value if ".qkv." in key else value for key, value in model.state_dict().items()}
     torch.save({"state_dict": weights, "predictor": predictor}, path)
     return path
 
@@ -349,7 +350,8 @@ def test_a_sheet_for_each_picture_one_of_the_gates_and_a_contact_sheet(checkpoin
     for name, size in (("small", (9, 7)), ("panorama", (300, 40))):
         picture(0, 0, size).save(folder / f"{name}.png")
     picture(1, 0).convert("L").save(folder / "grey.png")
-    written = draw(checkpoint, folder, "--what", "filters", "attention", "depth", "--out-dir", tmp_path / "out")
+    what = ("--what", "filters", "attention", "--layer", "blocks.0", "blocks.2", "--channels", 3)
+    written = draw(checkpoint, folder, *what, "--out-dir", tmp_path / "out")
     names = ["filters.png", "000_grey.png", "001_panorama.png", "002_small.png", "contact.png"]
     assert [path.name for path in written] == names
     assert capsys.readouterr().out.count("\n") == 5
@@ -381,12 +383,12 @@ def test_what_a_model_does_not_have_is_answered_with_what_it_has(checkpoint, tmp
         draw("spectformer_tt", tmp_path / "photo.png")
 
 
-@pytest.mark.parametrize("name", ["resnet10t", "test_vit2"])
-def test_any_model_of_timm_can_be_drawn(name, tmp_path):
-    """Everything that it has; neither knows spectral gates."""
+@pytest.mark.parametrize(("name", "what"), [("resnet10t", ()), ("test_vit2", ("cam", "receptive-field", "rollout"))])
+def test_any_model_of_timm_can_be_drawn(name, what, tmp_path):
     picture(0, 0, (40, 64)).save(tmp_path / "photo.png")
-    (path,) = draw(name, tmp_path / "photo.png", "--random", "--out-dir", tmp_path / "out")
-    assert Image.open(path).height > 900
+    arguments = ("--random", "--size", 64, *(("--what", *what) if what else ()), "--out-dir", tmp_path / "out")
+    (path,) = draw(name, tmp_path / "photo.png", *arguments)
+    assert Image.open(path).height > 700
 
 
 def test_a_picture_that_cannot_be_read_does_not_stop_the_others(checkpoint, tmp_path):
@@ -401,7 +403,7 @@ def test_a_picture_that_cannot_be_read_does_not_stop_the_others(checkpoint, tmp_
 def test_a_person_points_at_tokens_and_picks_layers_heads_and_channels(checkpoint, tmp_path):
     for number in range(2):
         picture(number, 0, (48, 48)).save(tmp_path / f"photo{number}.png")
-    what = ("--what", "filters", "attention", "features")
+    what = ("--what", "filters", "attention")
     page = draw(checkpoint, tmp_path, *what, "--format", "html", "--out-dir", tmp_path / "out")[-1]
     assert page.name == "index.html" and page.stat().st_size < 20e6
     subject = load_tool("visualize").subject_of(load_tool("visualize").parse_args([str(checkpoint), "x"]))
@@ -447,8 +449,20 @@ def test_a_page_of_many_pictures_stays_small(tmp_path, monkeypatch):
     from spectral_backbones.visualization import page
 
     monkeypatch.setattr(page, "LARGEST", 300_000)
-    for number in range(3):
+    for number in range(2):
         picture(number, 0, (48, 48)).save(tmp_path / f"{number}.png")
-    arguments = ("--what", "attention", "--random", "--size", 64, "--format", "html", "--out-dir", tmp_path / "out")
+    arguments = (
+        "--what",
+        "attention",
+        "--layer",
+        0,
+        "--random",
+        "--size",
+        64,
+        "--format",
+        "html",
+        "--out-dir",
+        tmp_path / "out",
+    )
     written = draw("test_vit2", tmp_path, *arguments)
     assert written[-1].stat().st_size < 300_000

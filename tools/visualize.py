@@ -81,8 +81,9 @@ def main(arguments: Optional[List[str]] = None) -> List[Path]:
 
     from spectral_backbones.visualization import gallery, page
     from spectral_backbones.visualization.photo import read_photo, rounded_up
+    from spectral_backbones.visualization.wish import Wish, WishError
 
-    wish = gallery.Wish(args.what, args.layer, args.channels, args.cam_method, args.label)
+    wish = Wish(args.what, args.layer, args.channels, args.cam_method, args.label)
     size = rounded_up(args.size, subject.preparation.stride) if args.size else None
     if size and subject.preparation.is_fixed and size != subject.preparation.size:
         raise UserError(f"--size is {args.size}, {subject.name} takes pictures of {subject.preparation.size} alone")
@@ -106,11 +107,9 @@ def main(arguments: Optional[List[str]] = None) -> List[Path]:
                     book.add_picture(look, kinds, written[-1])
                 if len(images) > 1:
                     cards.append(gallery.Card.of(look, kinds))
+        except WishError:
+            raise
         except Exception as error:  # decoders and models raise anything
-            if kinds is None and isinstance(error, UserError) and number == len(images) - 1:
-                raise
-            if kinds is None and isinstance(error, UserError) and "--" in str(error):
-                raise  # what is asked for is wrong, whatever the picture
             reason = " ".join(str(error).split()) or type(error).__name__
             failures.append(reason if str(path) in reason else f"{path}: {reason}")
             print(f"failed: {failures[-1]}", file=sys.stderr)

@@ -6,10 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spectral_backbones.engine import UserError
-
 from .photo import Photo
 from .sheet import Map, Sheet
+from .wish import WishError
 
 # By its names for the command line. Those that take a forward pass for every channel are left out.
 METHODS = {
@@ -71,21 +70,21 @@ def activations(
         class_name: Names a class.
 
     Raises:
-        UserError: The method or the class is unknown.
+        WishError: The method or the class is unknown.
         ModuleNotFoundError: pytorch-grad-cam is not installed.
     """
     import pytorch_grad_cam
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
     if method not in METHODS:
-        raise UserError(f"--cam-method is {method!r}, there are {', '.join(METHODS)}")
+        raise WishError(f"--cam-method is {method!r}, there are {', '.join(METHODS)}")
     if method == WITHOUT_CLASS:
         targets, what = [lambda output: output.sum()], "what varies most, without a class"
     else:
         with torch.no_grad():
             scores = model(x)[0].softmax(-1)
         if label is not None and not 0 <= label < len(scores):
-            raise UserError(f"--class is {label}, the model has {len(scores)} classes: 0 to {len(scores) - 1}")
+            raise WishError(f"--class is {label}, the model has {len(scores)} classes: 0 to {len(scores) - 1}")
         place = int(scores.argmax()) if label is None else label
         targets, what = [ClassifierOutputTarget(place)], f"{class_name(place)}, {100 * float(scores[place]):.0f} %"
     found = []

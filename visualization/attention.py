@@ -73,11 +73,9 @@ class Attention(NamedTuple):
         return None if group is None else self._of(group, place)
 
     def reach(self, cell: int) -> Optional[Tensor]:
-        """Which cells of the keys' grid the query in a cell can attend to, (H, W) booleans."""
-        group, _ = self._find(cell)
-        if group is None:
-            return None
-        return self._on_grid(torch.ones(1, 1, self.keys.shape[1]), group)[0] > 0
+        """Which cells of the keys' grid the query in a cell attends to at all, with any head, (H, W) booleans."""
+        seen = self.of_cell(cell)
+        return None if seen is None else (seen > 0).any(0)
 
     def shown(self) -> Tuple[Tensor, str]:
         """The map of each head that tells most, (heads, H, W), and what it is."""
@@ -177,7 +175,7 @@ def draw(sheet: Sheet, photo: Photo, layers: Sequence[Attention], every: bool = 
     sheet.heading(
         "Attention",
         "1 is what each token would get if all got the same; brighter places get more. The outline around a marked "
-        f"token is what it can attend to.{left_out}",
+        f"token is as far as it attends at all.{left_out}",
     )
     for layer in chosen:
         maps, what = layer.shown()

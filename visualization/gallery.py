@@ -10,13 +10,12 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 
-from spectral_backbones.engine import UserError
-
 from . import activation, attention, filters, positional, receptive_field, sampled, significance, tokens
 from .photo import Photo
 from .recording import Recording, record
 from .sheet import Panel, Sheet, some_of
 from .subject import Subject
+from .wish import Wish, WishError
 
 KINDS = {
     "filters": "spectral gates: amplitudes, kernels, and the mean response of each layer",
@@ -31,25 +30,6 @@ KINDS = {
     "depth": "how alike tokens become",
 }
 _FIELDS = 4  # receptive fields of a model that has many maps
-
-
-@dataclass
-class Wish:
-    """What is asked for.
-
-    Attributes:
-        what: Kinds of pictures; all that the model has if None.
-        layers: Names, numbers or patterns of layers; all if None.
-        channels: Of spectral gates; some by default.
-        cam_method: One of `activation.METHODS`.
-        label: Class of the activation; the most probable one by default.
-    """
-
-    what: Optional[Sequence[str]] = None
-    layers: Optional[Sequence[str]] = None
-    channels: Optional[Sequence[int]] = None
-    cam_method: Optional[str] = None
-    label: Optional[int] = None
 
 
 @dataclass
@@ -109,7 +89,7 @@ class Look:
         without = activation.WITHOUT_CLASS
         method = self.wish.cam_method or ("gradcam" if self.subject.has_classes else without)
         if method != without and not self.subject.has_classes:
-            raise UserError(
+            raise WishError(
                 f"--cam-method {method} needs a classifier, {self.subject.name} is none: {without} does not"
             )
         return method
@@ -170,7 +150,7 @@ def kinds_to_draw(look: Look) -> List[str]:
     """The kinds that were wished, or all that the model has.
 
     Raises:
-        UserError: One is unknown, or the model does not have it.
+        WishError: One is unknown, or the model does not have it.
     """
     has = look.kinds()
     wish = look.wish.what
@@ -183,7 +163,7 @@ def kinds_to_draw(look: Look) -> List[str]:
         if kind not in has:
             unknown = "is no kind of picture" if kind not in KINDS else f"is nothing that {look.subject.name} has"
             listed = "\n".join(f"  {name:<16} {KINDS[name]}" for name in has)
-            raise UserError(f"--what {kind} {unknown}; it has\n{listed}")
+            raise WishError(f"--what {kind} {unknown}; it has\n{listed}")
     return list(dict.fromkeys(wish))
 
 
@@ -191,7 +171,7 @@ def check_layers(look: Look, kinds: Sequence[str]) -> None:
     """Sees that the layers that were wished are there.
 
     Raises:
-        UserError: No picture is of one of them.
+        WishError: No picture is of one of them.
     """
     if look.wish.layers is None:
         return
@@ -200,18 +180,18 @@ def check_layers(look: Look, kinds: Sequence[str]) -> None:
     items = [item for kind in of_layers for item in look.layers.get(kind, ())]
     names = list(dict.fromkeys(item.layer for item in items))
     if not names:
-        raise UserError(f"--layer chooses among layers, and {', '.join(kinds)} of {look.subject.name} have none")
+        raise WishError(f"--layer chooses among layers, and {', '.join(kinds)} of {look.subject.name} have none")
     for wanted in look.wish.layers:
         if not chosen(items, [wanted]):
             listed = "\n".join(f"  {number:>3}  {name}" for number, name in enumerate(names))
-            raise UserError(f"--layer {wanted} is no layer of {look.subject.name} with a picture; there are\n{listed}")
+            raise WishError(f"--layer {wanted} is no layer of {look.subject.name} with a picture; there are\n{listed}")
 
 
 def model_sheet(subject: Subject, wish: Wish) -> Sheet:
     """The pictures that are the same whatever the model looks at.
 
     Raises:
-        UserError: A channel is not there.
+        WishError: A channel is not there.
     """
     layers = chosen(filters.filters(subject.trunk), wish.layers)
     sheet = Sheet(subject.title)
@@ -219,7 +199,7 @@ def model_sheet(subject: Subject, wish: Wish) -> Sheet:
         return sheet
     least = min(len(layer.amplitude) for layer in layers)
     if wrong := [channel for channel in wish.channels or () if not 0 <= channel < least]:
-        raise UserError(f"--channels are from 0 to {least - 1} in the narrowest spectral layer, got {wrong[0]}")
+        raise WishError(f"--channels are from 0 to {least - 1} in the narrowest spectral layer, got {wrong[0]}")
     filters.draw(sheet, layers, wish.channels)
     return sheet
 
@@ -251,6 +231,9 @@ def picture_sheet(look: Look, kinds: Sequence[str]) -> Sheet:
         is_left = look.rollouts if kind == "rollout" else look.of(kind) if kind in look.layers else True
         if kind in draw and is_left:
             draw[kind]()
+        if kind == "attention" and look.recording.unplaced:
+            unplaced = ", ".join(look.recording.unplaced[:4]) + ("" if len(look.recording.unplaced) <= 4 else ", ...")
+            sheet.note_line(f"Not drawn, because it is not known which of their tokens are where: {unplaced}")
     return sheet
 
 

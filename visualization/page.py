@@ -15,8 +15,9 @@ from torch import Tensor
 
 from . import filters
 from .attention import CLASS_TOKEN, Attention
-from .gallery import Look, Wish, chosen
+from .gallery import Look, chosen
 from .subject import Subject
+from .wish import Wish
 
 LARGEST = 20_000_000  # bytes of the page
 # Shares of it, before base64 makes four bytes of three: the rest is for the page itself.

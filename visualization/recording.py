@@ -93,7 +93,7 @@ def record(model: nn.Module, x: Tensor) -> Recording:
     # By softmax alone, where a layer has no dropout that its weights pass through.
     for name, weights in catcher.caught.items():
         if not any(known == name or known.startswith(f"{name}.") for known in caught):
-            _place(result, modules, shapes, trunk_prefix, name, weights)
+            _place(result, modules, shapes, trunk_prefix, name, weights, is_sure=False)
     order = {name: place for place, name in enumerate(modules)}
     result.attention.sort(key=lambda attention: order[trunk_prefix + attention.layer])
     return result
@@ -216,8 +216,11 @@ def _place(
     trunk_prefix: str,
     name: str,
     weights: List[Tensor],
+    is_sure: bool = True,
 ) -> None:
-    """Adds the weights that came by a module, as attention of the outermost mixer around it whose order is known."""
+    """Adds the weights that came by a module, as attention of the outermost mixer around it whose order is known; where
+    it is not `is_sure` that they are attention, they may also be left out.
+    """
     parts = name.split(".")
     parents = [".".join(parts[:length]) for length in range(1, len(parts) + 1)]
     # The outermost mixer of a known kind; of others the innermost module that was given tokens, not queries.
@@ -233,7 +236,9 @@ def _place(
         if attention is not None:
             result.attention.append(attention._replace(layer=mixer.removeprefix(trunk_prefix) or label))
             return
-    result.unplaced.append(label)
+    is_shown_elsewhere = any(isinstance(modules[mixer], _WANTED) for mixer in candidates)
+    if is_sure and not is_shown_elsewhere:
+        result.unplaced.append(label)
 
 
 def _joined(weights: List[Tensor]) -> Optional[Tensor]:

@@ -63,6 +63,8 @@ def _sampled(name: str, mixer: DeformableAttention, x: Tensor, image: Grid) -> S
         (_places(count, mixer.references, torch.zeros(())) + 1) * 0.5 * (side - 1)
         for count, side in ((rows, height), (cols, width))
     ]
+    if mixer.clamp:  # as its points are
+        axes = [axis.clamp(0, side - 1) for axis, side in zip(axes, (height, width))]
     references = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
     by_group = weights.unflatten(0, (groups, -1))  # groups heads H W Hk Wk
     shares = by_group.mean((1, 2, 3)) * (rows * cols)
