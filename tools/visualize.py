@@ -208,7 +208,9 @@ def _named(name: str, random: bool) -> Any:
     if model is None:
         torch.manual_seed(0)  # the same picture each time
         model = create_model(name, kwargs=sizes)
-    return subject.classifier(name, weights, model, data_config(name), _class_names(model))
+    found = subject.classifier(name, weights, model, data_config(name), _class_names(model))
+    found.is_random = weights.startswith("random")
+    return found
 
 
 if __name__ == "__main__":

@@ -118,7 +118,7 @@ class Look:
 
     def scores(self, count: int = 3) -> str:
         """The most probable classes."""
-        if not self.subject.has_classes:
+        if not self.subject.has_classes or self.subject.is_random:
             return ""
         with torch.no_grad():
             shares = self.subject.model(self.photo.x)[0].softmax(-1)
@@ -243,7 +243,7 @@ def contact_sheet(subject: Subject, cards: Sequence["Card"]) -> Sheet:
         subject.title, f"{len(cards)} pictures; each beside its features as colours, and what the model looks at"
     )
     panels = [panel for card in cards for panel in card.panels]
-    sheet.panels(None, panels, 1.0)
+    sheet.panels(None, panels, 1.0, together=min(len(card.panels) for card in cards))
     return sheet
 
 

@@ -178,6 +178,7 @@ class Sheet:
         label: str = "",
         below: float = 0.0,
         large: bool = False,
+        together: int = 1,
     ) -> None:
         """Draws panels of one shape, in as many rows as they need.
 
@@ -189,10 +190,15 @@ class Sheet:
             label: What it is of.
             below: Room for ticks, in inches.
             large: Whether they are large where they are few.
+            together: How many of them stay in one row.
         """
         width, columns = _fit(len(panels), aspect, large)
         height = width * aspect
         rows = math.ceil(len(panels) / columns)
+        columns = math.ceil(len(panels) / rows)  # rows of one length, as far as they can be
+        if together > 1:
+            columns = max(1, columns // together) * together
+            rows = math.ceil(len(panels) / columns)
         has_titles = any(panel.title for panel in panels)
         step = height + (_TITLE if has_titles else 0.0) + _GAP + below
         head = 0.24 if title else 0.0

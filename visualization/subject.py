@@ -31,6 +31,7 @@ class Subject:
         preparation: Of its pictures.
         classes: Names, of a classifier.
         task: "classification", "detection" or "segmentation".
+        is_random: Whether the weights are random, so that what it says means nothing.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Subject:
     preparation: Preparation
     classes: Sequence[str] = ()
     task: str = "classification"
+    is_random: bool = False
 
     @property
     def title(self) -> str:
