@@ -7,12 +7,16 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from timm.models.maxxvit import MaxxVitTransformerCfg, PartitionAttentionCl
+from timm.models.swin_transformer import SwinTransformerBlock
+from timm.models.swin_transformer_v2 import SwinTransformerV2Block
 from torch import nn
 
 from spectral_backbones.backbones.mixers import DeformableAttention, SelfGuidedAttention, SpectralGating, create_mixer
 from spectral_backbones.engine import UserError
 from spectral_backbones.visualization import filters as gates
 from spectral_backbones.visualization.attention import rolled_together, rollout, rollout_map
+from spectral_backbones.visualization.gallery import Look
 from spectral_backbones.visualization.photo import Preparation, read_photo, size_for
 from spectral_backbones.visualization.positional import gates as positional_gates
 from spectral_backbones.visualization.receptive_field import receptive_fields
@@ -20,9 +24,10 @@ from spectral_backbones.visualization.recording import record
 from spectral_backbones.visualization.sampled import sampled
 from spectral_backbones.visualization.significance import merge, merged
 from spectral_backbones.visualization.tokens import alike, pca_colours
+from spectral_backbones.visualization.wish import Wish
 
 from . import browser
-from .classification_fixtures import load_tool, picture
+from .classification_fixtures import ROOT, load_tool, picture
 from .models import build, drawn, images
 
 
@@ -138,10 +143,33 @@ def test_a_token_depends_on_the_places_that_its_attention_reaches(name, options,
         assert (sees | ~reach).all(), name
 
 
-@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "pvt_v2_b0", "levit_128s"])
+@pytest.mark.parametrize(
+    "block",
+    [
+        lambda: SwinTransformerBlock(8, (14, 14), 2, window_size=7, dynamic_mask=True),
+        lambda: SwinTransformerBlock(8, (12, 13), 2, window_size=5, shift_size=2, dynamic_mask=True),
+        lambda: SwinTransformerV2Block(8, (14, 14), 2, window_size=7, shift_size=3),
+        lambda: PartitionAttentionCl(32, "block", MaxxVitTransformerCfg(window_size=(3, 4))),
+        lambda: PartitionAttentionCl(32, "grid", MaxxVitTransformerCfg(grid_size=(3, 4))),
+    ],
+)
+def test_windows_of_timm_are_where_its_gradients_are(block):
+    block = block().eval()
+    height, width = (12, 16) if isinstance(block, PartitionAttentionCl) else block.input_resolution
+    x = torch.randn(1, height, width, 32 if isinstance(block, PartitionAttentionCl) else 8, requires_grad=True)
+    (layer,) = record(nn.Sequential(block), x).attention
+    for cell in (0, 5 * width + 6, height * width - 1):
+        (gradient,) = torch.autograd.grad(block(x)[0, cell // width, cell % width].square().sum(), x)
+        assert torch.equal(gradient[0].abs().sum(-1) > 1e-12, layer.reach(cell))
+
+
+OTHERS = ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "pvt_v2_b0", "levit_128s", "maxvit_rmlp_pico_rw_256"]
+
+
+@pytest.mark.parametrize("name", OTHERS)
 def test_attention_of_other_models_of_timm_is_found(name):
     model = timm.create_model(name).eval()
-    recording = record(model, images(1, 224, 224))
+    recording = record(model, images(1, *model.default_cfg["input_size"][1:]))
     assert recording.attention, name
     assert all(torch.allclose(layer.weights.sum(-1), torch.tensor(1.0), atol=1e-4) for layer in recording.attention)
     assert recording.attention[0].received().mean() == pytest.approx(1, rel=0.05)
@@ -397,6 +425,38 @@ def test_a_picture_that_cannot_be_read_does_not_stop_the_others(checkpoint, tmp_
     with pytest.raises(UserError, match="1 of 2 pictures failed"):
         draw(checkpoint, tmp_path, "--what", "depth", "--out-dir", tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["001_b.png"]
+
+
+@pytest.mark.parametrize("task", ["detection", "segmentation"])
+def test_a_detector_and_a_segmenter_are_drawn_level_by_level(task, tmp_path):
+    pytest.importorskip(dict(detection="mmdet", segmentation="mmseg")[task])
+    from mmengine.registry import MODELS, init_default_scope
+
+    from spectral_backbones.engine import predictor
+    from spectral_backbones.tools.tasks import complete, import_of, load
+
+    import_of(task, "predictor")
+    (path,) = (ROOT / "configs" / task / "digits").glob("*spectformer-h-small_fpn_digits.py")
+    cfg = complete(load(str(path)))
+    cfg.model.backbone.update(stem_dim=8, embed_dims=(16, 16, 24, 24), depths=(1, 1, 1, 1), mlp_ratios=(1, 1, 1, 1))
+    cfg.model.neck.in_channels = [16, 16, 24, 24]
+    init_default_scope(cfg.default_scope)
+    model = MODELS.build(cfg.model)
+    meta = {"classes": tuple("0123456789"), "palette": None}
+    described = predictor.describe(task, cfg, meta)
+    torch.save({"state_dict": model.state_dict(), "predictor": described}, tmp_path / "best.pth")
+    picture(0, 0, (60, 40)).save(tmp_path / "photo.png")
+    what = ("--what", "filters", "features", "cam", "--size", 64)
+    written = draw(tmp_path / "best.pth", tmp_path / "photo.png", *what, "--out-dir", tmp_path / "out")
+    assert [path.name for path in written] == ["filters.png", "000_photo.png"]
+    tool = load_tool("visualize")
+    subject = tool.subject_of(tool.parse_args([str(tmp_path / "best.pth"), "x"]))
+    maps = subject.features(torch.randn(1, 3, 64, 96))
+    assert list(maps) == [f"level {number}, stride {4 * 2**number}" for number in range(4)]
+    assert [tuple(each.shape[1:]) for each in maps.values()] == [(16, 24, 16), (8, 12, 16), (4, 6, 24), (2, 3, 24)]
+    look = Look(subject, read_photo(tmp_path / "photo.png", subject.preparation, (64, 64)), Wish(cam_method="gradcam"))
+    with pytest.raises(UserError, match="--cam-method gradcam needs a classifier"):
+        _ = look.activations
 
 
 @pytest.mark.skipif(browser.COMMAND is None, reason="there is no Chromium to open the page in")

@@ -219,7 +219,7 @@ def picture_sheet(look: Look, kinds: Sequence[str]) -> Sheet:
     draw: Dict[str, Callable[[], None]] = {
         "attention": lambda: attention.draw(sheet, photo, look.of("attention"), every),
         "rollout": lambda: attention.draw_rollout(sheet, photo, look.rollouts),
-        "gates": lambda: positional.draw(sheet, photo, look.of("gates")),
+        "gates": lambda: positional.draw(sheet, photo, look.layers["gates"], look.of("gates")),
         "points": lambda: sampled.draw(sheet, photo, look.of("points"), every),
         "groups": lambda: significance.draw(sheet, photo, look.of("groups"), every),
         "features": lambda: tokens.draw(sheet, photo, look.features, "map"),
@@ -232,8 +232,9 @@ def picture_sheet(look: Look, kinds: Sequence[str]) -> Sheet:
         if kind in draw and is_left:
             draw[kind]()
         if kind == "attention" and look.recording.unplaced:
-            unplaced = ", ".join(look.recording.unplaced[:4]) + ("" if len(look.recording.unplaced) <= 4 else ", ...")
-            sheet.note_line(f"Not drawn, because it is not known which of their tokens are where: {unplaced}")
+            unplaced = look.recording.unplaced
+            more = f" and {len(unplaced) - 2} more" if len(unplaced) > 2 else ""
+            sheet.note_line(f"Not drawn, since it is not known where their tokens are: {', '.join(unplaced[:2])}{more}")
     return sheet
 
 

@@ -5,7 +5,9 @@ from functools import singledispatch
 from typing import Any, NamedTuple, Optional, Sequence, Tuple
 
 import torch
+from timm.models.maxxvit import PartitionAttentionCl
 from timm.models.swin_transformer import SwinTransformerBlock
+from timm.models.swin_transformer_v2 import SwinTransformerV2Block
 from torch import Tensor, nn
 
 from spectral_backbones.backbones.layers.patch_embed import num_windows, token_grid
@@ -180,12 +182,25 @@ def _(mixer: CentredWindowAttention, caught: Caught) -> Optional[Attention]:
     return _in_windows(caught, cells, grid, mixer.num_heads, shifted=mixer.shift_size > 0)
 
 
-@placed.register
-def _(mixer: SwinTransformerBlock, caught: Caught) -> Optional[Attention]:
+@placed.register(SwinTransformerBlock)
+@placed.register(SwinTransformerV2Block)
+def _(mixer: Any, caught: Caught) -> Optional[Attention]:
     """timm's Swin, which pads after it has rolled."""
     grid = caught.shape[1:3]
     cells = _windows(grid, tuple(mixer.window_size), tuple(mixer.shift_size), wraps=False)
     return _in_windows(caught, cells, grid, mixer.attn.num_heads, shifted=any(mixer.shift_size))
+
+
+@placed.register
+def _(mixer: PartitionAttentionCl, caught: Caught) -> Optional[Attention]:
+    """timm's MaxViT: within windows, or among tokens that lie as far apart as lets a window reach over the whole map."""
+    grid, size = caught.shape[1:3], tuple(mixer.partition_size)
+    cells = _windows(grid, size)
+    if not mixer.partition_block:
+        steps = (grid[0] // size[0], grid[1] // size[1])
+        cells = _windows(grid, steps).t()  # what has one place in its window attends to each other
+    attention = _in_windows(caught, cells, grid, mixer.attn.num_heads, shifted=False)
+    return attention if mixer.partition_block else attention._replace(kind="attention in grids")
 
 
 def _in_windows(caught: Caught, cells: Tensor, grid: Grid, num_heads: int, shifted: bool) -> Attention:

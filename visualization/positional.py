@@ -47,8 +47,10 @@ def gates(modules: Mapping[str, nn.Module], inputs: Mapping[str, Tuple[Any, ...]
     return found
 
 
-def draw(sheet: Sheet, photo: Photo, layers: Sequence[Gates]) -> None:
-    """Draws the gates against depth, and both kinds of attention of the token in the middle."""
+def draw(sheet: Sheet, photo: Photo, layers: Sequence[Gates], chosen: Sequence[Gates]) -> None:
+    """Draws the gates of all layers against depth, and of the chosen ones both kinds of attention of the token in the
+    middle.
+    """
     sheet.heading(
         "Gated positional attention",
         "A gate of 1 lets a head look by position alone, as a convolution does; at 0 it looks by content alone, as "
@@ -65,7 +67,7 @@ def draw(sheet: Sheet, photo: Photo, layers: Sequence[Gates]) -> None:
             Curve("mean of the heads", mean, x=across, y="gate", whole=True, limits=(-0.03, 1.03)),
         ]
     )
-    for layer in some_of(layers, 4):
+    for layer in some_of(chosen, 4):
         height, width = layer.grid
         place = (height // 2, width // 2)
         for name, weights in (("position", layer.position), ("content", layer.content)):

@@ -379,6 +379,8 @@ def _draw_curve(axes: Axes, curve: Curve) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     if curve.whole:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        most = max(len(y) for _, y in curve.lines.values())
+        axes.set_xlim(-0.5, most - 0.5)
     if curve.limits is not None:
         axes.set_ylim(curve.limits)
     if any(curve.lines):
