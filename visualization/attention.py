@@ -10,6 +10,7 @@ from .sheet import Map, Sheet, counted, short, some_of
 
 Grid = Tuple[int, int]
 OUTSIDE, CLASS_TOKEN = -1, -2  # in place of a cell: padding, and tokens that are at no place
+_NOTHING = 1e-12  # shares below it are of keys that a mask has taken out
 
 
 class Attention(NamedTuple):
@@ -75,7 +76,7 @@ class Attention(NamedTuple):
     def reach(self, cell: int) -> Optional[Tensor]:
         """Which cells of the keys' grid the query in a cell attends to at all, with any head, (H, W) booleans."""
         seen = self.of_cell(cell)
-        return None if seen is None else (seen > 0).any(0)
+        return None if seen is None else (seen > _NOTHING).any(0)
 
     def shown(self) -> Tuple[Tensor, str]:
         """The map of each head that tells most, (heads, H, W), and what it is."""

@@ -193,7 +193,7 @@ def _(mixer: Any, caught: Caught) -> Optional[Attention]:
 
 @placed.register
 def _(mixer: PartitionAttentionCl, caught: Caught) -> Optional[Attention]:
-    """timm's MaxViT: within windows, or among tokens that lie as far apart as lets a window reach over the whole map."""
+    """timm's MaxViT: within windows, or among tokens so far apart that they reach over the whole map."""
     grid, size = caught.shape[1:3], tuple(mixer.partition_size)
     cells = _windows(grid, size)
     if not mixer.partition_block:

@@ -92,7 +92,7 @@ def record(model: nn.Module, x: Tensor) -> Recording:
         _place(result, modules, shapes, trunk_prefix, name, weights)
     # By softmax alone, where a layer has no dropout that its weights pass through.
     for name, weights in catcher.caught.items():
-        if not any(known == name or known.startswith(f"{name}.") for known in caught):
+        if not any(f"{known}.".startswith(f"{name}.") or f"{name}.".startswith(f"{known}.") for known in caught):
             _place(result, modules, shapes, trunk_prefix, name, weights, is_sure=False)
     order = {name: place for place, name in enumerate(modules)}
     result.attention.sort(key=lambda attention: order[trunk_prefix + attention.layer])
