@@ -1,5 +1,6 @@
 """Pictures of what models look at: what is drawn is what the models compute."""
 
+import copy
 import math
 
 import numpy as np
@@ -23,6 +24,7 @@ from spectral_backbones.visualization.receptive_field import receptive_fields
 from spectral_backbones.visualization.recording import record
 from spectral_backbones.visualization.sampled import sampled
 from spectral_backbones.visualization.significance import merge, merged
+from spectral_backbones.visualization.subject import classifier
 from spectral_backbones.visualization.tokens import alike, pca_colours
 from spectral_backbones.visualization.wish import Wish
 
@@ -417,6 +419,20 @@ def test_any_model_of_timm_can_be_drawn(name, what, tmp_path):
     arguments = ("--random", "--size", 64, *(("--what", *what) if what else ()), "--out-dir", tmp_path / "out")
     (path,) = draw(name, tmp_path / "photo.png", *arguments)
     assert Image.open(path).height > 700
+
+
+@pytest.mark.parametrize("name", [*WITH_ATTENTION, "axial_26s", "ffnet_1", "gfnet_h_ti", "vitae_b", "vitaev2_s"])
+def test_class_activation_of_every_family_is_a_map_of_its_picture(name, tmp_path):
+    picture(0, 0, (96, 64)).save(tmp_path / "photo.png")
+    model = copy.deepcopy(drawn(name))
+    subject = classifier(name, "random weights", model, dict(input_size=(3, 64, 64)), "abcde")
+    assert not subject.preparation.is_fixed
+    look = Look(subject, read_photo(tmp_path / "photo.png", subject.preparation, (64, 96)), Wish(label=2))
+    (found,) = look.activations
+    assert found.values.shape == (64, 96) and found.what.startswith("c, ")
+    assert 0 <= found.values.min() <= found.values.max() <= 1
+    either = [Look(subject, look.photo, Wish(label=label)).activations[0].values for label in range(5)]
+    assert any(values.any() for values in either), "there is no gradient"
 
 
 def test_a_picture_that_cannot_be_read_does_not_stop_the_others(checkpoint, tmp_path):

@@ -32,6 +32,7 @@ class Subject:
         classes: Names, of a classifier.
         task: "classification", "detection" or "segmentation".
         is_random: Whether the weights are random, so that what it says means nothing.
+        gives_more: Whether its last unit gives more than a map, which class activation cannot take a gradient of.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Subject:
     classes: Sequence[str] = ()
     task: str = "classification"
     is_random: bool = False
+    gives_more: bool = False
 
     @property
     def title(self) -> str:
@@ -96,6 +98,7 @@ class Subject:
             norms = [name for name in modules if name.startswith(f"{last}.") and name.endswith("norm1")]
             outer = [name for name in norms if ".outer." in name] or norms
             return {outer[0]: modules[outer[0]]} if outer else {}
+        last = "norm" if self.gives_more and "norm" in modules else last
         return {last: modules[last]}
 
     def to_map(self, output: Any, image: Grid) -> Optional[Tensor]:
@@ -178,11 +181,23 @@ def _stride(model: nn.Module) -> int:
 
 @torch.no_grad()
 def _checked(subject: Subject) -> Subject:
-    """The subject, which knows whether its model takes pictures of more than one size."""
+    """The subject, which knows whether its model takes pictures of more than one size, and what its last unit gives."""
+
+    def see(_: nn.Module, args: Any, output: Any) -> None:
+        subject.gives_more = not isinstance(output, Tensor)
+
     preparation = subject.preparation
     height, width = preparation.size
+    modules = dict(subject.trunk.named_modules())
+    units = [
+        modules[info["module"]] for info in getattr(subject.trunk, "feature_info", []) if info["module"] in modules
+    ]
+    hooks = [unit.register_forward_hook(see) for unit in units[-1:]]
     try:
         subject.model(torch.zeros(1, preparation.channels, height, width + preparation.stride))
     except Exception:  # models refuse sizes with any exception, many with an assertion
         subject.preparation = preparation._replace(is_fixed=True)
+    finally:
+        for hook in hooks:
+            hook.remove()
     return subject
