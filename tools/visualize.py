@@ -107,7 +107,7 @@ def main(arguments: Optional[List[str]] = None) -> List[Path]:
                     book.add_picture(look, kinds, written[-1])
                 if len(images) > 1:
                     cards.append(gallery.Card.of(look, kinds))
-        except WishError:
+        except (WishError, ModuleNotFoundError):  # whatever the picture
             raise
         except Exception as error:  # decoders and models raise anything
             reason = " ".join(str(error).split()) or type(error).__name__

@@ -218,11 +218,10 @@ class Sheet:
             if bar is not None:
                 long = min(max(height, 0.8), 2.4)
                 top = head + (_TITLE if has_titles else 0.0)
-                axes = place.axes(
-                    figure, _LEFT + columns_used * (width + _GAP) + 0.05, top, _BAR, min(long, step * rows)
-                )
+                length = min(long, step * rows)
+                axes = place.axes(figure, _LEFT + columns_used * (width + _GAP) + 0.05, top, _BAR, length)
                 colour_bar = figure.colorbar(bar, cax=axes)
-                colour_bar.set_label(label, fontsize=7.5)
+                colour_bar.set_label(label, fontsize=7.5 if length > 1.1 else 6)
                 colour_bar.ax.tick_params(which="both", labelsize=7)
                 if isinstance(bar.norm, LogNorm):
                     colour_bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -306,6 +305,8 @@ def _scale(arrays: Sequence[np.ndarray], log: bool, signed: bool, limits: Option
         low = float(np.percentile(positive, 1)) if len(positive) else top / 10
         return LogNorm(max(min(low, top / 2), top * 1e-4), top)
     low, high = float(np.percentile(values, 0.5)), float(np.percentile(values, 99.5))
+    if low >= 0 and (values > 0).any():  # where most is nothing, the scale is that of the rest
+        high = max(high, float(np.percentile(values[values > 0], 99)))
     low = min(low, 0.0) if low < 0 else (0.0 if low < 0.5 * high else low)
     if high - low < 1e-3 * max(abs(high), 1e-12):  # all alike
         low, high = 0.0, max(2 * high, 1e-12)
