@@ -1,6 +1,7 @@
 """Pictures of what models look at: what is drawn is what the models compute."""
 
 import copy
+import json
 import math
 
 import numpy as np
@@ -520,7 +521,7 @@ def test_a_person_points_at_tokens_and_picks_layers_heads_and_channels(checkpoin
     assert np.asarray(Image.open(tmp_path / "page.png").convert("L"), dtype=float).std() > 10
 
 
-def test_a_page_of_many_pictures_stays_small(tmp_path, monkeypatch):
+def test_a_page_of_many_pictures_stays_small(tmp_path, monkeypatch, capsys):
     """Weights are thinned out, and sheets left beside the page."""
     from spectral_backbones.visualization import page
 
@@ -542,3 +543,8 @@ def test_a_page_of_many_pictures_stays_small(tmp_path, monkeypatch):
     )
     written = draw("test_vit2", tmp_path, *arguments)
     assert written[-1].stat().st_size < 300_000
+    data = json.loads(written[-1].read_text().partition("const data = ")[2].partition(";\n")[0])
+    assert [picture["name"] for picture in data["pictures"]] == ["0.png", "1.png"]
+    monkeypatch.setattr(page, "_FOR_PAGE", 1 - 1.5 * len(json.dumps(data["pictures"][0])) / 300_000)  # room for one
+    draw("test_vit2", tmp_path, *arguments)
+    assert "1 of 2 pictures have no place on the page" in capsys.readouterr().out

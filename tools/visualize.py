@@ -118,6 +118,10 @@ def main(arguments: Optional[List[str]] = None) -> List[Path]:
     if book and not book.is_empty:
         written.append(book.save(out_dir / "index.html"))
         print(written[-1])
+        if book.left_out:
+            print(
+                f"{book.left_out} of {len(images)} pictures have no place on the page, they are on their sheets alone"
+            )
     if failures:
         raise UserError(f"{len(failures)} of {len(images)} pictures failed, first {failures[0]}")
     return written

@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-import math
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
@@ -21,8 +20,9 @@ from .wish import Wish
 
 LARGEST = 20_000_000  # bytes of the page
 # Shares of it, before base64 makes four bytes of three: the rest is for the page itself.
-_FOR_WEIGHTS, _FOR_FEATURES, _FOR_SHEETS, _FOR_FILTERS = 0.4, 0.08, 0.12, 0.1
-_SHEET_FORMS = ((1200, 80), (1200, 65), (900, 60), (700, 50), (500, 40))  # width in pixels and JPEG's quality
+_FOR_WEIGHTS, _FOR_FEATURES, _FOR_SHEETS, _FOR_PHOTOS, _FOR_FILTERS = 0.38, 0.08, 0.12, 0.04, 0.1
+_FOR_PAGE = 0.25  # spectral gates as well, and the code
+_FORMS = ((1200, 82), (1200, 65), (900, 60), (700, 50), (500, 40))  # width in pixels and JPEG's quality
 _TEMPLATE = Path(__file__).with_name("page.html")
 
 
@@ -32,10 +32,16 @@ class Book:
     Args:
         title: Of the model.
         share: Of the page for each picture.
+
+    Attributes:
+        left: Bytes that are left for pictures.
+        left_out: Pictures that there was no room for.
     """
 
     def __init__(self, title: str, share: float = 1.0) -> None:
         self.share = share
+        self.left = LARGEST * (1 - _FOR_PAGE)
+        self.left_out = 0
         self.data: Dict[str, Any] = {
             "title": title,
             "pictures": [],
@@ -71,16 +77,20 @@ class Book:
             features = (_features(name, each, allowance) for name, each in look.features.items())
             layers += [each for each in features if each is not None]
         photo = look.photo
-        self.data["pictures"].append(
-            {
-                "name": photo.path.name,
-                "photo": _jpeg(Image.fromarray((255 * photo.shown).round().astype(np.uint8)), 85),
-                "said": look.scores(),
-                "size": f"{photo.image[1]}x{photo.image[0]}",
-                "sheet": _sheet(sheet, LARGEST * _FOR_SHEETS * self.share),
-                "layers": layers,
-            }
-        )
+        shown = Image.fromarray((255 * photo.shown).round().astype(np.uint8))
+        picture = {
+            "name": photo.path.name,
+            "photo": _smaller(shown, LARGEST * _FOR_PHOTOS * self.share) or _jpeg(shown.resize((64, 64)), 40),
+            "said": look.scores(),
+            "size": f"{photo.image[1]}x{photo.image[0]}",
+            "sheet": _sheet(sheet, LARGEST * _FOR_SHEETS * self.share),
+            "layers": layers,
+        }
+        self.left -= len(json.dumps(picture))
+        if self.left > 0:
+            self.data["pictures"].append(picture)
+        else:  # of hundreds of pictures even the little that each needs is too much
+            self.left_out += 1
 
     def save(self, path: Path) -> Path:
         """Writes the page.
@@ -226,12 +236,17 @@ def _jpeg(image: Image.Image, quality: int) -> str:
 def _sheet(path: Path, allowance: float) -> Optional[str]:
     """A sheet as an image of the page, as large as there is room for; None if there is none."""
     with Image.open(path) as image:
-        for width, quality in _SHEET_FORMS:
-            scale = min(1.0, width / image.width)
-            size = (round(image.width * scale), math.ceil(image.height * scale))
-            encoded = _jpeg(image.convert("RGB").resize(size, Image.Resampling.LANCZOS), quality)
-            if len(encoded) <= allowance:
-                return encoded
+        return _smaller(image.convert("RGB"), allowance)
+
+
+def _smaller(image: Image.Image, allowance: float) -> Optional[str]:
+    """An image as large as there is room for; None if there is none."""
+    for width, quality in _FORMS:
+        scale = min(1.0, width / image.width)
+        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+        encoded = _jpeg(image.resize(size, Image.Resampling.LANCZOS), quality)
+        if len(encoded) <= allowance:
+            return encoded
     return None
 
 
