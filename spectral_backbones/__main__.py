@@ -15,6 +15,7 @@ COMMANDS = {
     "train": "train a classifier, a detector or a segmenter, as a config describes it",
     "test": "evaluate a checkpoint on a config's test set",
     "predict": "classify pictures, find objects in them, or segment them; segment volumes",
+    "visualize": "draw what models look at: spectral gates, attention, features, class activation",
     "export": "write a model as ONNX, pt2 or OpenVINO, and prove that the file computes the same",
     "flops": "count parameters, MACs, FLOPs and activations of models, detectors and segmenters",
     "benchmark": "measure how fast models run and how much memory they take",
@@ -35,6 +36,7 @@ _EXTRAS = {
     **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "export"),
     "openvino": "openvino",
     **dict.fromkeys(("monai", "nibabel"), "volumes"),
+    "pytorch_grad_cam": "visualize",
 }
 
 _RUN = """usage: spectral run SCRIPT [ARGUMENTS]

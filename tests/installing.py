@@ -20,6 +20,7 @@ ROOMS = (
     "segmentation",
     "toolboxes",
     "tools",
+    "visualization",
     "volumes",
 )
 _IGNORED = [line.strip("/") for line in (ROOT / ".gitignore").read_text().split()]

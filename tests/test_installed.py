@@ -407,11 +407,22 @@ class TestBesideAUsersModules:
         name = "detection/digits/mask-rcnn_spectformer-h-small_fpn_digits"
         weights = tmp_path / "gfnet_ti.pth"
         torch.save(timm.create_model("gfnet_ti").state_dict(), weights)
+        photo = ROOT / "docs" / "images" / "detection.jpg"
         calls = {
             "flops": [(["spectformer_ti", "--size", 32], "spectformer_ti"), (["--config", name, "--size", 64], "neck")],
             "benchmark": [(["spectformer_ti", "--size", 32, "--seconds", 0.1], "spectformer_ti")],
             "models": [(["dat*"], "dat_pp_t")],
             "mixers": [([], "neighbourhood")],
+            "visualize": [
+                (
+                    [weights, photo, "--name", "gfnet_ti", "--what", "filters", "--out-dir", tmp_path / "seen"],
+                    "filters.png",
+                ),
+                (
+                    ["test_vit2", photo, "--random", "--size", 64, "--format", "html", "--what", "attention"],
+                    "index.html",
+                ),
+            ],
             "export": [(["gfnet_ti", weights, "--format", "pt2", "--out", tmp_path / "gfnet.pt2"], "gfnet.pt2")],
             "configs": [
                 (["detection/digits/*"], name),
