@@ -98,12 +98,22 @@ def test_half_precision_agrees_within_looser_limits(folder, tmp_path, name, dtyp
 
 
 def test_int8_is_judged_on_the_test_set(folder, tmp_path, capsys):
+    import onnx
+
     pictures = str(folder / "data" / "train")
     file = exported(folder, tmp_path / "int8.onnx", "--int8", pictures, "--max-drop", "50")
     said = capsys.readouterr().out
     assert "top-1" in said and "in float32" in said and "in int8" in said
     content = file.read_bytes()
-    assert b"QuantizeLinear" in content and deploy.open_program(file).metadata["dtype"] == "int8"
+    assert deploy.open_program(file).metadata["dtype"] == "int8"
+    products = {
+        node.name: node.input for node in onnx.load(file).graph.node if node.op_type in ("MatMul", "Gemm", "Conv")
+    }
+    in_eight_bits = {
+        name for name, inputs in products.items() if all("DequantizeLinear" in name for name in inputs[:2])
+    }
+    # The stem; qkv, proj and two layers of an MLP; those of the other MLP; the head. Not the gate's four transforms.
+    assert len(in_eight_bits) == 8 and len(products) == 8 + 4 + 2
     with pytest.raises(UserError, match="points of top-1, --max-drop is -100"):
         exported(folder, file, "--int8", pictures, "--max-drop", "-100")
     assert file.read_bytes() == content and len(list(tmp_path.iterdir())) == 1
@@ -172,6 +182,8 @@ def test_a_file_that_is_off_takes_no_name(folder, tmp_path):
         (["--batch", "many"], "--batch is 'many'; allowed are"),
         (["--out", "model.pt2"], "the name of a file of onnx ends in .onnx"),
         (["--photos", "missing"], "missing does not exist"),
+        (["--out", "/dev/null/model.onnx"], "model.onnx cannot be written: /dev/null is no folder"),
+        (["--out", "/proc/model.onnx"], "model.onnx cannot be written: "),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_line(folder, tmp_path, monkeypatch, options, message):
@@ -196,6 +208,8 @@ def test_a_checkpoint_of_another_model_is_refused(folder, tmp_path):
         export.main([str(folder / "small.py")])
     with pytest.raises(UserError, match="has no weights"):
         export.main(["spectformer_ti"])
+    with pytest.raises(UserError, match="is an exported file already"):
+        export.main([str(folder / "small.py"), "model.onnx"])
 
 
 def test_files_of_others_and_pictures_of_another_size_are_refused(onnx_file, tmp_path):
@@ -209,6 +223,12 @@ def test_files_of_others_and_pictures_of_another_size_are_refused(onnx_file, tmp
     onnx.save(foreign, str(tmp_path / "foreign.onnx"))
     with pytest.raises(UserError, match="was not written by `spectral export`"):
         deploy.open_program(tmp_path / "foreign.onnx")
+    for text, reason in [("{", "Expecting property name"), ("{}", "'images'"), ('{"images": 3}', "not subscriptable")]:
+        foreign.metadata_props.add(key="spectral_backbones", value=text)
+        onnx.save(foreign, str(tmp_path / "odd.onnx"))
+        with pytest.raises(UserError, match=f"says of itself what `spectral export` does not write: .*{reason}"):
+            deploy.open_program(tmp_path / "odd.onnx")
+        del foreign.metadata_props[:]
     (tmp_path / "torn.onnx").write_bytes(onnx_file.read_bytes()[:1000])
     with pytest.raises(UserError, match="cannot be run by onnxruntime"):
         deploy.open_program(tmp_path / "torn.onnx")

@@ -82,6 +82,9 @@ def main(arguments: Optional[List[str]] = None) -> Path:
 
 def _sources(args: argparse.Namespace) -> Tuple[Optional[Config], Optional[str], Optional[str]]:
     """The config, the checkpoint and the timm name that are meant."""
+    for given in filter(None, (args.model, args.checkpoint)):
+        if deploy.exported(given):
+            raise UserError(f"{given} is an exported file already: name the checkpoint that it was made of")
     is_file = Path(args.model).suffix in (".pth", ".pt", ".bin", ".safetensors")
     if is_file and args.checkpoint is None:
         return None, args.model, args.name

@@ -66,6 +66,10 @@ class Settings:
             raise UserError(f"--out is {self.out}; the name of a file of {self.kind} ends in {SUFFIXES[self.kind]}")
         if self.out.is_dir():
             raise UserError(f"--out {self.out} is a folder")
+        there = next(folder for folder in self.out.absolute().parents if folder.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            kind = "a folder that cannot be written to" if there.is_dir() else "no folder"
+            raise UserError(f"--out {self.out} cannot be written: {there} is {kind}")
         if self.dtype not in DTYPES:
             raise UserError(f"--dtype is {self.dtype!r}; allowed are {', '.join(DTYPES)}")
         if self.dtype == "bfloat16" and self.kind != "pt2":
@@ -101,8 +105,12 @@ def export(subject: Subject, settings: Settings, tell: Callable[[str], None] = p
     if settings.dynamic and subject.fixed:
         raise UserError(f"--dynamic: {subject.fixed}")
     out = settings.out
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.stem}.") as folder:
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        scratch = tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.stem}.")
+    except OSError as error:  # of file systems that let nobody write whatever their folders' modes say
+        raise UserError(f"--out {out} cannot be written: {error.strerror}") from error
+    with scratch as folder:
         files = _Export(subject, settings, Path(folder), tell).write()
         placed = []
         for file in reversed(files):  # the one that is opened first comes last
