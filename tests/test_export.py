@@ -128,6 +128,8 @@ def test_official_weights_and_models_of_timm_are_exported_by_name(tmp_path):
     options = ["--format", "pt2", "--size", "48x64", "--out", str(file)]
     export.main([str(tmp_path / "official.pth"), "--name", "vit_tiny_patch16_224", *options])
     assert deploy.open_program(file).size == (48, 64)
+    with pytest.raises(UserError, match=r"no weights of resnet18 are called 'none'; there are resnet18\.a1_in1k"):
+        export.main(["resnet18.none", str(tmp_path / "official.pth"), "--format", "pt2"])
     with pytest.raises(UserError, match="is made for pictures of one size"):
         export.main(["vit_tiny_patch16_224", str(tmp_path / "official.pth"), "--format", "pt2", "--dynamic"])
 
@@ -178,6 +180,9 @@ def test_a_file_that_is_off_takes_no_name(folder, tmp_path):
         (["--int8", ".", "--dtype", "float16"], "--int8 starts from float32"),
         (["--format", "pt2", "--out", "a.pt2", "--int8", "."], "--int8 is for onnx and openvino"),
         (["--max-drop", "1"], "--max-drop is a limit for --int8"),
+        (["--max-drop", "nan", "--int8", "."], "--max-drop is nan, it takes points"),
+        (["--data-root", "data"], "--data-root is the test set that --int8 is judged by"),
+        (["--size", "2"], "the model cannot take pictures of 2x2: .*too small, the least size is 4x4"),
         (["--batch", "0"], "--batch is '0'; allowed are"),
         (["--batch", "many"], "--batch is 'many'; allowed are"),
         (["--out", "model.pt2"], "the name of a file of onnx ends in .onnx"),

@@ -57,6 +57,8 @@ def main(arguments: Optional[List[str]] = None) -> Path:
 
     if args.format not in deploy.FORMATS:
         raise UserError(f"--format is {args.format!r}; allowed are {', '.join(deploy.FORMATS)}")
+    if args.data_root and not args.int8:
+        raise UserError("--data-root is the test set that --int8 is judged by, which is not asked for")
     cfg, checkpoint, name = _sources(args)
     suffix = deploy.SUFFIXES[args.format]
     settings = deploy.Settings(
