@@ -261,3 +261,22 @@ def test_boxes_are_compared_by_rank_and_ties_may_change_places():
         off[key][0, 0] += change
         assert not compare(off, rows).agrees and not compare(rows, off).agrees
     assert json.dumps(compare(rows, rows).figures)
+
+
+def test_a_check_of_many_models_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    from spectral_backbones.tools import check_exports
+
+    asked = []
+
+    def check(name, kinds):
+        asked.append((name, kinds))
+        return [check_exports.row_of(name, kind, check_exports.OTHERS, 1e-6, 2.0, 3.0, "") for kind in kinds]
+
+    monkeypatch.setattr(check_exports, "check", check)
+    out = ["--out", str(tmp_path / "exports.json")]
+    check_exports.main(["gfnet_ti", "--formats", "pt2", *out])
+    rows = check_exports.main(["gfnet_ti", "tnt_ti", *out])
+    assert asked == [("gfnet_ti", ["pt2"]), ("gfnet_ti", ["onnx"]), ("tnt_ti", ["pt2", "onnx"])] and len(rows) == 4
+    monkeypatch.setattr(check_exports, "LIMIT", 1e-7)
+    with pytest.raises(UserError, match="4 of 4 exports failed: gfnet_ti pt2, gfnet_ti onnx, tnt_ti pt2"):
+        check_exports.main(["gfnet_ti", "tnt_ti", *out])
