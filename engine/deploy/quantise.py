@@ -100,6 +100,7 @@ def _on_frequencies(graph: Any, model: nn.Module) -> Set[str]:
         graph: As the exporter wrote it; what prepares it for quantisation drops its notes.
         model: What was exported.
     """
+    # Classes that transform say by `counted_as` that theirs count as FFTs.
     parts = {name for name, part in model.named_modules() if getattr(part, "counted_as", ("",))[0] == "method"}
     exact = set()
     for node in graph.node:
