@@ -168,9 +168,7 @@ def test_sides_may_have_bounds():
     program = torch.export.export(model, (images(*EXAMPLE),), dynamic_shapes=(bounded,))
     x = images(1, 50, 33)
     assert_close(program.module()(x), model(x))
-    with pytest.raises(
-        AssertionError, match=r"size\(\)\[2\] >= 32"
-    ):  # too small: the program says so, an ONNX file not
+    with pytest.raises(AssertionError, match=r"size\(\)\[2\] >= 32"):  # an ONNX file of it says nothing
         program.module()(images(1, 16, 33))
 
 

@@ -105,9 +105,8 @@ def _on_frequencies(graph: Any, model: nn.Module) -> Set[str]:
     exact = set()
     for node in graph.node:
         notes = {entry.key: entry.value for entry in node.metadata_props}
-        scopes = ast.literal_eval(
-            notes.get("pkg.torch.onnx.name_scopes", "[]")
-        )  # modules from the outside, an operator
+        # The modules that it is in, from the outermost on, and itself.
+        scopes = ast.literal_eval(notes.get("pkg.torch.onnx.name_scopes", "[]"))
         if parts & set(scopes[-2:-1]):  # of the part itself and not of a layer in it
             exact.add(node.name)
     return exact
