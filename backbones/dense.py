@@ -282,10 +282,17 @@ def check_name(name: str) -> None:
     """Look a model up.
 
     Raises:
-        ValueError: timm has no such model; the message offers names that look alike.
+        ValueError: timm has no such model, or no such weights of it; the message offers names that look alike.
     """
-    arch = name.split(".")[0]
-    if name.startswith(("hf-hub:", "hf_hub:", "local-dir:")) or timm.is_model(arch):
+    arch, _, tag = name.partition(".")
+    if name.startswith(("hf-hub:", "hf_hub:", "local-dir:")):
+        return
+    if timm.is_model(arch):
+        try:
+            timm.get_pretrained_cfg(name)
+        except RuntimeError:
+            known = ", ".join(timm.list_pretrained(f"{arch}.*")) or "none"
+            raise ValueError(f"no weights of {arch} are called {tag!r}; there are {known}") from None
         return
     near = difflib.get_close_matches(arch, timm.list_models(), n=5, cutoff=0.5)
     hint = f"near it: {', '.join(near)}" if near else "see backbones.list_models() and timm.list_models()"

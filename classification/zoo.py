@@ -83,7 +83,7 @@ def create_model(
         if not pretrained:
             raise
         source = name if pretrained is True else pretrained
-        raise UserError(f"the weights of {source} do not fit {name}: {error}") from error
+        raise UserError(f"the weights of {source} do not fit {name}: {' '.join(str(error).split())[:300]}") from error
 
 
 def count_classes(name: str, weights: Dict[str, Tensor], source: Union[str, Path]) -> int:

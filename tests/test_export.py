@@ -101,12 +101,22 @@ def test_half_precision_agrees_within_looser_limits(folder, tmp_path, name, dtyp
 
 
 def test_int8_is_judged_on_the_test_set(folder, tmp_path, capsys):
+    import onnx
+
     pictures = str(folder / "data" / "train")
     file = exported(folder, tmp_path / "int8.onnx", "--int8", pictures, "--max-drop", "50")
     said = capsys.readouterr().out
     assert "top-1" in said and "in float32" in said and "in int8" in said
     content = file.read_bytes()
-    assert b"QuantizeLinear" in content and deploy.open_program(file).metadata["dtype"] == "int8"
+    assert deploy.open_program(file).metadata["dtype"] == "int8"
+    products = {
+        node.name: node.input for node in onnx.load(file).graph.node if node.op_type in ("MatMul", "Gemm", "Conv")
+    }
+    in_eight_bits = {
+        name for name, inputs in products.items() if all("DequantizeLinear" in name for name in inputs[:2])
+    }
+    # The stem; qkv, proj and two layers of an MLP; those of the other MLP; the head. Not the gate's four transforms.
+    assert len(in_eight_bits) == 8 and len(products) == 8 + 4 + 2
     with pytest.raises(UserError, match="points of top-1, --max-drop is -100"):
         exported(folder, file, "--int8", pictures, "--max-drop", "-100")
     assert file.read_bytes() == content and len(list(tmp_path.iterdir())) == 1
@@ -121,6 +131,8 @@ def test_official_weights_and_models_of_timm_are_exported_by_name(tmp_path):
     options = ["--format", "pt2", "--size", "48x64", "--out", str(file)]
     export.main([str(tmp_path / "official.pth"), "--name", "vit_tiny_patch16_224", *options])
     assert deploy.open_program(file).size == (48, 64)
+    with pytest.raises(UserError, match=r"no weights of resnet18 are called 'none'; there are resnet18\.a1_in1k"):
+        export.main(["resnet18.none", str(tmp_path / "official.pth"), "--format", "pt2"])
     with pytest.raises(UserError, match="is made for pictures of one size"):
         export.main(["vit_tiny_patch16_224", str(tmp_path / "official.pth"), "--format", "pt2", "--dynamic"])
 
@@ -171,10 +183,15 @@ def test_a_file_that_is_off_takes_no_name(folder, tmp_path):
         (["--int8", ".", "--dtype", "float16"], "--int8 starts from float32"),
         (["--format", "pt2", "--out", "a.pt2", "--int8", "."], "--int8 is for onnx and openvino"),
         (["--max-drop", "1"], "--max-drop is a limit for --int8"),
+        (["--max-drop", "nan", "--int8", "."], "--max-drop is nan, it takes points"),
+        (["--data-root", "data"], "--data-root is the test set that --int8 is judged by"),
+        (["--size", "2"], "the model cannot take pictures of 2x2: .*too small, the least size is 4x4"),
         (["--batch", "0"], "--batch is '0'; allowed are"),
         (["--batch", "many"], "--batch is 'many'; allowed are"),
         (["--out", "model.pt2"], "the name of a file of onnx ends in .onnx"),
         (["--photos", "missing"], "missing does not exist"),
+        (["--out", "/dev/null/model.onnx"], "model.onnx cannot be written: /dev/null is no folder"),
+        (["--out", "/proc/model.onnx"], "model.onnx cannot be written: "),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_line(folder, tmp_path, monkeypatch, options, message):
@@ -199,6 +216,8 @@ def test_a_checkpoint_of_another_model_is_refused(folder, tmp_path):
         export.main([str(folder / "small.py")])
     with pytest.raises(UserError, match="has no weights"):
         export.main(["spectformer_ti"])
+    with pytest.raises(UserError, match="is an exported file already"):
+        export.main([str(folder / "small.py"), "model.onnx"])
 
 
 def test_files_of_others_and_pictures_of_another_size_are_refused(onnx_file, tmp_path):
@@ -212,6 +231,12 @@ def test_files_of_others_and_pictures_of_another_size_are_refused(onnx_file, tmp
     onnx.save(foreign, str(tmp_path / "foreign.onnx"))
     with pytest.raises(UserError, match="was not written by `spectral export`"):
         deploy.open_program(tmp_path / "foreign.onnx")
+    for text, reason in [("{", "Expecting property name"), ("{}", "'images'"), ('{"images": 3}', "not subscriptable")]:
+        foreign.metadata_props.add(key="spectral_backbones", value=text)
+        onnx.save(foreign, str(tmp_path / "odd.onnx"))
+        with pytest.raises(UserError, match=f"says of itself what `spectral export` does not write: .*{reason}"):
+            deploy.open_program(tmp_path / "odd.onnx")
+        del foreign.metadata_props[:]
     (tmp_path / "torn.onnx").write_bytes(onnx_file.read_bytes()[:1000])
     with pytest.raises(UserError, match="cannot be run by onnxruntime"):
         deploy.open_program(tmp_path / "torn.onnx")
@@ -274,3 +299,22 @@ def test_boxes_are_compared_by_rank_and_ties_may_change_places():
         off[key][0, 0] += change
         assert not compare(off, rows).agrees and not compare(rows, off).agrees
     assert json.dumps(compare(rows, rows).figures)
+
+
+def test_a_check_of_many_models_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    from spectral_backbones.tools import check_exports
+
+    asked = []
+
+    def check(name, kinds):
+        asked.append((name, kinds))
+        return [check_exports.row_of(name, kind, check_exports.OTHERS, 1e-6, 2.0, 3.0, "") for kind in kinds]
+
+    monkeypatch.setattr(check_exports, "check", check)
+    out = ["--out", str(tmp_path / "exports.json")]
+    check_exports.main(["gfnet_ti", "--formats", "pt2", *out])
+    rows = check_exports.main(["gfnet_ti", "tnt_ti", *out])
+    assert asked == [("gfnet_ti", ["pt2"]), ("gfnet_ti", ["onnx"]), ("tnt_ti", ["pt2", "onnx"])] and len(rows) == 4
+    monkeypatch.setattr(check_exports, "LIMIT", 1e-7)
+    with pytest.raises(UserError, match="4 of 4 exports failed: gfnet_ti pt2, gfnet_ti onnx, tnt_ti pt2"):
+        check_exports.main(["gfnet_ti", "tnt_ti", *out])

@@ -57,6 +57,8 @@ def main(arguments: Optional[List[str]] = None) -> Path:
 
     if args.format not in deploy.FORMATS:
         raise UserError(f"--format is {args.format!r}; allowed are {', '.join(deploy.FORMATS)}")
+    if args.data_root and not args.int8:
+        raise UserError("--data-root is the test set that --int8 is judged by, which is not asked for")
     cfg, checkpoint, name = _sources(args)
     suffix = deploy.SUFFIXES[args.format]
     settings = deploy.Settings(
@@ -82,6 +84,9 @@ def main(arguments: Optional[List[str]] = None) -> Path:
 
 def _sources(args: argparse.Namespace) -> Tuple[Optional[Config], Optional[str], Optional[str]]:
     """The config, the checkpoint and the timm name that are meant."""
+    for given in filter(None, (args.model, args.checkpoint)):
+        if deploy.exported(given):
+            raise UserError(f"{given} is an exported file already: name the checkpoint that it was made of")
     is_file = Path(args.model).suffix in (".pth", ".pt", ".bin", ".safetensors")
     if is_file and args.checkpoint is None:
         return None, args.model, args.name

@@ -66,6 +66,10 @@ class Settings:
             raise UserError(f"--out is {self.out}; the name of a file of {self.kind} ends in {SUFFIXES[self.kind]}")
         if self.out.is_dir():
             raise UserError(f"--out {self.out} is a folder")
+        there = next(folder for folder in self.out.absolute().parents if folder.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            kind = "a folder that cannot be written to" if there.is_dir() else "no folder"
+            raise UserError(f"--out {self.out} cannot be written: {there} is {kind}")
         if self.dtype not in DTYPES:
             raise UserError(f"--dtype is {self.dtype!r}; allowed are {', '.join(DTYPES)}")
         if self.dtype == "bfloat16" and self.kind != "pt2":
@@ -76,10 +80,15 @@ class Settings:
             raise UserError("--opset is for onnx and openvino: a pt2 file has no ONNX operators")
         if self.size is not None and self.dynamic:
             raise UserError("--size and --dynamic exclude one another: the one fixes height and width, the other none")
+        if self.most_lost is not None:
+            if self.calibration is None:
+                raise UserError("--max-drop is a limit for --int8, which is not asked for")
+            if not np.isfinite(self.most_lost):
+                raise UserError(f"--max-drop is {self.most_lost}, it takes points of the telling figure, such as 0.5")
+            if self.judge is None:
+                raise UserError("--max-drop needs a test set to judge by: name the config instead of the model alone")
         if self.calibration is not None:
             check_calibration(self.calibration, self.kind, self.dtype)
-        elif self.most_lost is not None:
-            raise UserError("--max-drop is a limit for --int8, which is not asked for")
         check_opset(self.opset)
 
 
@@ -101,8 +110,12 @@ def export(subject: Subject, settings: Settings, tell: Callable[[str], None] = p
     if settings.dynamic and subject.fixed:
         raise UserError(f"--dynamic: {subject.fixed}")
     out = settings.out
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.stem}.") as folder:
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        scratch = tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.stem}.")
+    except OSError as error:  # of file systems that let nobody write whatever their folders' modes say
+        raise UserError(f"--out {out} cannot be written: {error.strerror}") from error
+    with scratch as folder:
         files = _Export(subject, settings, Path(folder), tell).write()
         placed = []
         for file in reversed(files):  # the one that is opened first comes last
@@ -182,8 +195,17 @@ class _Export:
 
     @torch.no_grad()
     def eager(self, images: torch.Tensor) -> Arrays:
-        """What the model itself predicts."""
-        return self.subject.eager(images)
+        """What the model itself predicts.
+
+        Raises:
+            UserError: It cannot, which so far can only be because of the size.
+        """
+        try:
+            return self.subject.eager(images)
+        except (ValueError, RuntimeError, AssertionError) as error:  # as models refuse a size
+            height, width = images.shape[-2:]
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            raise UserError(f"the model cannot take pictures of {height}x{width}: {reason}") from error
 
     @torch.no_grad()
     def run_graph(self, images: torch.Tensor) -> Arrays:

@@ -1,10 +1,12 @@
 """Eight-bit files, by onnxruntime's own static quantisation."""
 
+import ast
 import json
 from pathlib import Path
-from typing import Dict, Iterator, List, Optional
+from typing import Any, Dict, Iterator, List, Optional, Set
 
 import numpy as np
+from torch import nn
 
 from ..errors import UserError
 from ..images import find_images
@@ -14,9 +16,6 @@ from .subject import Size, Subject
 
 OPERATORS = ("Conv", "Gemm", "MatMul")  # where nearly all of the time goes; norms, softmax and Fourier stay in floats
 MOST_PICTURES = 100  # of calibration; ranges hardly change after some dozens
-# Products with weights in these parts stay in floats: transforms and filters of frequencies, whose values differ by
-# orders of magnitude.
-_FLOAT_PARTS = ("spectral", "fourier", "dft", "frequency", "afno", "fnet")
 
 
 def check_calibration(folder: str, kind: str, dtype: str) -> None:
@@ -65,7 +64,9 @@ def quantise(path: Path, out: Path, subject: Subject, folder: str, size: Size) -
         _Pictures(subject, paths, size, batch),
         quant_format=quantization.QuantFormat.QDQ,
         op_types_to_quantize=list(OPERATORS),
-        nodes_to_exclude=_kept_in_float(onnx.load(str(whole), load_external_data=False).graph),
+        nodes_to_exclude=_kept_in_float(
+            onnx.load(str(whole), load_external_data=False).graph, _on_frequencies(model.graph, subject.graph)
+        ),
         per_channel=True,
         extra_options={"ActivationSymmetric": False, "WeightSymmetric": True},
     )
@@ -82,21 +83,33 @@ def quantise(path: Path, out: Path, subject: Subject, folder: str, size: Size) -
     return files
 
 
-def _kept_in_float(graph: object) -> List[str]:
-    """Names of the operators of `OPERATORS` that are no products with weights, or are of a part that is exact."""
+def _kept_in_float(graph: Any, exact: Set[str]) -> List[str]:
+    """Names of the operators of `OPERATORS` that are no products with weights, or are among those that stay exact."""
     weights = {tensor.name for tensor in graph.initializer}
     return [
         node.name
         for node in graph.node
-        if node.op_type in OPERATORS
-        and (not weights & set(node.input) or any(part in _place(node) for part in _FLOAT_PARTS))
+        if node.op_type in OPERATORS and (not weights & set(node.input) or node.name in exact)
     ]
 
 
-def _place(node: object) -> str:
-    """The modules that an operator comes from, as the exporter notes them."""
-    notes: Dict[str, str] = {entry.key: entry.value for entry in node.metadata_props}
-    return f"{notes.get('namespace', '')} {notes.get('pkg.torch.onnx.class_hierarchy', '')}".lower()
+def _on_frequencies(graph: Any, model: nn.Module) -> Set[str]:
+    """Names of the operators of transforms and of filters of frequencies, whose values differ by orders of magnitude.
+
+    Args:
+        graph: As the exporter wrote it; what prepares it for quantisation drops its notes.
+        model: What was exported.
+    """
+    # Classes that transform say by `counted_as` that theirs count as FFTs.
+    parts = {name for name, part in model.named_modules() if getattr(part, "counted_as", ("",))[0] == "method"}
+    exact = set()
+    for node in graph.node:
+        notes = {entry.key: entry.value for entry in node.metadata_props}
+        # The modules that it is in, from the outermost on, and itself.
+        scopes = ast.literal_eval(notes.get("pkg.torch.onnx.name_scopes", "[]"))
+        if parts & set(scopes[-2:-1]):  # of the part itself and not of a layer in it
+            exact.add(node.name)
+    return exact
 
 
 class _Pictures:

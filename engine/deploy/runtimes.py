@@ -46,11 +46,14 @@ class Program(ABC):
         self.path = Path(path)
         if not metadata:
             raise UserError(f"{path} does not say what it is: it was not written by `spectral export`")
-        self.metadata: Dict[str, Any] = json.loads(metadata)
-        images = self.metadata["images"]
-        self.shape: Tuple[Optional[int], ...] = tuple(images["shape"])
-        self.dtype = np.dtype(images["dtype"])
-        self.outputs: List[str] = self.metadata["outputs"]
+        try:
+            self.metadata: Dict[str, Any] = json.loads(metadata)
+            images = self.metadata["images"]
+            self.shape: Tuple[Optional[int], ...] = tuple(images["shape"])
+            self.dtype = np.dtype(images["dtype"])
+            self.outputs: List[str] = self.metadata["outputs"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path} says of itself what `spectral export` does not write: {_line(error)}") from error
 
     @property
     def size(self) -> Optional[Tuple[int, int]]:
@@ -160,7 +163,7 @@ PROGRAMS = {".onnx": OnnxProgram, ".pt2": TorchProgram, ".xml": OpenVinoProgram}
 
 def exported(path: PathLike) -> bool:
     """Whether a path is that of an exported file, by its ending."""
-    return Path(path).suffix in PROGRAMS
+    return Path(path).suffix.lower() in PROGRAMS
 
 
 def open_program(path: PathLike) -> Program:
@@ -169,7 +172,7 @@ def open_program(path: PathLike) -> Program:
     Raises:
         UserError: There is no such file, it is none of `spectral export`, or its runtime is not installed.
     """
-    kind = PROGRAMS.get(Path(path).suffix)
+    kind = PROGRAMS.get(Path(path).suffix.lower())
     if kind is None:
         raise UserError(f"{path} is no exported file: their names end in {', '.join(PROGRAMS)}")
     if not Path(path).is_file():

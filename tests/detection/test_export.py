@@ -1,10 +1,15 @@
 """Detectors leave Python: decoding with fixed counts is mmdet's, and files compute what detectors do."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from spectral_backbones.engine import UserError, deploy
+from spectral_backbones.engine.deploy import formats
+from spectral_backbones.engine.deploy.compare import compare
 from spectral_backbones.toolboxes.digits import Recipe, make_digits
 from spectral_backbones.tools import export, predict, test
 from spectral_backbones.tools.check_task_exports import made
@@ -88,6 +93,19 @@ def exported(folder, kind, out, *options, size="64x64"):
     return export.main([*arguments, "--photos", str(folder / "data" / "val"), *options])
 
 
+@pytest.fixture(scope="module")
+def mask_file(folder, tmp_path_factory):
+    """Of Mask R-CNN at the size of the canvases, for any batch."""
+    file = tmp_path_factory.mktemp("mask") / "a.onnx"
+    return exported(folder, "mask", file, "--batch", "dynamic", size="128x128")
+
+
+@pytest.fixture(scope="module")
+def retinanet_file(folder, tmp_path_factory):
+    file = tmp_path_factory.mktemp("retinanet") / "a.pt2"
+    return exported(folder, "retinanet", file, "--format", "pt2", "--batch", "dynamic")
+
+
 @pytest.mark.parametrize("kind", ["retinanet", "cascade"])
 def test_kinds_of_heads_are_exported_to_onnx(folder, kind, tmp_path, capsys):
     exported(folder, kind, tmp_path / "a.onnx")
@@ -100,8 +118,6 @@ def test_kinds_of_heads_are_exported_to_onnx(folder, kind, tmp_path, capsys):
     [
         ("faster", "a.pt2", ["--format", "pt2"]),
         ("mask", "a.pt2", ["--format", "pt2", "--batch", "2", "--dtype", "bfloat16"]),
-        ("retinanet", "a.pt2", ["--format", "pt2", "--batch", "dynamic"]),
-        ("mask", "a.xml", ["--format", "openvino", "--batch", "dynamic"]),
         ("gfl", "a.onnx", ["--dtype", "float16"]),
     ],
 )
@@ -111,10 +127,24 @@ def test_the_other_formats_and_precisions(folder, kind, name, options, tmp_path)
     assert [step["step"] for step in known["resize"]] == ["fit", "pad"]
 
 
-def test_a_file_predicts_and_is_tested_as_the_model_is(folder, tmp_path):
-    file = exported(folder, "mask", tmp_path / "a.onnx", size="128x128")  # that of the canvases
+def test_openvino_computes_what_onnxruntime_does(folder, mask_file, tmp_path):
+    program = deploy.open_program(mask_file)
+    (file, _) = formats.to_openvino(mask_file, tmp_path / "a.xml", json.dumps(program.metadata))
+    images = np.stack([np.array(Image.open(path)).transpose(2, 0, 1) for path in list_canvases(folder)[:3]])
+    found, expected = deploy.open_program(file)(images), program(images)
+    assert (expected["labels"] >= 0).sum(1).min() >= 10 and expected["masks"].any()
+    result = compare(found, expected)
+    assert result.agrees, result.failures
+
+
+def list_canvases(folder):
+    return sorted((folder / "data" / "val").iterdir())
+
+
+def test_a_file_predicts_and_is_tested_as_the_model_is(folder, mask_file, tmp_path):
+    file = mask_file
     config, checkpoint = folder / "mask.py", folder / "mask.pth"
-    picture = str(sorted((folder / "data" / "val").iterdir())[0])
+    picture = str(list_canvases(folder)[0])
     options = ["--threshold", "0.1", "--out-dir", str(tmp_path / "out")]
     (found,) = predict.main([str(file), picture, *options])
     (expected,) = predict.main([str(checkpoint), picture, "--config", str(config), *options])
@@ -126,11 +156,10 @@ def test_a_file_predicts_and_is_tested_as_the_model_is(folder, tmp_path):
     assert figures == pytest.approx(expected, abs=1e-3)
 
 
-def test_pictures_that_do_not_fill_the_size_are_padded_and_found_where_they_are(folder, tmp_path):
-    from PIL import Image
-
-    file = exported(folder, "retinanet", tmp_path / "a.pt2", "--format", "pt2")
-    whole = sorted((folder / "data" / "val").iterdir())[0]
+def test_pictures_that_do_not_fill_the_size_are_padded_and_found_where_they_are(folder, retinanet_file, tmp_path):
+    file = retinanet_file
+    assert deploy.open_program(file).shape == (None, 3, 64, 64)
+    whole = list_canvases(folder)[0]
     Image.open(whole).crop((0, 0, 64, 40)).resize((128, 80)).save(tmp_path / "wide.png")
     (found,) = predict.main([str(file), str(tmp_path / "wide.png"), "--threshold", "0.05", "--out-dir", str(tmp_path)])
     assert len(found) and found.boxes[:, 2].max() > 64 and found.boxes[:, 3].max() <= 80
