@@ -24,6 +24,7 @@ COMMANDS = {
     "run": "run a script, timm's train.py for instance, that then knows our models by name",
     "demo": "train small models on handwritten digits, in minutes and without a download",
     "make-digits": "write handwritten digits as a data set: on canvases, COCO-style or ADE20K-style, or in volumes",
+    "make-hyperspectral": "write images of many bands with targets below one pixel as a data set for detection",
     "measure-channels": "compute mean and standard deviation of pictures with any number of channels",
     "check-gpu": "check and measure the library on one GPU, in five minutes",
 }
@@ -35,6 +36,7 @@ _EXTRAS = {
     **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "export"),
     "openvino": "openvino",
     **dict.fromkeys(("monai", "nibabel"), "volumes"),
+    "spectral": "hyperspectral",  # that of PyPI, which has no command
 }
 
 _RUN = """usage: spectral run SCRIPT [ARGUMENTS]
