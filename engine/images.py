@@ -192,6 +192,8 @@ def open_image(content: bytes, path: Union[str, Path]) -> Optional[Image.Image]:
         if numbers.has_numbers(content, None):
             return None
         say = "no known format" if isinstance(error, Image.UnidentifiedImageError) else error
+        if numbers.lacks_header(path):
+            say = f"{say}; of ENVI, {Path(path).stem}.hdr has to lie beside it"
         raise damaged(path, say) from error
 
 

@@ -116,6 +116,11 @@ def is_registered(path: Union[str, Path]) -> bool:
     return ending in READERS and (ending not in _PARTS or envi_header(path) is not None)
 
 
+def lacks_header(path: Union[str, Path]) -> bool:
+    """Whether a file is called as ENVI's numbers are, and has no header beside it."""
+    return Path(path).suffix.lower() in _PARTS and not is_registered(path)
+
+
 def read_registered(path: Union[str, Path], content: bytes, channels: Optional[int]) -> Numbers:
     """Reads a file of an ending in `READERS`; what its reader raises is passed on."""
     ending = Path(path).suffix.lower()

@@ -22,7 +22,6 @@ from spectral_backbones.engine.errors import UserError
 from spectral_backbones.engine.images import find_images, read_bands, wrong_bands
 from spectral_backbones.tools.script import make_parser, run
 
-
 _SAMPLES = 100_000  # numbers of one image that are looked at, evenly spaced
 _SHARE = 99.9  # percent of the numbers that the divisor brings below 1
 

@@ -19,8 +19,6 @@ from torchvision.ops import box_iou, nms
 from spectral_backbones.engine.config import plain, unwrapped
 from spectral_backbones.engine.errors import UserError
 
-from ..toolbox import mmdet
-
 _TOUCHING = np.ones((3, 3))  # also at corners
 _OVERLAP = 0.01  # largest IoU of two boxes that both stay, as in SpecDETRHead
 _FOUND = 0.25  # IoU from which a box of the training counts as found
@@ -35,12 +33,14 @@ def matched_filter(image: np.ndarray, spectra: np.ndarray) -> np.ndarray:
         spectra: (targets, bands).
 
     Returns:
-        (H, W, targets): 0 for the mean background, 1 for a target.
+        (H, W, targets): 0 for the mean background, 1 for a target; 0 where all pixels are alike.
     """
     from spectral import MatchedFilter, calc_stats
 
     background = calc_stats(image)
-    return np.stack([MatchedFilter(background, spectrum)(image) for spectrum in spectra], -1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scores = [MatchedFilter(background, spectrum)(image) for spectrum in spectra]
+    return np.nan_to_num(np.stack(scores, -1), posinf=0, neginf=0)
 
 
 def spectral_angle(image: np.ndarray, spectra: np.ndarray) -> np.ndarray:
@@ -155,7 +155,8 @@ def _boxes(scores: np.ndarray, threshold: float) -> Any:
     marks, count = ndimage.label(scores >= threshold, _TOUCHING)
     places = ndimage.find_objects(marks)
     boxes = [(columns.start, rows.start, columns.stop, rows.stop) for rows, columns in places]
-    return np.array(boxes, dtype=np.float64).reshape(-1, 4), ndimage.maximum(scores, marks, np.arange(1, count + 1))
+    peaks = ndimage.maximum(scores, marks, np.arange(1, count + 1))
+    return np.array(boxes, dtype=np.float64).reshape(-1, 4), np.asarray(peaks, dtype=np.float64)
 
 
 def _threshold(scenes: Sequence[Scene], maps: Sequence[np.ndarray], label: int) -> float:

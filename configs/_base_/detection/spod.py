@@ -1,5 +1,5 @@
-# SPOD as its authors' scripts write it (github.com/ZhaoxuLi123/HODToolbox): annotations/train.json and test.json, a file
-# .npy an image in train/ and test/, 30 bands of numbers that are divided by 3000.
+# SPOD as its authors' scripts write it (github.com/ZhaoxuLi123/HODToolbox): annotations/train.json and test.json, a
+# file .npy an image in train/ and test/, 30 bands of numbers that are divided by 3000.
 classes = ("CB", "MP", "FG", "NP", "LO", "K_N", "P_O", "V_Y_W")  # C1 to C8 of the paper
 data_root = "data/SPOD_30b_8c/"
 train_pipeline = [
