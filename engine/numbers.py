@@ -229,7 +229,8 @@ def bands_last(values: np.ndarray, channels: Optional[int]) -> np.ndarray:
 
     Args:
         values: (H, W), (H, W, bands) or (bands, H, W).
-        channels: How many bands are asked for; where that is None, or fits neither, the shorter side is that of bands.
+        channels: How many bands are asked for; where that is None, or fits neither, the two sides that are alike are
+            those of the picture, and else the shorter one is that of bands.
 
     Returns:
         (H, W, bands).
@@ -241,9 +242,10 @@ def bands_last(values: np.ndarray, channels: Optional[int]) -> np.ndarray:
         return values[..., None]
     if values.ndim != 3:
         raise ValueError(f"an array of shape {values.shape} is no picture: (H, W), (H, W, bands) or (bands, H, W) is")
-    first, last = values.shape[0], values.shape[2]
+    first, middle, last = values.shape
     fits = [size == channels for size in (first, last)]
-    is_first = fits[0] if fits[0] != fits[1] else first < last
+    is_square = [middle == last, first == middle]
+    is_first = fits[0] if fits[0] != fits[1] else is_square[0] if is_square[0] != is_square[1] else first < last
     return np.moveaxis(values, 0, -1) if is_first else values
 
 

@@ -396,6 +396,15 @@ def test_what_is_no_number_is_told_in_every_format(tmp_path):
         read_bands(tmp_path / "a.npy")
 
 
+@pytest.mark.parametrize("shape", [(8, 8, 30), (8, 8, 3), (9, 7, 5), (16, 12, 3)])
+def test_bands_of_an_array_are_found_by_its_sides(tmp_path, shape):
+    values = np.random.RandomState(0).rand(*shape)
+    np.save(tmp_path / "last.npy", values)
+    np.save(tmp_path / "first.npy", np.moveaxis(values, -1, 0))
+    for name in ("last.npy", "first.npy"):
+        assert np.array_equal(read_bands(tmp_path / name), values), name
+
+
 def test_a_reader_of_another_ending_is_added(tmp_path, monkeypatch):
     monkeypatch.setattr(numbers, "READERS", dict(numbers.READERS))
 

@@ -4,6 +4,8 @@ They learn from the training boxes what the network learns from: the mean spectr
 on a pixel belongs to a target. Pixels above it that touch make a box.
 """
 
+import contextlib
+import io
 from typing import Any, Callable, Dict, List, NamedTuple, Sequence
 
 import numpy as np
@@ -94,7 +96,8 @@ class SignatureDetector(BaseModel):
         if kind not in BASELINES:
             raise UserError(f"there is no baseline {kind!r}; there are {', '.join(BASELINES)}")
         self.score, self.max_per_img = BASELINES[kind], max_per_img
-        data = DATASETS.build(dataset)
+        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools says what it does
+            data = DATASETS.build(dataset)
         scenes = [_scene(data[index]) for index in range(len(data))]
         classes = data.metainfo["classes"]
         lacking = [name for label, name in enumerate(classes) if not any(label in one.labels for one in scenes)]

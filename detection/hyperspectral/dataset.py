@@ -28,7 +28,7 @@ class MadeCubesDataset(CubeDataset):
         **kwargs: Arguments of `CocoDataset`.
 
     Raises:
-        UserError: The folder holds something else, or images of other bands.
+        UserError: The folder holds something else, or a set of another version.
     """
 
     METAINFO: ClassVar[Dict[str, Any]] = {

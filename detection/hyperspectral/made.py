@@ -117,16 +117,16 @@ def make_cubes(folder: Union[str, Path], recipe: Recipe) -> bool:
 
 
 def make_missing_cubes(folder: Union[str, Path], recipe: Recipe) -> None:
-    """Writes a set where there is none; one of another size, count or seed is taken as it is.
+    """Writes a set where there is none; one of this version is taken as it is, whatever else it was made with.
 
     Args:
         folder: As for `make_cubes`.
         recipe: What to make.
 
     Raises:
-        UserError: The folder holds something else, or a set of other bands or of another version.
+        UserError: The folder holds something else, or a set of another version.
     """
-    made.make_missing(folder, recipe, _write, keys=("bands", "version"), thing=_CUBES)
+    made.make_missing(folder, recipe, _write, keys=("version",), thing=_CUBES)
 
 
 class Spectra(NamedTuple):
