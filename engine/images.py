@@ -26,8 +26,12 @@ _DEEP, _FLOAT = 0, 1
 logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)
 
 
-def find_images(paths: Sequence[str]) -> List[Path]:
+def find_images(paths: Sequence[str], are_numbers: bool = False) -> List[Path]:
     """Lists picture files, and those in folders and below them as training finds them.
+
+    Args:
+        paths: Files and folders.
+        are_numbers: Whether files that hold numbers are meant where a folder holds pictures for people beside them.
 
     Raises:
         UserError: A path does not exist, or a folder has no pictures.
@@ -40,8 +44,10 @@ def find_images(paths: Sequence[str]) -> List[Path]:
         if not path.is_dir():
             raise UserError(f"image {path} {'is no file' if path.exists() else 'does not exist'}")
         listing = list_images(path)
-        if not listing.images:  # of files that hold numbers those are meant that are alone
-            listing = list_images(path, numbers.listed_endings())
+        held = list_images(path, numbers.listed_endings()) if are_numbers or not listing.images else listing
+        if len(held.images) > len(listing.images):  # else of files that hold numbers those are meant that are alone
+            held.images = {image: key for image, key in held.images.items() if image not in listing.images}
+            listing = held
         if not listing.images:
             raise UserError(f"folder {path} has no images ({say_endings()}); {listing.say_skipped() or 'it is empty'}")
         if listing.skipped:

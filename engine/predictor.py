@@ -64,6 +64,11 @@ class Predictor:
         self.classes = classes
         self.palette = palette
 
+    @property
+    def takes_numbers(self) -> bool:
+        """Whether it reads the numbers of any number of bands, and no pictures for people."""
+        return bool(self.steps) and self.steps[0]["type"] == BANDS_LOADER
+
     @classmethod
     def load(cls, source: str, cfg: Optional[Config] = None) -> "Predictor":
         """Makes a predictor.
