@@ -117,7 +117,13 @@ class Predictor:
         return image, sample
 
     def lay_on(self, background: Colour) -> None:
-        """Lets transparent pixels lie on another colour than in training."""
+        """Lets transparent pixels lie on another colour than in training.
+
+        Raises:
+            UserError: It takes numbers, none of which are transparent.
+        """
+        if self.takes_numbers:
+            raise UserError("this model takes the numbers of the files, and no background: leave it out")
         self.pipeline.transforms[0].background = background
 
 

@@ -119,6 +119,8 @@ class LoadBands(BaseTransform):
         dtype: Optional[str] = None,
         view: Optional[Sequence[int]] = None,
     ) -> None:
+        if bands is not None and (not isinstance(bands, int) or bands < 1):
+            raise UserError(f"LoadBands.bands is {bands!r}: it has to be a number of bands, or None")
         self.bands = bands
         self.chosen = _chosen(chosen, bands)
         self.divisor = np.asarray(divisor, dtype=np.float64)

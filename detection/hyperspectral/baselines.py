@@ -6,7 +6,7 @@ on a pixel belongs to a target. Pixels above it that touch make a box.
 
 import contextlib
 import io
-from typing import Any, Callable, Dict, List, NamedTuple, Sequence
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Sequence
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from scipy import ndimage
 from torch import Tensor
 from torchvision.ops import box_iou, nms
 
-from spectral_backbones.engine.config import plain, unwrapped
+from spectral_backbones.engine.config import BANDS_LOADER, plain, unwrapped
 from spectral_backbones.engine.errors import UserError
 
 _TOUCHING = np.ones((3, 3))  # also at corners
@@ -68,11 +68,19 @@ BASELINES: Dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 
 
 class Scene(NamedTuple):
-    """An image (H, W, bands) with its boxes, left, top, right and bottom in pixels, (N, 4), and their classes (N,)."""
+    """Numbers of an image (H, W, channels) with its boxes, left, top, right and bottom in pixels, (N, 4), and their
+    classes (N,).
+    """
 
-    image: np.ndarray
+    values: np.ndarray
     boxes: np.ndarray
     labels: np.ndarray
+
+    def inside(self, label: int) -> List[np.ndarray]:
+        """The numbers in each box of a class, (height, width, channels)."""
+        chosen = self.boxes[self.labels == label]
+        corners = np.column_stack([np.floor(chosen[:, :2]), np.ceil(chosen[:, 2:])]).astype(int).clip(0)
+        return [self.values[top:bottom, left:right] for left, top, right, bottom in corners]
 
 
 @MODELS.register_module()
@@ -98,16 +106,16 @@ class SignatureDetector(BaseModel):
         self.score, self.max_per_img = BASELINES[kind], max_per_img
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools says what it does
             data = DATASETS.build(dataset)
-        scenes = [_scene(data[index]) for index in range(len(data))]
         classes = data.metainfo["classes"]
-        lacking = [name for label, name in enumerate(classes) if not any(label in one.labels for one in scenes)]
+        # Images are read twice, since all of them may be more than memory holds.
+        self.spectra = _mean_spectra(map(_scene, map(data.__getitem__, range(len(data)))), len(classes))
+        lacking = [name for name, spectrum in zip(classes, self.spectra) if np.isnan(spectrum).any()]
         if lacking:
             raise UserError(f"{data.ann_file} has no box of {', '.join(lacking)}, whose spectrum could be learned")
-        self.spectra = np.stack([_mean_spectrum(scenes, label) for label in range(len(classes))])
-        maps = [self.score(one.image, self.spectra) for one in scenes]
-        self.thresholds = [
-            _threshold(scenes, [one[..., label] for one in maps], label) for label in range(len(classes))
-        ]
+        scored = []
+        for scene in map(_scene, map(data.__getitem__, range(len(data)))):
+            scored.append(scene._replace(values=self.score(scene.values, self.spectra)))
+        self.thresholds = [_threshold(scored, label) for label in range(len(classes))]
 
     def forward(self, inputs: Tensor, data_samples: Sequence[Any], mode: str = "predict") -> Sequence[Any]:
         """Detects.
@@ -139,18 +147,19 @@ def _scene(item: Dict[str, Any]) -> Scene:
     return Scene(item["inputs"].permute(1, 2, 0).double().numpy(), boxes.numpy(), instances.labels.numpy())
 
 
-def _inside(scene: Scene, label: int) -> List[np.ndarray]:
-    """The pixels in each box of a class: rows and columns of a slice."""
-    chosen = scene.boxes[scene.labels == label]
-    corners = np.column_stack([np.floor(chosen[:, :2]), np.ceil(chosen[:, 2:])]).astype(int).clip(0)
-    return [np.s_[top:bottom, left:right] for left, top, right, bottom in corners]
-
-
-def _mean_spectrum(scenes: Sequence[Scene], label: int) -> np.ndarray:
-    pixels = [
-        scene.image[place].reshape(-1, scene.image.shape[-1]) for scene in scenes for place in _inside(scene, label)
-    ]
-    return np.concatenate(pixels).mean(0)
+def _mean_spectra(scenes: Iterable[Scene], classes: int) -> np.ndarray:
+    """The mean over the pixels in the boxes of each class, (classes, bands); NaN without a box."""
+    totals, counts = 0.0, np.zeros((classes, 1))
+    for scene in scenes:
+        bands = scene.values.shape[-1]
+        pixels = [
+            np.concatenate([np.zeros((0, bands)), *(part.reshape(-1, bands) for part in scene.inside(label))])
+            for label in range(classes)
+        ]
+        totals = totals + np.stack([part.sum(0) for part in pixels])
+        counts += np.array([[len(part)] for part in pixels])
+    with np.errstate(invalid="ignore"):
+        return totals / counts
 
 
 def _boxes(scores: np.ndarray, threshold: float) -> Any:
@@ -162,15 +171,20 @@ def _boxes(scores: np.ndarray, threshold: float) -> Any:
     return np.array(boxes, dtype=np.float64).reshape(-1, 4), np.asarray(peaks, dtype=np.float64)
 
 
-def _threshold(scenes: Sequence[Scene], maps: Sequence[np.ndarray], label: int) -> float:
-    """The score from which on most boxes of the training are found for the fewest that are none, by their F1."""
-    peaks = [scores[place].max() for scene, scores in zip(scenes, maps) for place in _inside(scene, label)]
+def _threshold(scenes: Sequence[Scene], label: int) -> float:
+    """The score from which on most boxes of the training are found for the fewest that are none, by their F1.
+
+    Args:
+        scenes: Whose values are scores, (H, W, classes).
+        label: A class.
+    """
+    peaks = [part[..., label].max() for scene in scenes for part in scene.inside(label)]
     tried = np.unique(np.quantile(peaks, np.linspace(0, 0.95, _THRESHOLDS)))
 
     def f1(threshold: float) -> float:
         hits = found = 0
-        for scene, scores in zip(scenes, maps):
-            boxes, _ = _boxes(scores, threshold)
+        for scene in scenes:
+            boxes, _ = _boxes(scene.values[..., label], threshold)
             found += len(boxes)
             there = scene.boxes[scene.labels == label]
             if len(boxes) and len(there):
@@ -195,10 +209,13 @@ def baseline(cfg: Config, kind: str) -> Config:
         raise UserError(f"there is no baseline {kind!r}; there are {', '.join(BASELINES)}")
     if not cfg.get("train_dataloader"):
         raise UserError(f"{cfg.filename} has no train_dataloader, whose boxes a baseline learns from")
-    dataset = plain(next(unwrapped(cfg.train_dataloader.dataset)))
-    # Each image once, as a test has it: as it lies.
-    dataset["pipeline"] = plain(next(unwrapped(cfg.test_dataloader.dataset)).pipeline)
-    dataset.pop("indices", None)
+    # Each image as a test has it: as it lies.
+    pipeline = plain(next(unwrapped(cfg.test_dataloader.dataset)).pipeline)
+    if pipeline[0]["type"] != BANDS_LOADER:
+        raise UserError(
+            f"the test pipeline of {cfg.filename} has to start with {BANDS_LOADER}: baselines go by spectra"
+        )
+    dataset = {**plain(next(unwrapped(cfg.train_dataloader.dataset))), "pipeline": pipeline}
     cfg.model = {
         "type": "SignatureDetector",
         "kind": kind,

@@ -156,6 +156,10 @@ def test_a_test_names_a_checkpoint_or_a_baseline(cubes, tmp_path):
             load_tool("test").main([config, *arguments])
     with pytest.raises(UserError, match="there is no baseline 'ace'; there are matched_filter, spectral_angle"):
         load_tool("test").main([config, "--baseline", "ace"])
+    with pytest.raises(UserError, match="has to start with LoadBands: baselines go by spectra"):
+        load_tool("test").main(
+            [str(next((ROOT / "configs/detection/digits").glob("*.py"))), "--baseline", "spectral_angle"]
+        )
 
 
 # Faults, told before the first step
@@ -269,6 +273,7 @@ def test_bands_are_chosen_and_divided(tmp_path):
     assert loaded(chosen=3) == [0, 3, 6] == loaded(bands=7, chosen=3) and loaded(chosen=1) == [3]
     assert loaded(chosen=[6, 1], divisor=[2.0, 4.0]) == [3, 0.25]
     for options, says in (
+        (dict(bands=0), r"LoadBands.bands is 0"),
         (dict(chosen=8), r"a.npy has 7 bands, LoadBands.chosen takes 8"),
         (dict(bands=7, chosen=8), r"chosen is 8, of 7 bands"),
         (dict(chosen=[7]), r"a.npy has 7 bands, LoadBands.chosen takes \[7\]"),

@@ -32,7 +32,7 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + "annotations/val.json", classwise=False)
 test_evaluator = val_evaluator
 optim_wrapper = dict(optimizer=dict(lr=1e-3), paramwise_cfg=dict(_delete_=True))
-train_cfg = dict(max_epochs=24, val_interval=6)
+train_cfg = dict(max_epochs=18, val_interval=3)
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.05, begin=0, end=1, convert_to_iter_based=True),
     dict(type="CosineAnnealingLR", eta_min_ratio=0.02, begin=1, convert_to_iter_based=True),
