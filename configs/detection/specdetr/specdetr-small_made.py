@@ -5,10 +5,15 @@ channels = 64
 feedforward = dict(embed_dims=channels, feedforward_channels=2 * channels)
 attention = dict(embed_dims=channels)
 load = dict(type="LoadBands", bands=30, divisor=3000.0, dtype="uint16")
-data = dict(type="MadeCubesDataset", data_root=data_root, metainfo=dict(_delete_=True))
+data = dict(
+    type="MadeCubesDataset",
+    data_root=data_root,
+    recipe=dict(size=24, targets=6),
+    metainfo=dict(_delete_=True),
+)
 model = dict(
     num_queries=60,
-    proposal_size=0.06,  # two pixels
+    proposal_size=0.08,  # two pixels
     backbone=dict(embed_dims=channels),
     encoder=dict(num_layers=2, layer_cfg=dict(self_attn_cfg=attention, ffn_cfg=feedforward)),
     decoder=dict(num_layers=2, layer_cfg=dict(cross_attn_cfg=attention, ffn_cfg=feedforward)),
@@ -32,7 +37,7 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + "annotations/val.json", classwise=False)
 test_evaluator = val_evaluator
 optim_wrapper = dict(optimizer=dict(lr=1e-3), paramwise_cfg=dict(_delete_=True))
-train_cfg = dict(max_epochs=18, val_interval=3)
+train_cfg = dict(max_epochs=16, val_interval=2)
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.05, begin=0, end=1, convert_to_iter_based=True),
     dict(type="CosineAnnealingLR", eta_min_ratio=0.02, begin=1, convert_to_iter_based=True),
