@@ -38,6 +38,11 @@ class Predictor:
         self.classes = classes
         self.background = check_colour(background)
 
+    @property
+    def takes_numbers(self) -> bool:
+        """Whether it reads the numbers of any number of bands, and no pictures for people."""
+        return getattr(self.transform, "channels", None) is not None
+
     @classmethod
     def load(cls, source: str, name: Optional[str] = None) -> "Predictor":
         """Makes a predictor.

@@ -36,15 +36,20 @@ class CheckedCOCO(COCO):
         annotation_file: A JSON file.
         folder: Where its pictures are, whose sizes are compared; None does not.
         masks: Whether a mask is needed of each annotation.
+        least_side: What shorter sides of boxes become, in pixels; 0 leaves them.
 
     Raises:
         UserError: It is no such file, or something in it has no right value.
     """
 
     def __init__(
-        self, annotation_file: Optional[str] = None, folder: Optional[str] = None, masks: bool = False
+        self,
+        annotation_file: Optional[str] = None,
+        folder: Optional[str] = None,
+        masks: bool = False,
+        least_side: float = 0.0,
     ) -> None:
-        self.path, self.folder, self.masks = annotation_file, folder, masks
+        self.path, self.folder, self.masks, self.least_side = annotation_file, folder, masks, least_side
         with _without_collector():  # which would look through millions of new lists again and again
             try:
                 super().__init__(annotation_file)
@@ -56,7 +61,7 @@ class CheckedCOCO(COCO):
         # A validation set is read by its data set and by its metric.
         faults = [
             str(fault)
-            for fault in mend(self.dataset, self.path, self.folder, self.masks)
+            for fault in mend(self.dataset, self.path, self.folder, self.masks, self.least_side)
             if is_new(self.path, fault.what)
         ]
         if faults:
@@ -64,9 +69,9 @@ class CheckedCOCO(COCO):
         super().createIndex()
         self.img_ann_map, self.cat_img_map = self.imgToAnns, self.catToImgs
 
-    def mend_for(self, folder: Optional[str], masks: bool) -> None:
+    def mend_for(self, folder: Optional[str], masks: bool, least_side: float = 0.0) -> None:
         """Mends once more, for what a metric asks of the file that it has read."""
-        self.folder, self.masks = folder, masks
+        self.folder, self.masks, self.least_side = folder, masks, least_side
         with redirect_stdout(io.StringIO()):  # pycocotools says what it does
             self.createIndex()
 
@@ -187,7 +192,8 @@ class OrderedCOCOevalMP(_InOrder, mmdet.datasets.api_wrappers.COCOevalMP):
 def _reader(dataset: Any) -> partial:
     """What a data set reads its annotations by: masks are asked for where its pipeline loads them."""
     masks = any(getattr(step, "with_mask", False) for step in steps(dataset))
-    return partial(CheckedCOCO, folder=dataset.data_prefix.get("img", ""), masks=masks)
+    folder, least_side = dataset.data_prefix.get("img", ""), getattr(dataset, "least_side", 0.0)
+    return partial(CheckedCOCO, folder=folder, masks=masks, least_side=least_side)
 
 
 def check_names(dataset: Any) -> None:

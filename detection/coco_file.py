@@ -11,7 +11,9 @@ from typing import Any, Dict, Hashable, List, NamedTuple, Optional, Sequence, Tu
 import numpy as np
 from PIL import Image
 
+from spectral_backbones.engine import numbers
 from spectral_backbones.engine.errors import UserError
+from spectral_backbones.engine.images import read_bands
 
 SAMPLE = 200  # pictures whose size is looked at; of a set that is not larger, all
 _TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
@@ -40,7 +42,13 @@ class Fault(NamedTuple):
         )
 
 
-def mend(content: Dict[str, Any], path: str, folder: Optional[str] = None, masks: bool = False) -> List[Fault]:
+def mend(
+    content: Dict[str, Any],
+    path: str,
+    folder: Optional[str] = None,
+    masks: bool = False,
+    least_side: float = 0.0,
+) -> List[Fault]:
     """Checks what an annotation file holds, and mends it in place.
 
     Args:
@@ -48,6 +56,7 @@ def mend(content: Dict[str, Any], path: str, folder: Optional[str] = None, masks
         path: Its name, for messages.
         folder: Where its pictures are, so that their sizes can be compared; None does not.
         masks: Whether a mask is needed of each annotation.
+        least_side: What shorter sides of boxes become, in pixels, sides of 0 too; 0 leaves them.
 
     Returns:
         The kinds of faults that were found.
@@ -69,7 +78,7 @@ def mend(content: Dict[str, Any], path: str, folder: Optional[str] = None, masks
     _mend_categories(content, path, faults)
     _mend_images(content, path, folder, faults)
     if content.get("annotations"):
-        _Annotations(content, path, faults).mend(masks)
+        _Annotations(content, path, faults).mend(masks, least_side)
     return faults
 
 
@@ -164,9 +173,15 @@ def _other_sizes(
     """Reads the heads of pictures; returns the sizes of those that differ. What cannot be read is told elsewhere."""
     others = {}
     for place in places:
+        path = os.path.join(folder, images[place]["file_name"])
         try:
-            with Image.open(os.path.join(folder, images[place]["file_name"])) as picture:
-                size = picture.size[::-1] if picture.getexif().get(274) in _TRANSPOSED else picture.size
+            if numbers.is_registered(path):
+                if sizes[place].min() > 0:  # what reads a whole file compares them as it loads it
+                    continue
+                size = read_bands(path).shape[1::-1]
+            else:
+                with Image.open(path) as picture:
+                    size = picture.size[::-1] if picture.getexif().get(274) in _TRANSPOSED else picture.size
         except (OSError, ValueError, SyntaxError):
             continue
         if tuple(sizes[place]) != size:
@@ -183,11 +198,11 @@ class _Annotations:
         self.images: List[Dict[str, Any]] = content["images"]
         self.kept = np.ones(len(self.items), dtype=bool)
 
-    def mend(self, masks: bool) -> None:
+    def mend(self, masks: bool, least_side: float) -> None:
         count = len(self.items)
         image_places = self._place("image_id", "image", self.images)
         self._place("category_id", "category", self.content["categories"])
-        self._mend_boxes(image_places)
+        self._mend_boxes(image_places, least_side)
         if masks:
             self._mend_masks(image_places)
         if not self.kept.any():
@@ -216,7 +231,7 @@ class _Annotations:
             self._drop(lost, f"of a {thing} that the file does not list, {key} {value!r}{hint}")
         return found
 
-    def _mend_boxes(self, image_places: np.ndarray) -> None:
+    def _mend_boxes(self, image_places: np.ndarray, least_side: float) -> None:
         boxes = _numbers([item.get("bbox") for item in self.items], 4)
         bad = ~np.isfinite(boxes).all(axis=1) & self.kept
         filled = np.zeros_like(bad)
@@ -227,6 +242,7 @@ class _Annotations:
                 filled[place] = True
         self._tell(filled, "whose bbox is missing or not four finite numbers", "filled in from the segmentation")
         self._drop(bad & ~filled, "whose bbox is missing or not four finite numbers")
+        self._widen(boxes, image_places, least_side)
         x, y, width, height = boxes.T
         with np.errstate(invalid="ignore"):
             self._drop(~((width > 0) & (height > 0)), "whose bbox has no width or height above 0")
@@ -251,6 +267,30 @@ class _Annotations:
         for place in np.flatnonzero(missing):
             self.items[place]["area"] = float(width[place] * height[place])
         self._tell(missing, "without an area above 0", "filled in, the bbox's")
+
+    def _widen(self, boxes: np.ndarray, image_places: np.ndarray, least_side: float) -> None:
+        """Lets sides be that long, around their middle; those of 0 from where they begin, which is a pixel's place."""
+        with np.errstate(invalid="ignore"):
+            short = (boxes[:, 2:] >= 0) & (boxes[:, 2:] < least_side)
+        for place in np.flatnonzero(short.any(axis=1) & self.kept):
+            for axis in np.flatnonzero(short[place]):
+                side = boxes[place, 2 + axis]
+                boxes[place, axis] -= (least_side - side) / 2 if side > 0 else 0
+                boxes[place, 2 + axis] = least_side
+            self.items[place].update(bbox=boxes[place].tolist(), area=float(boxes[place, 2] * boxes[place, 3]))
+        flags = short.any(axis=1) & self.kept
+        if flags.any():
+            first = int(flags.argmax())
+            image = self.images[image_places[first]] if image_places[first] >= 0 else {}
+            self.faults.append(
+                Fault(
+                    int(flags.sum()),
+                    "annotation",
+                    f"whose bbox has a side below {least_side:g} pixel",
+                    f"id {self.items[first].get('id')} of {image.get('file_name', 'no image')}",
+                    f"kept, the side made {least_side:g} pixel",
+                )
+            )
 
     def _mend_masks(self, image_places: np.ndarray) -> None:
         sizes = [(image.get("height"), image.get("width")) for image in self.images]

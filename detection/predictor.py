@@ -8,7 +8,10 @@ import torch
 
 from spectral_backbones.engine import predictor
 
-from . import toolbox  # noqa: F401  quietly, before anything else brings it in
+from . import (
+    specdetr,  # noqa: F401  a checkpoint names its parts, and not what registers them
+    toolbox,  # noqa: F401  quietly, before anything else brings it in
+)
 from .pictures import Detections
 
 

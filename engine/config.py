@@ -29,6 +29,7 @@ from .schedule import goes_by_iterations
 _FORMER = ("backbones", "classification", "detection", "engine", "segmentation")
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 LOADER = "LoadUprightImage"  # of this library, registered by `toolboxes.loading`
+BANDS_LOADER = "LoadBands"  # likewise, of pictures of any number of bands
 # What it takes the place of: mmcv's, under the names that configs know it by.
 _LOADERS = {f"{scope}LoadImageFromFile" for scope in ("", "mmcv.", "mmengine.", "mmdet.", "mmseg.", "mmcv.transforms.")}
 _EVALUATORS = ("val_evaluator", "test_evaluator")

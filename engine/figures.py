@@ -50,6 +50,7 @@ FIGURES: Dict[str, Figure] = {
     "top5": Figure("top-5", " %", in_curve=False),
     "coco/bbox_mAP": Figure("box AP", **_AP),
     "coco/bbox_mAP_50": Figure("box AP50", **_AP),
+    "coco/bbox_mAP_25": Figure("box AP25", in_curve=False, **_AP),
     "coco/segm_mAP": Figure("mask AP", **_AP),
     "coco/segm_mAP_50": Figure("mask AP50", **_AP),
     "bbox_AP": Figure("box AP", **_AP),

@@ -26,8 +26,12 @@ _DEEP, _FLOAT = 0, 1
 logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)
 
 
-def find_images(paths: Sequence[str]) -> List[Path]:
+def find_images(paths: Sequence[str], are_numbers: bool = False) -> List[Path]:
     """Lists picture files, and those in folders and below them as training finds them.
+
+    Args:
+        paths: Files and folders.
+        are_numbers: Whether files that hold numbers are meant where a folder holds pictures for people beside them.
 
     Raises:
         UserError: A path does not exist, or a folder has no pictures.
@@ -40,8 +44,10 @@ def find_images(paths: Sequence[str]) -> List[Path]:
         if not path.is_dir():
             raise UserError(f"image {path} {'is no file' if path.exists() else 'does not exist'}")
         listing = list_images(path)
-        if not listing.images:  # of files that hold numbers those are meant that are alone
-            listing = list_images(path, numbers.READERS)
+        held = list_images(path, numbers.listed_endings()) if are_numbers or not listing.images else listing
+        if len(held.images) > len(listing.images):  # else of files that hold numbers those are meant that are alone
+            held.images = {image: key for image, key in held.images.items() if image not in listing.images}
+            listing = held
         if not listing.images:
             raise UserError(f"folder {path} has no images ({say_endings()}); {listing.say_skipped() or 'it is empty'}")
         if listing.skipped:
@@ -91,12 +97,13 @@ def read_upright(path: Union[str, Path], background: Colour = WHITE) -> np.ndarr
     return np.asarray(read_image(path, background).convert("RGB"))
 
 
-def read_bands(path: Union[str, Path], channels: Optional[int] = None) -> np.ndarray:
+def read_bands(path: Union[str, Path], channels: Optional[int] = None, setting: str = "model.in_chans") -> np.ndarray:
     """Reads the numbers that are stored, of any number of bands, upright and not scaled.
 
     Args:
         path: A file of Pillow's formats, any TIFF, or of an ending in `engine.numbers.READERS`.
         channels: How many bands are asked for; None takes what there are.
+        setting: Where a config says how many, for messages.
 
     Returns:
         (H, W, bands), in the file's type.
@@ -110,7 +117,7 @@ def read_bands(path: Union[str, Path], channels: Optional[int] = None) -> np.nda
     if channels is not None and values.shape[-1] == 1 < channels == 3:
         values = values.repeat(3, axis=-1)  # shades are colours
     if channels is not None and values.shape[-1] != channels:
-        raise wrong_bands(path, values.shape[-1], channels)
+        raise wrong_bands(path, values.shape[-1], channels, setting)
     return values
 
 
@@ -119,10 +126,10 @@ def has_own_scale(path: Union[str, Path]) -> bool:
     return not _numbers(read_content(path), path, None).is_scaled
 
 
-def wrong_bands(where: Union[str, Path], found: int, taken: int) -> UserError:
+def wrong_bands(where: Union[str, Path], found: int, taken: int, setting: str = "model.in_chans") -> UserError:
     """Makes the error of a picture that has other bands than the model takes."""
     return UserError(
-        f"image {where} has {say_bands(found)}, the model takes {taken} (model.in_chans): set model.in_chans to "
+        f"image {where} has {say_bands(found)}, the model takes {taken} ({setting}): set {setting} to "
         f"{found}, or mend the picture"
     )
 
@@ -168,7 +175,7 @@ def decode_image(
         background: See `read_image`.
         upright: See `read_image`.
     """
-    image = None if _reader(path) else open_image(content, path)
+    image = None if numbers.is_registered(path) else open_image(content, path)
     if image is None or numbers.has_numbers(content, image):
         return _shades(_numbers(content, path, None, upright), path, background)
     try:
@@ -191,6 +198,8 @@ def open_image(content: bytes, path: Union[str, Path]) -> Optional[Image.Image]:
         if numbers.has_numbers(content, None):
             return None
         say = "no known format" if isinstance(error, Image.UnidentifiedImageError) else error
+        if numbers.lacks_header(path):
+            say = f"{say}; of ENVI, {Path(path).stem}.hdr has to lie beside it"
         raise damaged(path, say) from error
 
 
@@ -230,24 +239,24 @@ def _is_whole(image: Image.Image) -> bool:
     return True
 
 
-def preview(values: np.ndarray) -> Image.Image:
+def preview(values: np.ndarray, left_out: float = 0.0) -> Image.Image:
     """Makes a picture for people of numbers (H, W, bands): the first three, or one, from their least to their
     greatest.
+
+    Args:
+        values: Any numbers.
+        left_out: Percent of a band's numbers at each end that are drawn as the others end.
     """
     values = values[..., : 3 if values.shape[-1] >= 3 else 1].astype(np.float64)
-    low, high = values.min((0, 1)), values.max((0, 1))
-    shades = (255 * (values - low) / np.where(high > low, high - low, 1)).round().astype(np.uint8)
+    low, high = np.percentile(values, (left_out, 100 - left_out), axis=(0, 1))
+    shades = (255 * ((values - low) / np.where(high > low, high - low, 1)).clip(0, 1)).round().astype(np.uint8)
     return Image.fromarray(shades if shades.shape[-1] == 3 else shades[..., 0])
-
-
-def _reader(path: Union[str, Path]) -> Optional[numbers.Reader]:
-    return numbers.READERS.get(Path(path).suffix.lower())
 
 
 def _numbers(content: bytes, path: Union[str, Path], channels: Optional[int], upright: bool = True) -> Numbers:
     try:
-        if reader := _reader(path):
-            return reader(content, channels)
+        if numbers.is_registered(path):
+            return numbers.read_registered(path, content, channels)
         image = open_image(content, path)
         if numbers.has_numbers(content, image) or numbers.has_pages(image, channels):
             return numbers.decode(content, image, channels, upright)

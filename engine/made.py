@@ -10,10 +10,10 @@ from typing import Any, Callable, Dict, Optional, Sequence, Union
 
 from .errors import UserError
 
-MARK = "digits.json"  # what a set was made with
+DIGITS = "digits"  # what a set holds, and the name of the file that says what it was made with
 
 
-def make(folder: Union[str, Path], recipe: Any, write: Callable[[Path, Any], None]) -> bool:
+def make(folder: Union[str, Path], recipe: Any, write: Callable[[Path, Any], None], thing: str = DIGITS) -> bool:
     """Writes a set, unless it is there already.
 
     It is written beside the folder and moved there in one step: an interrupted call leaves no folder.
@@ -22,6 +22,7 @@ def make(folder: Union[str, Path], recipe: Any, write: Callable[[Path, Any], Non
         folder: Where to; must not exist yet, be empty, or hold a set of the same recipe.
         recipe: What to make, a dataclass.
         write: Writes it into an empty folder.
+        thing: What it holds, in one word of the plural.
 
     Returns:
         Whether it was written now.
@@ -30,18 +31,18 @@ def make(folder: Union[str, Path], recipe: Any, write: Callable[[Path, Any], Non
         UserError: The folder holds something else.
     """
     folder = Path(folder).absolute()
-    if _holds(folder, recipe):
+    if _holds(folder, recipe, thing):
         return False
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         part.chmod(0o755)  # temporary folders are private
         write(part, recipe)
-        (part / MARK).write_text(json.dumps(asdict(recipe), indent=2) + "\n")
+        (part / f"{thing}.json").write_text(json.dumps(asdict(recipe), indent=2) + "\n")
         try:
             os.rename(part, folder)
         except OSError:
-            if not _holds(folder, recipe):  # if it does, another process was quicker
+            if not _holds(folder, recipe, thing):  # if it does, another process was quicker
                 raise
             return False
         return True
@@ -50,7 +51,11 @@ def make(folder: Union[str, Path], recipe: Any, write: Callable[[Path, Any], Non
 
 
 def make_missing(
-    folder: Union[str, Path], recipe: Any, write: Callable[[Path, Any], None], keys: Sequence[str]
+    folder: Union[str, Path],
+    recipe: Any,
+    write: Callable[[Path, Any], None],
+    keys: Sequence[str],
+    thing: str = DIGITS,
 ) -> None:
     """Writes a set where there is none; one that differs in other values of its recipe than `keys` is taken as it is.
 
@@ -59,43 +64,44 @@ def make_missing(
         recipe: What to make, a dataclass.
         write: Writes it into an empty folder.
         keys: What has to agree.
+        thing: What it holds, in one word of the plural.
 
     Raises:
         UserError: The folder holds something else, or a set that differs in one of `keys`.
     """
     folder = Path(folder)
-    found = _made_with(folder)
+    found = _made_with(folder, thing)
     if found is None:
-        make(folder, recipe, write)
+        make(folder, recipe, write, thing)
         return
     for key in keys:
         if found.get(key) != getattr(recipe, key):
             raise UserError(
-                f"{folder} holds digits made with {key}={found.get(key)}, needed are those with "
+                f"{folder} holds {thing} made with {key}={found.get(key)}, needed are those with "
                 f"{key}={getattr(recipe, key)}: remove it, or choose another folder"
             )
 
 
-def _made_with(folder: Path) -> Optional[Dict[str, Any]]:
+def _made_with(folder: Path, thing: str) -> Optional[Dict[str, Any]]:
     """Reads the recipe of a set; None where there is no set."""
-    mark = folder / MARK
+    mark = folder / f"{thing}.json"
     if not mark.is_file():
         return None
     try:
         return dict(json.loads(mark.read_text()))
     except ValueError as error:
-        raise UserError(f"{mark} does not say what the digits were made with: remove {folder}") from error
+        raise UserError(f"{mark} does not say what the {thing} were made with: remove {folder}") from error
 
 
-def _holds(folder: Path, recipe: Any) -> bool:
-    found = _made_with(folder)
+def _holds(folder: Path, recipe: Any, thing: str) -> bool:
+    found = _made_with(folder, thing)
     if found is not None:
         # A set of an earlier version does not say what was no choice then.
         found = {**{field.name: field.default for field in fields(recipe)}, **found}
         if found == asdict(recipe):
             return True
         differing = ", ".join(f"{key}={value}" for key, value in found.items() if value != asdict(recipe).get(key))
-        raise UserError(f"{folder} holds digits made with {differing}: remove it, or choose another folder")
+        raise UserError(f"{folder} holds {thing} made with {differing}: remove it, or choose another folder")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} exists and holds no digits: choose another folder")
+        raise UserError(f"{folder} exists and holds no {thing}: choose another folder")
     return False

@@ -5,9 +5,10 @@ Pillow keeps eight bits of most of them, saturates others, and knows no picture 
 
 import io
 import struct
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, Literal, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, Literal, Optional, Set, Tuple, Union
 
 import cv2
 import numpy as np
@@ -73,25 +74,57 @@ class Numbers:
 
 
 Reader = Callable[[bytes, Optional[int]], Numbers]
-READERS: Dict[str, Reader] = {}  # by ending, of files that hold numbers and that Pillow does not know
+FileReader = Callable[[Path, Optional[int]], Numbers]  # of pictures that lie in more than one file
+READERS: Dict[str, Union[Reader, FileReader]] = {}  # by ending, of what holds numbers and Pillow does not know
+_BY_PATH: Set[str] = set()
+_PARTS: Set[str] = set()
 
 
-def register_reader(*endings: str) -> Callable[[Reader], Reader]:
+def register_reader(*endings: str, by_path: bool = False, is_part: bool = False) -> Callable[[Any], Any]:
     """Lets pictures of other endings be read.
 
     Args:
         *endings: Such as ".npy", in lower case.
+        by_path: Whether the function takes the path of a file in place of its content.
+        is_part: Whether such a file is read where it is named, and passed over in a folder: it is a part of a picture
+            that is listed by another of its files.
 
     Returns:
         A decorator of a function that takes the content of a file and the number of bands that is asked for (None
         where nothing is), and returns `Numbers`. A ValueError of it is told with the file's name.
     """
 
-    def register(reader: Reader) -> Reader:
+    def register(reader: Any) -> Any:
         READERS.update(dict.fromkeys(endings, reader))
+        for flag, names in ((by_path, _BY_PATH), (is_part, _PARTS)):
+            names.difference_update(endings)
+            names.update(endings if flag else ())
         return reader
 
     return register
+
+
+def listed_endings() -> Tuple[str, ...]:
+    """The endings of `READERS` by which pictures in folders are known."""
+    return tuple(ending for ending in READERS if ending not in _PARTS)
+
+
+def is_registered(path: Union[str, Path]) -> bool:
+    """Whether a file is read by one of `READERS`; a part of a picture is where the others lie beside it."""
+    path = Path(path)
+    ending = path.suffix.lower()
+    return ending in READERS and (ending not in _PARTS or envi_header(path) is not None)
+
+
+def lacks_header(path: Union[str, Path]) -> bool:
+    """Whether a file is called as ENVI's numbers are, and has no header beside it."""
+    return Path(path).suffix.lower() in _PARTS and not is_registered(path)
+
+
+def read_registered(path: Union[str, Path], content: bytes, channels: Optional[int]) -> Numbers:
+    """Reads a file of an ending in `READERS`; what its reader raises is passed on."""
+    ending = Path(path).suffix.lower()
+    return READERS[ending](Path(path) if ending in _BY_PATH else content, channels)
 
 
 @register_reader(".npy")
@@ -105,12 +138,99 @@ def read_npy(content: bytes, channels: Optional[int]) -> Numbers:
     return Numbers.of_type(bands_last(values, channels))
 
 
+@register_reader(".mat")
+def read_mat(content: bytes, channels: Optional[int]) -> Numbers:
+    """Reads the one picture of a file of MATLAB to version 7, also where it is a field of a struct.
+
+    Of several arrays it is that of the number of bands that is asked for, else the one of three dimensions.
+
+    Raises:
+        ValueError: There is none, or there are several and nothing tells which is meant.
+    """
+    from scipy.io import loadmat
+
+    try:
+        held = loadmat(io.BytesIO(content))
+    except NotImplementedError as error:
+        raise ValueError(
+            "it is of MATLAB 7.3, which is HDF5 and not read: save it as save(file, name, '-v7'), or as .npy"
+        ) from error
+    arrays = dict(_arrays({name: value for name, value in held.items() if not name.startswith("__")}))
+    cubes = {name: value for name, value in arrays.items() if value.ndim == 3}
+    fitting = {name: value for name, value in cubes.items() if channels in (value.shape[0], value.shape[2])}
+    for found in (fitting, cubes, {name: value for name, value in arrays.items() if value.ndim == 2}):
+        if len(found) == 1:
+            (values,) = found.values()
+            return Numbers.of_type(bands_last(values, channels))
+        if found:
+            break
+    shapes = ", ".join(f"{name} {value.shape}" for name, value in arrays.items())
+    raise ValueError(f"it holds {shapes or 'no array of numbers'}: leave the one picture (H, W, bands) in it")
+
+
+def _arrays(held: Dict[str, Any]) -> Iterator[Tuple[str, np.ndarray]]:
+    """What of MATLAB's variables may be a picture, by name; of structs their fields, as in "hsi.Data"."""
+    for name, value in held.items():
+        if not isinstance(value, np.ndarray):
+            continue
+        if value.dtype.names and value.size == 1:  # an array of several structs is no picture
+            yield from _arrays({f"{name}.{field}": value.item(0)[i] for i, field in enumerate(value.dtype.names)})
+        elif value.dtype.kind in "biufc" and (value.ndim == 3 or (value.ndim == 2 and min(value.shape) > 1)):
+            yield name, value
+
+
+_ENVI_DATA = (".img", ".dat", ".bil", ".bip", ".bsq")
+
+
+@register_reader(".hdr", by_path=True)
+@register_reader(*_ENVI_DATA, by_path=True, is_part=True)
+def read_envi(path: Path, channels: Optional[int]) -> Numbers:
+    """Reads a picture of ENVI, named by its header or by its data: "scene.hdr" and "scene.img", or "scene.img.hdr".
+
+    Scale factors and offsets of the header are left alone: the numbers are those of the file.
+
+    Raises:
+        ValueError: A part is missing, or it is none of ENVI's.
+    """
+    try:
+        from spectral.io import envi
+    except ImportError as error:
+        raise ValueError(
+            "ENVI's files need the package spectral: pip install 'spectral-backbones[hyperspectral]'"
+        ) from error
+    header, data = path, None
+    if path.suffix.lower() != ".hdr":
+        header, data = envi_header(path), path
+    elif path.with_suffix("").suffix and path.with_suffix("").is_file():
+        data = path.with_suffix("")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of how names in headers are spelt
+        opened = envi.open(str(header), None if data is None else str(data))
+        if isinstance(opened, envi.SpectralLibrary):
+            raise ValueError("it is a library of spectra and no picture")
+        itemsize = np.dtype(opened.dtype).itemsize
+        expected = opened.offset + opened.nrows * opened.ncols * opened.nbands * itemsize
+        size = Path(opened.filename).stat().st_size
+        if size < expected:
+            raise ValueError(f"{opened.filename} has {size} bytes, its header tells of {expected}: it is cut short")
+        values = np.array(opened.open_memmap(interleave="bip"))
+    return Numbers.of_type(values.astype(values.dtype.newbyteorder("=")))
+
+
+def envi_header(path: Path) -> Optional[Path]:
+    """The header beside a file of ENVI's numbers: "scene.hdr" or "scene.img.hdr" of "scene.img"."""
+    names = [path.with_suffix(ending) for ending in (".hdr", ".HDR")]
+    names += [path.with_name(path.name + ending) for ending in (".hdr", ".HDR")]
+    return next((name for name in names if name.is_file()), None)
+
+
 def bands_last(values: np.ndarray, channels: Optional[int]) -> np.ndarray:
     """Moves the bands of an array that does not say where they are to its end.
 
     Args:
         values: (H, W), (H, W, bands) or (bands, H, W).
-        channels: How many bands are asked for; where that is None, or fits neither, the shorter side is that of bands.
+        channels: How many bands are asked for; where that is None, or fits neither, the two sides that are alike are
+            those of the picture, and else the shorter one is that of bands.
 
     Returns:
         (H, W, bands).
@@ -122,9 +242,10 @@ def bands_last(values: np.ndarray, channels: Optional[int]) -> np.ndarray:
         return values[..., None]
     if values.ndim != 3:
         raise ValueError(f"an array of shape {values.shape} is no picture: (H, W), (H, W, bands) or (bands, H, W) is")
-    first, last = values.shape[0], values.shape[2]
+    first, middle, last = values.shape
     fits = [size == channels for size in (first, last)]
-    is_first = fits[0] if fits[0] != fits[1] else first < last
+    is_square = [middle == last, first == middle]
+    is_first = fits[0] if fits[0] != fits[1] else is_square[0] if is_square[0] != is_square[1] else first < last
     return np.moveaxis(values, 0, -1) if is_first else values
 
 

@@ -12,9 +12,9 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 from . import checkpoint as files
-from .config import LOADER, metainfo, plain, read_alike, unwrapped, without_weights
+from .config import BANDS_LOADER, LOADER, metainfo, plain, read_alike, unwrapped, without_weights
 from .errors import UserError, told_plainly
-from .images import Colour, displayed
+from .images import Colour
 from .names import agree, class_names, in_order
 
 Palette = Sequence[Tuple[int, int, int]]
@@ -64,6 +64,11 @@ class Predictor:
         self.classes = classes
         self.palette = palette
 
+    @property
+    def takes_numbers(self) -> bool:
+        """Whether it reads the numbers of any number of bands, and no pictures for people."""
+        return bool(self.steps) and self.steps[0]["type"] == BANDS_LOADER
+
     @classmethod
     def load(cls, source: str, cfg: Optional[Config] = None) -> "Predictor":
         """Makes a predictor.
@@ -105,14 +110,20 @@ class Predictor:
         """
         load, *rest = self.pipeline.transforms
         data = load({"img_id": 0, "img_path": str(path)})
-        image = displayed(data["img"])
+        image = load.displayed(data["img"])
         for step in rest:
             data = step(data)
         (sample,) = self.model.test_step({"inputs": [data["inputs"]], "data_samples": [data["data_samples"]]})
         return image, sample
 
     def lay_on(self, background: Colour) -> None:
-        """Lets transparent pixels lie on another colour than in training."""
+        """Lets transparent pixels lie on another colour than in training.
+
+        Raises:
+            UserError: It takes numbers, none of which are transparent.
+        """
+        if self.takes_numbers:
+            raise UserError("this model takes the numbers of the files, and no background: leave it out")
         self.pipeline.transforms[0].background = background
 
 
@@ -142,6 +153,8 @@ def _without_annotations(pipeline: Sequence[Dict[str, Any]]) -> List[Dict[str, A
     """A test pipeline that takes files and no annotations."""
     steps = [dict(step) for step in pipeline if not step["type"].endswith("Annotations")]
     read_alike(steps)
-    if steps[0]["type"] != LOADER:
-        raise UserError(f"the test pipeline has to start with LoadImageFromFile, not with {steps[0]['type']}")
+    if steps[0]["type"] not in (LOADER, BANDS_LOADER):
+        raise UserError(
+            f"the test pipeline has to start with LoadImageFromFile or {BANDS_LOADER}, not with {steps[0]['type']}"
+        )
     return steps

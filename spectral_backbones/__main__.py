@@ -25,6 +25,7 @@ COMMANDS = {
     "run": "run a script, timm's train.py for instance, that then knows our models by name",
     "demo": "train small models on handwritten digits, in minutes and without a download",
     "make-digits": "write handwritten digits as a data set: on canvases, COCO-style or ADE20K-style, or in volumes",
+    "make-hyperspectral": "write images of many bands with targets below one pixel as a data set for detection",
     "measure-channels": "compute mean and standard deviation of pictures with any number of channels",
     "check-gpu": "check and measure the library on one GPU, in five minutes",
 }
@@ -37,6 +38,7 @@ _EXTRAS = {
     "openvino": "openvino",
     **dict.fromkeys(("monai", "nibabel"), "volumes"),
     "pytorch_grad_cam": "visualize",
+    "spectral": "hyperspectral",  # that of PyPI, which has no command
 }
 
 _RUN = """usage: spectral run SCRIPT [ARGUMENTS]

@@ -10,6 +10,7 @@ import pytest
 import tifffile
 from mmengine.logging import MMLogger
 from PIL import Image
+from scipy import io as scipy_io
 
 from spectral_backbones.engine import UserError, images, numbers
 from spectral_backbones.engine.images import find_images, read_bands, read_image, read_upright
@@ -299,6 +300,109 @@ def test_bands_of_every_layout_of_a_tiff_are_read(tmp_path, bands, dtype):
     for path in (tmp_path / "pages.tif", tmp_path / "appended.tif", tmp_path / "pillow.tif"):
         with pytest.raises(UserError, match=f"{path.name} has {bands} bands|{path.name} has 3 bands"):
             read_bands(path, 40)
+
+
+def write_envi(path, values, interleave="bsq", **header):
+    envi = pytest.importorskip("spectral.io.envi", reason="spectral is not installed")
+    envi.save_image(str(path), values, interleave=interleave, ext=".img", force=True, metadata=header)
+
+
+@pytest.mark.parametrize("interleave", ["bsq", "bil", "bip"])
+@pytest.mark.parametrize("dtype", ["u1", "<i2", ">u2", "f4"])
+def test_envi_is_read_by_either_of_its_files(tmp_path, interleave, dtype):
+    values = np.random.RandomState(0).randint(0, 200, (6, 8, 5)).astype(dtype)
+    write_envi(tmp_path / "scene.hdr", values, interleave)
+    for ending in (".hdr", ".img"):
+        read = read_bands(tmp_path / f"scene{ending}", 5)
+        assert np.array_equal(read, values) and read.dtype == values.dtype.newbyteorder("=")
+    assert [path.name for path in find_images([str(tmp_path)])] == ["scene.hdr"]
+    with pytest.raises(UserError, match=r"scene.img has 5 bands, the model takes 4"):
+        read_bands(tmp_path / "scene.img", 4)
+
+
+def test_envis_data_may_be_called_otherwise(tmp_path):
+    values = np.arange(6 * 8 * 5, dtype=np.uint16).reshape(6, 8, 5)
+    write_envi(tmp_path / "a.hdr", values)
+    data = (tmp_path / "a.img").rename(tmp_path / "a.dat")
+    assert np.array_equal(read_bands(tmp_path / "a.hdr"), values) and np.array_equal(read_bands(data), values)
+    (tmp_path / "a.hdr").rename(tmp_path / "a.dat.hdr")
+    assert np.array_equal(read_bands(tmp_path / "a.dat.hdr"), values) and np.array_equal(read_bands(data), values)
+    (tmp_path / "a.dat.hdr").rename(tmp_path / "alone.hdr")
+    with pytest.raises(UserError, match=r"cannot read image .*alone.hdr: "):
+        read_bands(tmp_path / "alone.hdr")
+    with pytest.raises(UserError, match=r"a.dat.*no known format; of ENVI, a.hdr has to lie beside it"):
+        read_bands(data)
+
+
+def test_a_picture_that_is_called_as_envis_is_still_a_picture(tmp_path):
+    Image.new("RGB", (8, 6), (220, 30, 20)).save(tmp_path / "photo.img", format="PNG")
+    assert read_upright(tmp_path / "photo.img")[3, 3].tolist() == [220, 30, 20]
+
+
+def test_damaged_envi_is_told(tmp_path):
+    values = np.arange(6 * 8 * 5, dtype=np.uint16).reshape(6, 8, 5)
+    write_envi(tmp_path / "a.hdr", values)
+    (tmp_path / "a.img").write_bytes((tmp_path / "a.img").read_bytes()[:100])
+    with pytest.raises(UserError, match=r"a.hdr: .*a.img has 100 bytes, its header tells of 480: it is cut short"):
+        read_bands(tmp_path / "a.hdr")
+    (tmp_path / "a.hdr").write_text("#?RADIANCE\n")
+    with pytest.raises(UserError, match=r"a.hdr: File does not appear to be an ENVI header"):
+        read_bands(tmp_path / "a.hdr")
+
+
+def test_matlabs_pictures_are_found_among_what_else_a_file_holds(tmp_path):
+    values = np.random.RandomState(0).randint(0, 200, (6, 8, 5)).astype(np.uint16)
+    mask = (values[..., 0] > 100).astype(np.uint8)
+    scipy_io.savemat(tmp_path / "beside.mat", {"data": values, "map": mask, "name": "scene", "gain": 2.5})
+    scipy_io.savemat(tmp_path / "first.mat", {"data": np.moveaxis(values, -1, 0)})
+    scipy_io.savemat(tmp_path / "field.mat", {"hsi": {"Data": values, "RGB": values[..., :3], "info": {"a": 1.0}}})
+    scipy_io.savemat(tmp_path / "packed.mat", {"data": values}, do_compression=True)
+    for path in tmp_path.iterdir():
+        assert np.array_equal(read_bands(path, 5), values), path
+    assert np.array_equal(read_bands(tmp_path / "beside.mat"), values)
+    scipy_io.savemat(tmp_path / "plane.mat", {"map": mask})
+    assert np.array_equal(read_bands(tmp_path / "plane.mat", 1)[..., 0], mask)
+
+
+def test_files_of_matlab_that_leave_doubt_are_told(tmp_path):
+    values = np.zeros((6, 8, 5))
+    for held, says in (
+        (dict(a=values, b=values), r"holds a \(6, 8, 5\), b \(6, 8, 5\): leave the one picture"),
+        (dict(name="scene"), "holds no array of numbers"),
+    ):
+        scipy_io.savemat(tmp_path / "a.mat", held)
+        with pytest.raises(UserError, match=rf"cannot read image .*a.mat: it {says}"):
+            read_bands(tmp_path / "a.mat", 5)
+    (tmp_path / "new.mat").write_bytes(b"MATLAB 7.3 MAT-file".ljust(124) + b"\0\2IM" + bytes(400))
+    with pytest.raises(UserError, match=r"new.mat: it is of MATLAB 7.3, .* save it as save\(file, name, '-v7'\)"):
+        read_bands(tmp_path / "new.mat")
+    (tmp_path / "cut.mat").write_bytes((tmp_path / "a.mat").read_bytes()[:130])
+    with pytest.raises(UserError, match=r"cannot read image .*cut.mat"):
+        read_bands(tmp_path / "cut.mat")
+
+
+def test_what_is_no_number_is_told_in_every_format(tmp_path):
+    values = np.ones((6, 8, 5), dtype=np.float32)
+    values[2, 3, 4] = np.nan
+    np.save(tmp_path / "a.npy", values)
+    scipy_io.savemat(tmp_path / "a.mat", {"data": values})
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="minisblack", planarconfig="contig")
+    write_envi(tmp_path / "a.hdr", values)
+    for path in sorted(tmp_path.glob("a.[nmth]*")):
+        with pytest.raises(UserError, match=rf"{path.name} holds 1 values of 240 that are NaN"):
+            read_bands(path, 5)
+    np.save(tmp_path / "a.npy", np.zeros((0, 8, 5)))
+    with pytest.raises(UserError, match=r"a.npy holds no pixels"):
+        read_bands(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 30), (8, 8, 3), (9, 7, 5), (16, 12, 3)])
+def test_bands_of_an_array_are_found_by_its_sides(tmp_path, shape):
+    values = np.random.RandomState(0).rand(*shape)
+    np.save(tmp_path / "last.npy", values)
+    np.save(tmp_path / "first.npy", np.moveaxis(values, -1, 0))
+    for name in ("last.npy", "first.npy"):
+        assert np.array_equal(read_bands(tmp_path / name), values), name
 
 
 def test_a_reader_of_another_ending_is_added(tmp_path, monkeypatch):

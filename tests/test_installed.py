@@ -431,6 +431,9 @@ class TestBesideAUsersModules:
             ],
             "run": [([tmp_path / "script.py", "--a", 1], "1000 ['--a', '1'] __main__")],
             "measure-channels": [([make_folder(tmp_path / "photos", per_class=2)], "mean")],
+            "make-hyperspectral": [
+                ([tmp_path / "cubes", "--train", 2, "--val", 2, "--size", 16], "2 + 2 images of 30 bands written")
+            ],
             "make-digits": [([tmp_path / "digits", "--train", 2, "--val", 2, "--size", 64], "2 + 2 canvases")],
         }
         assert {*calls, "train", "test", "predict", "demo", "check-gpu"} == {*COMMANDS}

@@ -152,6 +152,7 @@ def count_configs(args: argparse.Namespace) -> Iterator[dict[str, str | float]]:
             model = build_model(path)
         except UserError as error:
             sys.exit(f"error: {error}")
+        sizes = getattr(getattr(model, "backbone", None), "counted_at", None) or sizes
         for size in (args.volume_size if task == "volumes" else args.size) or sizes:
             size = model.network.crop_size if size is None else size
             place = "x".join(map(str, size))

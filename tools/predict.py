@@ -15,6 +15,7 @@ if __name__ == "__main__" and not __package__:  # run as a script: of this clone
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable, List, Optional, Tuple
 
@@ -62,7 +63,9 @@ def main(arguments: Optional[List[str]] = None) -> List[Any]:
     task, predictor = _predictor(args)
     kinds = {"classification": classifier, "detection": detector, "segmentation": segmenter, "volumes": volumes}
     predict = kinds[task](args, predictor)
-    find = import_of(task, "nifti").find_volumes if task == "volumes" else find_images
+    find = partial(find_images, are_numbers=getattr(predictor, "takes_numbers", False))
+    if task == "volumes":
+        find = import_of(task, "nifti").find_volumes
     out_dir = Path(args.out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     results = []

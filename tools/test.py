@@ -3,6 +3,7 @@
 spectral test work_dirs/folder/folder.py work_dirs/folder/best.pth
 spectral test detection/dat/mask-rcnn_dat-pp-t_fpn_ms-crop-1x_coco dat.pth --data-root data/coco --tta
 spectral test work_dirs/folder/folder.py classifier.onnx         # a file of `spectral export`
+spectral test detection/specdetr/specdetr-small_made --baseline matched_filter
 
 CONFIG is one of the library's, see `spectral configs`, or a file: a training leaves its own in its work directory.
 """
@@ -33,7 +34,9 @@ def main(arguments: Optional[List[str]] = None) -> Dict[str, Any]:
     parser = make_parser(__doc__)
     parser.add_argument("config", help="one of the library's, or a file")
     parser.add_argument(
-        "checkpoint", help="best.pth, epoch_N.pth or iteration_N.pth of a training run; or a file of `spectral export`"
+        "checkpoint",
+        nargs="?",
+        help="best.pth, epoch_N.pth or iteration_N.pth of a training run; or a file of `spectral export`",
     )
     parser.add_argument("--work-dir", help="where log and pictures go; a folder test beside the checkpoint by default")
     choices.add_to(parser)
@@ -43,7 +46,15 @@ def main(arguments: Optional[List[str]] = None) -> Dict[str, Any]:
         action="store_true",
         help="test-time augmentation by tta_model and tta_pipeline of the config; mirror images where it has none",
     )
+    parser.add_argument(
+        "--baseline",
+        metavar="KIND",
+        help="in place of a checkpoint, a detector by the spectra of the training boxes: matched_filter or "
+        "spectral_angle, for images of many bands",
+    )
     args = parser.parse_args(arguments)
+    if (args.checkpoint is None) == (args.baseline is None):
+        raise UserError("name a checkpoint, or by --baseline what stands in its place, and not both")
 
     launcher = join_torchrun()
     said: List[str] = []
@@ -51,7 +62,13 @@ def main(arguments: Optional[List[str]] = None) -> Dict[str, Any]:
     cfg = load(args.config, args.cfg_options, args.data_root, choose)
     cfg = complete(augment_test(cfg) if args.tta else cfg)
     cfg.launcher = launcher
-    if exported(args.checkpoint):
+    if args.baseline:
+        if args.tta or launcher != "none" or task_of(cfg) != "detection":
+            raise UserError("--baseline is for detection, by one process and without --tta")
+        cfg = import_of("detection", "hyperspectral.baselines").baseline(cfg, args.baseline)
+        cfg.load_from = None
+        cfg.work_dir = args.work_dir or str(Path("work_dirs") / Path(cfg.filename).stem / args.baseline)
+    elif exported(args.checkpoint):
         if args.tta:
             raise UserError(f"--tta changes the model, and {args.checkpoint} is an exported file: leave it out")
         if launcher != "none":
@@ -65,7 +82,8 @@ def main(arguments: Optional[List[str]] = None) -> Dict[str, Any]:
         cfg = import_of(task, "deploy").evaluated(cfg, program)
     else:
         cfg.load_from = args.checkpoint
-    cfg.work_dir = args.work_dir or str(Path(args.checkpoint).parent / "test")
+    if not args.baseline:
+        cfg.work_dir = args.work_dir or str(Path(args.checkpoint).parent / "test")
     runner = CarefulRunner.from_cfg(cfg)
     if runner.rank == 0:
         print("".join(f"{line}\n" for line in said), end="")

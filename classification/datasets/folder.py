@@ -10,7 +10,7 @@ from mmengine.registry import DATASETS, TRANSFORMS
 from spectral_backbones.engine.errors import UserError
 from spectral_backbones.engine.images import WHITE
 from spectral_backbones.engine.listing import Identity, Listing, count, folders_in, list_images, own_images, say_endings
-from spectral_backbones.engine.numbers import READERS
+from spectral_backbones.engine.numbers import listed_endings
 
 from .files import FileDataset
 from .layout import SPLITS, check_distinct, check_inside, check_names, find_layout
@@ -53,7 +53,7 @@ class ImageFolder(FileDataset):
             raise UserError(f"image folder {self.root.absolute()} does not exist")
         transform = TRANSFORMS.build(transform) if isinstance(transform, dict) else transform
         # Files that hold numbers are pictures only for what takes numbers.
-        self.also = tuple(READERS) if hasattr(transform, "channels") else ()
+        self.also = listed_endings() if hasattr(transform, "channels") else ()
         layout = find_layout(self.root, splits, self.also)
         self.notes: List[str] = list(layout.notes)
         base = layout.splits.get("train", self.root)

@@ -2,16 +2,21 @@
 
 from typing import Any, Dict, List, Union
 
+import numpy as np
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from torch import nn
 
 from spectral_backbones.engine.errors import UserError
-from spectral_backbones.engine.leaves import leaves, tell_once
+from spectral_backbones.engine.images import wrong_bands
+from spectral_backbones.engine.leaves import leaves, steps, tell_once
 from spectral_backbones.engine.models import bare
+from spectral_backbones.toolboxes.loading import LoadBands
 
 from ..annotations import CheckedCOCO
+from ..coco_file import SAMPLE
+from ..specdetr import PixelTokens
 from ..toolbox import mmdet
 
 
@@ -39,6 +44,7 @@ class CheckDetectorHook(Hook):
                 check_metric(metric, loop.dataloader.dataset)
         if not hasattr(model, "language_model"):
             check_order([loop.dataloader.dataset for loop in loops])
+        check_bands(model, [loop.dataloader.dataset for loop in loops])
 
 
 def check_channels(model: nn.Module, neck: Union[Dict[str, Any], List[Dict[str, Any]], None]) -> None:
@@ -129,7 +135,8 @@ def check_metric(metric: BaseMetric, dataset: Any) -> None:
     if not isinstance(file, CheckedCOCO):
         return
     one = next(leaves(dataset))
-    file.mend_for(getattr(one, "data_prefix", {}).get("img"), "segm" in metric.metrics)
+    folder = getattr(one, "data_prefix", {}).get("img")
+    file.mend_for(folder, "segm" in metric.metrics, getattr(one, "least_side", 0.0))
     ids = file.get_cat_ids(cat_names=dataset.metainfo["classes"])
     keys = [item.get_data_info(index).get("img_id") for item in leaves(dataset) for index in range(len(item))]
     if lost := [key for key in keys if key not in file.imgs]:
@@ -167,6 +174,31 @@ def check_order(datasets: List[Any]) -> None:
         if len(names) == len(first) and set(names) != set(first):
             one, other = next((one, other) for one, other in zip(first, names) if one != other)
             tell_once(f"metainfo.classes of the data sets of this run differ: {one!r} in one is {other!r} in another")
+
+
+def check_bands(model: nn.Module, datasets: List[Any]) -> None:
+    """Loads images of many bands once, so that one that differs is told before the first step and not in a validation
+    after hours: of a large set some, evenly spaced.
+
+    Raises:
+        UserError: One cannot be read, holds NaN, or has another type, number of bands or size; or the stem takes
+            another number of bands.
+    """
+    stem = getattr(model, "backbone", None)
+    known = None
+    for dataset in datasets:
+        for one in leaves(dataset):
+            load = next((step for step in steps(one) if isinstance(step, LoadBands)), None)
+            if load is None:
+                continue
+            load.first = load.first or known
+            count = len(one)
+            for index in np.unique(np.linspace(0, count - 1, min(count, SAMPLE)).astype(int)).tolist():
+                item = load(dict(one.get_data_info(index)))
+                bands = item["img"].shape[-1]
+                if isinstance(stem, PixelTokens) and bands != stem.in_channels:
+                    raise wrong_bands(item["img_path"], bands, stem.in_channels, "model.backbone.in_channels")
+            known = load.first
 
 
 def _tells_classes(name: str, head: nn.Module) -> bool:

@@ -27,6 +27,8 @@ class PixelTokens(BaseModule):
         ValueError: `num_levels` is another number, or the image has other bands.
     """
 
+    counted_at = ((128, 128),)  # pixels, where the paper counts operations
+
     def __init__(
         self, in_channels: int, embed_dims: int = 256, num_levels: Literal[1, 2] = 2, init_cfg: Optional[dict] = None
     ) -> None:

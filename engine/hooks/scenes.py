@@ -8,8 +8,8 @@ from mmengine.dist import master_only
 from mmengine.hooks import Hook
 
 from ..best import Best
-from ..config import LOADER
-from ..images import displayed, read_upright
+from ..config import BANDS_LOADER, LOADER
+from ..images import read_upright
 from ..leaves import leaves, steps
 from ..pictures import Drawing
 from ..progress import Progress
@@ -35,7 +35,7 @@ class ScenesHook(Hook):
 
     def read(self, path: str) -> np.ndarray:
         """Reads a picture (H, W, 3), red first, at its own size, as the data set reads it."""
-        return read_upright(path) if self.load is None else displayed(self.load({"img_path": path})["img"])
+        return read_upright(path) if self.load is None else self.load.displayed(self.load({"img_path": path})["img"])
 
     def scene(self, sample: Any) -> Any:
         """Takes what is drawn out of a sample with its prediction; None where it holds nothing of the kind."""
@@ -101,4 +101,4 @@ class ScenesHook(Hook):
 
 def _loader_of(dataset: Any) -> Any:
     """The transform by which a data set reads pictures, None where it is not this library's."""
-    return next((step for step in steps(next(leaves(dataset))) if type(step).__name__ == LOADER), None)
+    return next((step for step in steps(next(leaves(dataset))) if type(step).__name__ in (LOADER, BANDS_LOADER)), None)

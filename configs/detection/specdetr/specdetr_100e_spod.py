@@ -1,10 +1,14 @@
-# SpecDETR as published for SPOD (arXiv 2405.10148: mAP50:95 0.856, 16.1 M parameters, 139.7 GMACs at 30x128x128). Data
-# is not named yet: cubes of 30 bands, divided by 3000, and boxes in COCO's format.
-_base_ = ["../../_base_/detection/specdetr.py", "../../_base_/detection/runtime.py"]
+# SpecDETR as published for SPOD (arXiv 2405.10148: mAP50:95 0.856, 16.1 M parameters, 139.7 GMACs at 30x128x128).
+_base_ = [
+    "../../_base_/detection/specdetr.py",
+    "../../_base_/detection/spod.py",
+    "../../_base_/detection/runtime.py",
+]
 custom_imports = dict(
     imports=[
         "spectral_backbones.detection",
         "spectral_backbones.detection.hooks",
+        "spectral_backbones.detection.hyperspectral",
         "spectral_backbones.detection.specdetr",
     ]
 )
