@@ -85,7 +85,7 @@ class _Keeper:
         self.paused = False
         # By what a matrix is of, and held weakly: what the backward pass has used is free. A storage that is gone
         # keeps its number while somebody refers to it, so that no other is taken for it.
-        self.known: Dict[tuple, Tuple[StorageWeakRef, "ref[Codes]"]] = {}
+        self.known: Dict[tuple, Tuple[StorageWeakRef, ref[Codes]]] = {}
 
     def pack(self, x: Tensor) -> Union[Tensor, Kept]:
         if self.paused or not _is_activation(x):
