@@ -28,9 +28,11 @@ class Codes:
 
     Args:
         rows: A floating matrix (R, W).
+        of_relu: It is what a ReLU gives: whatever is above zero stays so, since its gradient passes there. Without,
+            one value in some hundreds would round to zero.
     """
 
-    def __init__(self, rows: Tensor) -> None:
+    def __init__(self, rows: Tensor, of_relu: bool = False) -> None:
         self.dtype = rows.dtype
         self.scale: Optional[Tensor] = None  # (R, 1), what a step is worth, where `codes` does not hold it
         self.shift: Optional[Tensor] = None  # (R, 1), the value of code 0
@@ -38,12 +40,15 @@ class Codes:
             # torch's own kernel for tables of embeddings: a row is read once. In place of aminmax, a product and a
             # rounding it takes a tenth of the time. The last eight bytes of a row are its scale and shift.
             self.codes = torch.ops.quantized.embedding_bag_byte_prepack(rows.float())
-            return
-        rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
-        low, high = torch.aminmax(rows, dim=1, keepdim=True)
-        self.shift, self.scale = low, (high - low) / 255
-        steps = torch.where(self.scale > 0, self.scale.reciprocal(), self.scale)  # a row of equal values is its shift
-        self.codes = (rows - low).mul_(steps).round_().to(torch.uint8)
+        else:
+            values = rows.to(torch.promote_types(rows.dtype, torch.float32))
+            low, high = torch.aminmax(values, dim=1, keepdim=True)
+            self.shift, self.scale = low, (high - low) / 255
+            steps = torch.where(self.scale > 0, self.scale.reciprocal(), self.scale)  # equal values are their shift
+            self.codes = (values - low).mul_(steps).round_().to(torch.uint8)
+        if of_relu:
+            codes = self.codes[:, : rows.shape[1]]
+            torch.maximum(codes, (rows > 0).view(torch.uint8), out=codes)
 
     @property
     def nbytes(self) -> int:
@@ -92,13 +97,14 @@ class _Keeper:
             return x.detach()  # with its own history it would hold itself
         axes = sorted(range(x.ndim), key=lambda axis: -x.stride(axis))  # of memory, whatever the layout
         order = tuple(sorted(range(x.ndim), key=axes.__getitem__))
+        of_relu = x.grad_fn is not None and x.grad_fn.name() == "ReluBackward0"
         x = x.detach().permute(axes)
         is_complex = x.is_complex()
         if is_complex:
             x = torch.view_as_real(x.resolve_conj())
-        return Kept(self._codes(x), tuple(x.shape), order, is_complex)
+        return Kept(self._codes(x, of_relu), tuple(x.shape), order, is_complex)
 
-    def _codes(self, x: Tensor) -> Codes:
+    def _codes(self, x: Tensor, of_relu: bool) -> Codes:
         width, axis = x.shape[-1], x.ndim - 1
         while width < LEAST_WIDTH and axis:
             axis -= 1
@@ -109,7 +115,7 @@ class _Keeper:
         found = self.known.get(key)
         codes = found[1]() if found and not found[0].expired() else None
         if codes is None:
-            codes = Codes(x.reshape(-1, width))
+            codes = Codes(x.reshape(-1, width), of_relu)
             self.known[key] = storage, ref(codes)
         return codes
 
