@@ -116,21 +116,32 @@ def _wide(index: Tensor, like: Tensor) -> Tensor:
     return index[..., None].expand(-1, -1, like.shape[-1])
 
 
-class _Reduction:
-    """What the blocks of a model share."""
+class Reduction:
+    """What the blocks of a model share whose tokens are removed, see `reduce_tokens`.
 
-    def __init__(self, model: nn.Module, way: Way, count: int, in_training: bool) -> None:
-        self.model, self.way, self.count, self.in_training = model, way, count, in_training
+    Attributes:
+        tokens: What has become of the tokens in the last forward pass.
+    """
+
+    def __init__(self, model: nn.Module, blocks: List[nn.Module], way: Way, count: int, in_training: bool) -> None:
+        self.model, self.blocks, self.way, self.count, self.in_training = model, blocks, way, count, in_training
         self.prefix = getattr(model, "num_prefix_tokens", 0)
         self.tokens: Optional[Tokens] = None
 
+    def undo(self) -> None:
+        """Lets the blocks work on all tokens again."""
+        for block in self.blocks:
+            del block.forward
+
     @property
     def is_on(self) -> bool:
+        """Whether tokens are removed now."""
         if self.model.training and self.in_training and getattr(self.model, "grad_checkpointing", False):
             raise ValueError("tokens are not removed in training together with checkpointing: switch one of them off")
         return self.in_training or not self.model.training
 
-    def __call__(self, x: Tensor, heads: Heads) -> Tensor:
+    def step(self, x: Tensor, heads: Heads) -> Tensor:
+        """The tokens (B, N, C) that one block leaves, by the heads of its attention."""
         if self.way == "merge":
             return self.tokens.merge(x, heads.k, self.count)
         patches = x.shape[1] - self.prefix
@@ -147,7 +158,7 @@ class _Reduction:
 class _ReducingBlock:
     """The forward pass of a block that removes tokens between its attention and its MLP."""
 
-    def __init__(self, block: nn.Module, reduction: _Reduction, is_first: bool, is_last: bool) -> None:
+    def __init__(self, block: nn.Module, reduction: Reduction, is_first: bool, is_last: bool) -> None:
         self.block, self.reduction, self.is_first, self.is_last = block, reduction, is_first, is_last
 
     def __call__(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -161,7 +172,7 @@ class _ReducingBlock:
         heads = project(attention, normed)
         mixed = attend(attention, normed, heads, reduction.tokens.bias())
         x = _join(block, 1)(x, block.drop_path1(block.ls1(mixed)))
-        x = reduction(x, heads)
+        x = reduction.step(x, heads)
         x = _join(block, 2)(x, block.drop_path2(block.ls2(block.mlp(block.norm2(x)))))
         return reduction.tokens.spread(x) if self.is_last else x
 
@@ -181,7 +192,7 @@ def _is_token_block(block: nn.Module) -> bool:
     return type(block) is vision_transformer.Block and is_plain(block.attn)
 
 
-def reduce_tokens(model: nn.Module, way: Way, count: int, in_training: bool = False) -> Callable[[], None]:
+def reduce_tokens(model: nn.Module, way: Way, count: int, in_training: bool = False) -> Reduction:
     """Lets the attention blocks at the end of an isotropic model work on fewer and fewer tokens.
 
     Those are all blocks of timm's ViT and DeiT, and in SpectFormer and ConViT the ones behind the last that needs a
@@ -196,7 +207,7 @@ def reduce_tokens(model: nn.Module, way: Way, count: int, in_training: bool = Fa
         in_training: Remove them in training, too, and not in evaluation alone.
 
     Returns:
-        A function that takes it back.
+        What the blocks share; its `undo` takes it back.
 
     Raises:
         ValueError: The model has no such blocks or lacks a class token, or an argument is none of the allowed.
@@ -215,14 +226,9 @@ def reduce_tokens(model: nn.Module, way: Way, count: int, in_training: bool = Fa
             f"{type(model).__name__} does not end in blocks of plain attention, whose tokens could be removed: timm's "
             "vision transformers do, and this library's isotropic models with attention blocks"
         )
-    reduction = _Reduction(model, way, count, in_training)
+    reduction = Reduction(model, blocks, way, count, in_training)
     if way == "class_attention" and not reduction.prefix:
         raise ValueError(f"{type(model).__name__} has no class token whose attention could say what matters")
     for block in blocks:
         block.forward = _ReducingBlock(block, reduction, block is blocks[0], block is blocks[-1])
-
-    def undo() -> None:
-        for block in blocks:
-            del block.forward
-
-    return undo
+    return reduction

@@ -18,4 +18,4 @@ class ReduceTokensHook(MethodHook):
 
     def apply(self, model: nn.Module, **kwargs: Any) -> Callable[[], None]:
         """Applies it; returns what takes it back."""
-        return reduce_tokens(model, **kwargs)
+        return reduce_tokens(model, **kwargs).undo

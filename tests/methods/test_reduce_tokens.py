@@ -1,11 +1,14 @@
 """Tokens are merged or dropped for real, and features keep their shape."""
 
+import numpy as np
 import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from spectral_backbones.methods.reduce_tokens import Tokens, reduce_tokens
+from spectral_backbones.methods.token_picture import draw_tokens
 
 SIZES = dict(img_size=32, patch_size=4, embed_dim=48, num_heads=3)
 MODELS = {
@@ -41,13 +44,13 @@ def test_each_block_has_fewer_tokens_and_features_keep_their_shape(name, way):
             reduce_tokens(model, way, 4)
         return
     plain = model.forward_features(x)
-    undo = reduce_tokens(model, way, 10)
+    reduction = reduce_tokens(model, way, 10)
     seen = lengths(model)
     features = model.forward_features(x)
     assert seen == [prefix + 54, prefix + 44]
     assert features.shape == plain.shape and features.isfinite().all() and not torch.equal(features, plain)
     assert model(x).shape == (2, 5)
-    undo()
+    reduction.undo()
     assert torch.equal(model.forward_features(x), plain)
 
 
@@ -114,12 +117,12 @@ def test_dropped_places_keep_what_they_were_when_they_were_dropped():
 
 def test_training_is_as_it_was_unless_it_is_asked_for():
     model, x = build("deit_tiny_patch16_224").train(), torch.randn(2, 3, 32, 32)
-    undo = reduce_tokens(model, "merge", 10)
+    reduction = reduce_tokens(model, "merge", 10)
     seen = lengths(model)
     model(x)
     assert seen == [65, 65]
-    undo()
-    undo = reduce_tokens(model, "merge", 10, in_training=True)
+    reduction.undo()
+    reduction = reduce_tokens(model, "merge", 10, in_training=True)
     model(x).sum().backward()
     assert seen[2:] == [55, 45] and all(p.grad.isfinite().all() for p in model.parameters())
     model.set_grad_checkpointing()
@@ -139,3 +142,24 @@ def test_what_has_no_plain_attention_at_its_end_is_refused(name):
 def test_what_is_no_way_or_number_is_refused(way, count):
     with pytest.raises(ValueError, match="must"):
         reduce_tokens(build("deit_tiny_patch16_224"), way, count)
+
+
+@pytest.mark.parametrize("way", ["merge", "class_attention"])
+def test_a_picture_shows_what_became_of_the_tokens(way):
+    model = build("deit_tiny_patch16_224")
+    photo = Image.fromarray(torch.randint(255, (64, 64, 3), dtype=torch.uint8).numpy())
+    reduction = reduce_tokens(model, way, 20)
+    model(torch.randn(1, 3, 32, 32))
+    drawn = np.asarray(draw_tokens(photo, reduction.tokens, (8, 8)))
+    assert drawn.shape == (64, 64, 3)
+    inner = drawn.reshape(8, 8, 8, 8, 3)[:, 2:6, :, 2:6].transpose(0, 2, 1, 3, 4).reshape(64, -1, 3)
+    source = reduction.tokens.source[0].numpy()[1:]
+    whole = np.asarray(photo).reshape(8, 8, 8, 8, 3)[:, 2:6, :, 2:6].transpose(0, 2, 1, 3, 4).reshape(64, -1, 3)
+    for place in range(64):
+        if source[place] < 0:
+            assert inner[place].mean() < whole[place].mean()
+        elif (source == source[place]).sum() == 1:
+            assert (inner[place] == whole[place]).all()
+        else:
+            others = inner[source == source[place]]
+            assert (others == others[0, 0]).all()
