@@ -4,7 +4,7 @@ python saved_memory.py MODEL... [--batch-size N] [--size N] [--steps N]
 
 It runs on one core of the CPU: times are seconds of that core, whatever else the machine does, of the fastest of some
 steps that take turns. Memory is what the forward pass has saved at its end, without parameters, and by how much the
-process has grown at its highest, gradients included.
+process then grows at its highest, with the gradients there already.
 """
 
 import argparse
@@ -67,9 +67,10 @@ def saved(model: torch.nn.Module, x: torch.Tensor, way: str) -> int:
 
 
 def grown(name: str, shape: tuple, size: int, way: str, result: multiprocessing.SimpleQueue) -> None:
-    """Puts the megabytes by which this process grows at its highest in one step."""
+    """Puts the megabytes by which this process grows at its highest in one step, after a small one."""
     torch.set_num_threads(1)
     model, x = build(name, size), torch.randn(shape)
+    step(model, x[:2], way)  # code that is loaded, gradients, plans
     before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     step(model, x, way)
     result.put((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) / 1e6)
