@@ -50,6 +50,7 @@ class ConViT(ClassTokenTrunk):
         norm_layer: Norm over channels.
         act_layer: Activation of the MLPs.
         mlp: What a block mixes channels with: "mlp", "activator" or "lmuformer", see `MLPS`.
+        residual: How mixer and MLP of a block join the stream: "sum", or "gru" for GTrXL's gate, see GatedResidual.
 
     Raises:
         ValueError: An argument cannot work; the message says what is allowed.
@@ -77,6 +78,7 @@ class ConViT(ClassTokenTrunk):
         norm_layer: Type[nn.Module] = LayerNorm,
         act_layer: Type[nn.Module] = nn.GELU,
         mlp: str = "mlp",
+        residual: str = "sum",
         device=None,
         dtype=None,
     ) -> None:
@@ -112,6 +114,7 @@ class ConViT(ClassTokenTrunk):
                 norm2=norm_layer(embed_dim, **dd),
                 dim=embed_dim,
                 drop_path=drop_path,
+                residual=residual,
                 **dd,
             )
             blocks.append(block)

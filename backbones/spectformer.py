@@ -75,6 +75,7 @@ class SpectFormer(Isotropic):
         norm_layer: Norm over channels.
         act_layer: Activation of the MLPs.
         mlp: What a block mixes channels with, "mlp", "activator", "lmuformer" or "depthwise", see `MLPS`.
+        residual: How mixer and MLP of a block join the stream: "sum", or "gru" for GTrXL's gate, see GatedResidual.
 
     Raises:
         ValueError: An argument cannot work; the message says what is allowed.
@@ -103,6 +104,7 @@ class SpectFormer(Isotropic):
         norm_layer: Type[nn.Module] = LayerNorm,
         act_layer: Type[nn.Module] = nn.GELU,
         mlp: str = "mlp",
+        residual: str = "sum",
         device=None,
         dtype=None,
     ) -> None:
@@ -142,6 +144,7 @@ class SpectFormer(Isotropic):
                 norm2=norm_layer(embed_dim, **dd),
                 dim=embed_dim,
                 drop_path=drop_path,
+                residual=residual,
                 **dd,
             )
             blocks.append(block)

@@ -9,3 +9,12 @@ def bare(model: nn.Module) -> nn.Module:
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
     return model
+
+
+def trunk(model: nn.Module) -> nn.Module:
+    """The part of a task's model that looks at the pictures: a classifier's timm model, or a backbone."""
+    model = bare(model)
+    for name in ("backbone", "model"):
+        if isinstance(getattr(model, name, None), nn.Module):
+            return getattr(model, name)
+    return model

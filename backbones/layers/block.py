@@ -19,6 +19,7 @@ from timm.layers import DropPath, LayerScale
 from timm.models import checkpoint
 
 from .chunk import by_images, hidden_width
+from .gated_residual import create_residual
 
 
 class _ResidualBlock(nn.Module):
@@ -64,6 +65,10 @@ class Block(_ResidualBlock):
         dim: Channels, for layer scale.
         drop_path: Rate of stochastic depth, for each image on its own.
         init_values: First value of layer scale, None for none.
+        residual: How mixer and MLP join the stream: "sum", or "gru" for GTrXL's gate, see GatedResidual.
+
+    Raises:
+        ValueError: `residual` is none of the two.
     """
 
     def __init__(
@@ -75,6 +80,7 @@ class Block(_ResidualBlock):
         dim: int,
         drop_path: float = 0.0,
         init_values: Optional[float] = None,
+        residual: str = "sum",
         device=None,
         dtype=None,
     ) -> None:
@@ -84,10 +90,12 @@ class Block(_ResidualBlock):
         self.drop_path1 = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
         self.ls2 = LayerScale(dim, init_values, **dd) if init_values is not None else nn.Identity()
         self.drop_path2 = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
+        self.residual1 = create_residual(residual, dim, **dd)
+        self.residual2 = create_residual(residual, dim, **dd)
 
     def _add(self, x: torch.Tensor, mixed: torch.Tensor) -> torch.Tensor:
-        x = x + self.drop_path1(self.ls1(mixed))
-        return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
+        x = self.residual1(x, self.drop_path1(self.ls1(mixed)))
+        return self.residual2(x, self.drop_path2(self.ls2(self.mlp(self.norm2(x)))))
 
 
 class SerialBlock(_ResidualBlock):
@@ -105,15 +113,17 @@ class SerialBlock(_ResidualBlock):
         dim: int,
         drop_path: float = 0.0,
         init_values: Optional[float] = None,
+        residual: str = "sum",
         device=None,
         dtype=None,
     ) -> None:
         super().__init__(mixer, mlp, norm1, norm2)
         self.ls = LayerScale(dim, init_values, device=device, dtype=dtype) if init_values is not None else nn.Identity()
         self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
+        self.residual = create_residual(residual, dim, device=device, dtype=dtype)
 
     def _add(self, x: torch.Tensor, mixed: torch.Tensor) -> torch.Tensor:
-        return x + self.drop_path(self.ls(self.mlp(self.norm2(mixed))))
+        return self.residual(x, self.drop_path(self.ls(self.mlp(self.norm2(mixed)))))
 
 
 class _Handing(_ResidualBlock):

@@ -1,4 +1,6 @@
-"""A residual connection with a gate in place of the sum."""
+"""How a layer's answer joins the residual stream: as a sum, or through a gate."""
+
+from typing import Any
 
 import torch
 import torch.nn as nn
@@ -37,3 +39,46 @@ class GRUGate(nn.Module):
         update = torch.sigmoid(update_y + update_x - self.bias)
         value = torch.tanh(value_y + self.from_reset(reset * x))
         return (1 - update) * x + update * value
+
+
+class Sum(nn.Module):
+    """The residual connection of nearly all models, x + y."""
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return x + y
+
+
+class GatedResidual(nn.Module):
+    """GTrXL's residual connection: a GRU gate, which the layer's answer enters through a ReLU.
+
+    At the start it is near the identity of the stream, 0.88 x and 0.12 of a value between -1 and 1.
+
+    Args:
+        dim: Channels C.
+    """
+
+    def __init__(self, dim: int, device=None, dtype=None) -> None:
+        super().__init__()
+        self.gate = GRUGate(dim, device=device, dtype=dtype)
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return self.gate(x, torch.relu(y))
+
+
+RESIDUALS = ("sum", "gru")
+
+
+def create_residual(name: str, dim: int, **dd: Any) -> nn.Module:
+    """The residual connection of this name, "sum" or "gru".
+
+    Args:
+        name: Which.
+        dim: Channels C.
+        **dd: device and dtype.
+
+    Raises:
+        ValueError: `name` is none of the two.
+    """
+    if name not in RESIDUALS:
+        raise ValueError(f"residual must be one of {', '.join(RESIDUALS)}, got {name!r}")
+    return GatedResidual(dim, **dd) if name == "gru" else Sum()

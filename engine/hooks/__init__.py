@@ -5,13 +5,18 @@ from .class_order import ClassOrderHook
 from .console import ConsoleHook
 from .curve import CurveHook
 from .describe import DescribeHook
+from .drop_heads import DropHeadsHook
+from .eight_bit import EightBitActivationsHook
 from .ema import ModelEmaHook
 from .fresh_workers import FreshWorkersHook
+from .grad_checkpointing import GradCheckpointingHook
 from .iter_seed import IterSeedHook
 from .keep_checkpoints import KeepCheckpointsHook
 from .loss_guard import LossGuardHook
 from .plain_state import PlainStateHook
+from .reduce_tokens import ReduceTokensHook
 from .scenes import ScenesHook
+from .subsample_keys import SubsampleKeysHook
 from .timm_state import TimmStateHook
 
 __all__ = [
@@ -20,12 +25,17 @@ __all__ = [
     "ConsoleHook",
     "CurveHook",
     "DescribeHook",
+    "DropHeadsHook",
+    "EightBitActivationsHook",
     "FreshWorkersHook",
+    "GradCheckpointingHook",
     "IterSeedHook",
     "KeepCheckpointsHook",
     "LossGuardHook",
     "ModelEmaHook",
     "PlainStateHook",
+    "ReduceTokensHook",
     "ScenesHook",
+    "SubsampleKeysHook",
     "TimmStateHook",
 ]
