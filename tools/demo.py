@@ -89,6 +89,7 @@ TASKS: Dict[str, Task] = {
         least=97.0,
         unseen=single_digits,
         shown={"classification.png": "mistakes.png"},
+        then=[["visualize", "{checkpoint}", "{picture}", "--what", "filters", "--out-dir", "{work_dir}/filters"]],
     ),
     "detection": Task(
         needs="mmdet",
@@ -120,6 +121,7 @@ CAPTIONS = {
     "detections.png": "As annotated, and as detected",
     "segmentations.png": "The canvas, as annotated, and as segmented",
     "curve.png": "Loss and figures over the training",
+    "filters.png": "What its spectral gates let pass",
 }
 _WIDTH = 1000  # pixels of a picture in the documents
 
