@@ -11,7 +11,8 @@ import pytest
 import timm
 import torch
 
-from .models import ONE_OF_EACH_CLASS, REPRESENTATIVES, SIZE, SMALLEST, assert_close, build, create, drawn, images
+from .models import REPRESENTATIVES, SIZE, SMALLEST, assert_close, build, create, drawn, images
+from .test_dynamic_graphs import MODELS as ANY_SIZE
 
 by_name = pytest.mark.parametrize("name", REPRESENTATIVES, scope="module")
 
@@ -36,7 +37,12 @@ def exported(name):
     return model, torch.export.export(model, (images(),), dynamic_shapes=({0: batch},))
 
 
-@by_name
+# Programs for any batch, height and width, and ONNX files of them, are those of test_dynamic_graphs.py. A program of
+# one size differs where a table is a constant in it: filters and their transforms, positions, neighbourhoods, groups.
+OF_ONE_SIZE = ["dat_pp_t", "eca_halonext_26ts", "sgformer_s", "spectformer_h_s"]
+
+
+@pytest.mark.parametrize("name", sorted({*REPRESENTATIVES} - ANY_SIZE.keys() | {*OF_ONE_SIZE}), scope="module")
 @torch.no_grad()
 def test_exports_with_a_dynamic_batch(name):
     model, program = exported(name)
@@ -44,12 +50,8 @@ def test_exports_with_a_dynamic_batch(name):
     assert_close(program.module()(x), model(x))
 
 
-# All programs are exported above; what becomes of one in ONNX takes longest, and its operators alone decide.
-TO_ONNX = sorted({*ONE_OF_EACH_CLASS, "dat_pp_t", "eca_halonext_26ts", "vitaev2_s"})
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("name", TO_ONNX, scope="module")
+@pytest.mark.parametrize("name", OF_ONE_SIZE, scope="module")
 @torch.no_grad()
 def test_onnx_equals_eager(name, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
