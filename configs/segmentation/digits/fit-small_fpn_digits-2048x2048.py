@@ -1,6 +1,6 @@
 # Large images without a download: a narrow FIT on canvases of 2048x2048 pixels, hundreds of small digits on each, under
-# a narrow Semantic FPN on its simple pyramid, from scratch. It learns on crops of several canvases at once, for some are
-# dark and some are light, and is validated on whole ones. The numbers are ours.
+# a narrow Semantic FPN on its simple pyramid, from scratch. It learns on crops of several canvases at once, since some
+# are dark and some are light, and is validated on whole ones. The numbers are ours.
 _base_ = "./spectformer-h-small_fpn_digits.py"
 custom_imports = dict(
     imports=[
