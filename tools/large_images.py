@@ -177,7 +177,7 @@ def draw(measured: dict[str, Any], path: Path) -> None:
         axes.set_xlabel("side of a square image in pixels (L tokens, patches of 16)")
         axes.set_title(title)
         axes.grid(alpha=0.3)
-        axes.legend()
+        axes.legend(loc="lower right")
     figure.tight_layout()
     figure.savefig(path)
     plt.close(figure)

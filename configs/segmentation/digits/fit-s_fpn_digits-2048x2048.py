@@ -3,6 +3,7 @@ _base_ = "./fit-small_fpn_digits-2048x2048.py"
 
 size = (2048, 2048)
 train_dataloader = dict(
+    batch_size=1,
     dataset=dict(
         pipeline=[
             dict(type="LoadImageFromFile"),
@@ -10,7 +11,7 @@ train_dataloader = dict(
             dict(type="CoarseLabels", stride=8, size=size),
             dict(type="PackSegInputs"),
         ]
-    )
+    ),
 )
 model = dict(
     data_preprocessor=dict(size=size),
