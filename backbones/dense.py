@@ -107,7 +107,7 @@ class DenseBackbone(nn.Module):
             pretrained=pretrained is True,
             num_classes=0,
             in_chans=in_chans,
-            **{**_any_size(name, kwargs), **kwargs},
+            **{**any_size(name, kwargs), **kwargs},
         )
         info = list(self.model.feature_info)
         self.out_indices = _take_indices(out_indices, info, name)
@@ -313,7 +313,7 @@ def check_has_weights(name: str) -> None:
         )
 
 
-def _any_size(name: str, kwargs: Dict[str, Any]) -> Dict[str, Any]:
+def any_size(name: str, kwargs: Dict[str, Any]) -> Dict[str, Any]:
     """The arguments that make one of timm's models take images of any size, as ours do, where it has such."""
     if name.split(".")[0] in list_models():
         return {}

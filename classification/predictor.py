@@ -75,7 +75,7 @@ class Predictor:
     @classmethod
     def _from_timm(cls, name: str, pretrained: Union[bool, str]) -> "Predictor":
         model = create_model(name, pretrained=pretrained, keep_head=True)
-        return cls(model, TimmTransform(**data_config(name)), _class_names(model))
+        return cls(model, TimmTransform(**data_config(name)), names_of_classes(model))
 
     @torch.inference_mode()
     def __call__(self, path: Path, topk: int = 5) -> Tuple[Image.Image, List[Tuple[str, float]]]:
@@ -104,7 +104,8 @@ class Predictor:
         ]
 
 
-def _class_names(model: nn.Module) -> List[str]:
+def names_of_classes(model: nn.Module) -> List[str]:
+    """Names the classes of a timm model: ImageNet's where it tells those apart, else numbers."""
     subset = infer_imagenet_subset(model)
     if subset is None:
         return [f"class {number}" for number in range(model.num_classes)]

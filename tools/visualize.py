@@ -193,16 +193,16 @@ def _name_in(checkpoint: str) -> str:
 
 def _named(name: str, random: bool) -> Any:
     """A model of timm by its name, with the weights that were published, or random ones."""
-    from spectral_backbones.backbones.dense import _any_size
+    from spectral_backbones.backbones.dense import any_size
     from spectral_backbones.classification.config import data_config
-    from spectral_backbones.classification.predictor import _class_names
+    from spectral_backbones.classification.predictor import names_of_classes
     from spectral_backbones.classification.zoo import check_name, create_model
     from spectral_backbones.visualization import subject
 
     check_name(name)
     cfg = timm.get_pretrained_cfg(name) if timm.is_model(name.split(".")[0]) else None
     weights, model = "random weights", None
-    sizes = _any_size(name, {})
+    sizes = any_size(name, {})
     if not random and (cfg is None or cfg.has_weights):
         try:
             model, weights = create_model(name, pretrained=True, kwargs=sizes, keep_head=True), "published weights"
@@ -212,7 +212,7 @@ def _named(name: str, random: bool) -> Any:
     if model is None:
         torch.manual_seed(0)  # the same picture each time
         model = create_model(name, kwargs=sizes)
-    found = subject.classifier(name, weights, model, data_config(name), _class_names(model))
+    found = subject.classifier(name, weights, model, data_config(name), names_of_classes(model))
     found.is_random = weights.startswith("random")
     return found
 

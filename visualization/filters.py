@@ -49,7 +49,7 @@ class Radial(NamedTuple):
     def name(self) -> str:
         """What such a filter is called."""
         peak = float(self.response.max())
-        if peak < 1.35 * float(self.response.min()):
+        if peak <= 1.35 * float(self.response.min()):
             return "all-pass"
         if max(float(self.response[0]), float(self.response[-1])) < 0.85 * peak:
             return "band-pass"

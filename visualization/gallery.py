@@ -8,7 +8,9 @@ from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import numpy as np
 import torch
+from matplotlib import colormaps
 from matplotlib.axes import Axes
+from PIL import Image
 
 from . import activation, attention, filters, positional, receptive_field, sampled, significance, tokens
 from .photo import Photo
@@ -284,9 +286,6 @@ def _seen(look: Look) -> np.ndarray:
 
 
 def _heated(photo: Photo, values: np.ndarray) -> np.ndarray:
-    from matplotlib import colormaps
-    from PIL import Image
-
     height, width = photo.shown.shape[:2]
     low, high = float(values.min()), float(np.percentile(values, 99.5))
     shares = np.clip((values - low) / max(high - low, 1e-12), 0, 1).astype(np.float32)
