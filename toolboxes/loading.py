@@ -97,8 +97,8 @@ class LoadBands(BaseTransform):
     """Loads the numbers of pictures of any number of bands, by `engine.images.read_bands`, and divides them.
 
     Args:
-        bands: How many bands the files have; None takes what there are, of the files that hold one picture in one
-            layout.
+        bands: How many bands the files have; None takes what there are, where a file tells which of its sides holds
+            them.
         chosen: Which of them are taken, from 0, in this order; None takes all. A number takes so many, evenly spaced
             from the first to the last.
         divisor: What the numbers are divided by, one for all or one for each band that is taken;
