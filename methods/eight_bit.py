@@ -13,6 +13,8 @@ from torch.overrides import TorchFunctionMode
 
 LEAST_VALUES = 4096  # of a tensor that is worth it
 LEAST_WIDTH = 32  # values of a row, whose scale and shift take eight bytes; shorter rows are joined
+BLOCK_BYTES = 33 * 2**20  # more than the C library ever takes from its heap; only what is used of it is real
+SMALL_BYTES = 2**18  # of a tensor that is kept beside codes, as it is
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _COMPLEX = (torch.complex64, torch.complex128)
@@ -83,18 +85,52 @@ class Kept:
         return values.permute(self.order)
 
 
+class _Shelf:
+    """Puts codes side by side into large blocks on the CPU.
+
+    Among the activations themselves they would stay where those come and go, and leave the C library gaps that fit no
+    other: of what is spared only a third would show in the size of the process.
+    """
+
+    def __init__(self) -> None:
+        self.block = torch.empty(0, dtype=torch.uint8)
+        self.used = 0
+
+    def place(self, codes: Tensor) -> Tensor:
+        """The same codes on the shelf. A block is free when all of its codes are."""
+        if codes.numel() > BLOCK_BYTES or codes.device.type != "cpu":
+            return codes
+        return self._space(codes.numel()).view(codes.shape).copy_(codes)
+
+    def place_small(self, x: Tensor) -> Tensor:
+        """The same values on the shelf of a small tensor, such as statistics of a norm; others as they are."""
+        is_whole = x.is_contiguous() and x.untyped_storage().nbytes() == x.nbytes
+        if not is_whole or not 0 < x.nbytes <= SMALL_BYTES or x.device.type != "cpu":
+            return x
+        return self._space(x.nbytes).view(x.dtype).view(x.shape).copy_(x)
+
+    def _space(self, size: int) -> Tensor:
+        if self.used + size > self.block.numel():
+            self.block, self.used = torch.empty(BLOCK_BYTES, dtype=torch.uint8), 0
+        begin = self.used
+        self.used += -(-size // 64) * 64  # so that any dtype begins where it may
+        return self.block[begin : begin + size]
+
+
 class _Keeper:
     """Turns what autograd saves in one forward pass into eight bits, and what two operators save once."""
 
     def __init__(self) -> None:
         self.paused = False
+        self.shelf = _Shelf()
         # By what a matrix is of, and held weakly: what the backward pass has used is free. A storage that is gone
         # keeps its number while somebody refers to it, so that no other is taken for it.
         self.known: Dict[tuple, Tuple[StorageWeakRef, ref[Codes]]] = {}
 
     def pack(self, x: Tensor) -> Union[Tensor, Kept]:
         if self.paused or not _is_activation(x):
-            return x.detach()  # with its own history it would hold itself
+            left = x.detach()  # with its own history it would hold itself
+            return left if self.paused or type(x) is not Tensor or _is_of_parameter(x) else self.shelf.place_small(left)
         axes = sorted(range(x.ndim), key=lambda axis: -x.stride(axis))  # of memory, whatever the layout
         order = tuple(sorted(range(x.ndim), key=axes.__getitem__))
         of_relu = x.grad_fn is not None and x.grad_fn.name() == "ReluBackward0"
@@ -116,6 +152,7 @@ class _Keeper:
         codes = found[1]() if found and not found[0].expired() else None
         if codes is None:
             codes = Codes(x.reshape(-1, width), of_relu)
+            codes.codes = self.shelf.place(codes.codes)
             self.known[key] = storage, ref(codes)
         return codes
 

@@ -9,8 +9,7 @@ from .reduce_tokens import Tokens
 
 
 def draw_tokens(photo: Image.Image, tokens: Tokens, grid_size: Tuple[int, int], image: int = 0) -> Image.Image:
-    """Draws over a picture what became of its tokens: merged ones are areas of their mean colour with a white edge,
-    dropped ones dark.
+    """Draws over a picture what became of its tokens: merged ones as areas of their mean colour, dropped ones dark.
 
     Args:
         photo: The picture, in RGB; parts of a patch at its right and lower edge are cut off.
