@@ -1,6 +1,7 @@
 """The tool that measures large images, and that its page says what was measured."""
 
 import json
+import re
 
 import pytest
 from PIL import Image
@@ -29,18 +30,25 @@ def test_time_grows_with_a_power_of_the_tokens():
     assert large_images.exponent(MEASURED["models"]["fit_s"]) < 4 / 3
 
 
+PAGE = (large_images.DOCS / "large-images.md").read_text(encoding="utf-8")
+
+
+def test_the_example_of_the_page_runs():
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+    exec(code, {})
+
+
 def test_the_page_says_what_was_measured():
-    page = (large_images.DOCS / "large-images.md").read_text(encoding="utf-8")
     for side in ("512", "1024", "2048", "4096", "6400"):
         cells = [f"{(int(side) // 16) ** 2:,}"]
         for name in large_images.MODELS:
             row = MEASURED["models"][name].get(side)
             cells += [f"{row['seconds']:.1f}", f"{row['memory_bytes'] / 2**30:.2f}"] if row else ["", ""]
-        assert f"| {side} | {' | '.join(cells)} |" in page
+        assert f"| {side} | {' | '.join(cells)} |" in PAGE
     for key in ("whole", "split"):
-        assert " | ".join(f"{value / 2**30:.2f}" for value in MEASURED["split"][key]) in page
-    assert MEASURED["date"] in page
+        assert " | ".join(f"{value / 2**30:.2f}" for value in MEASURED["split"][key]) in PAGE
+    assert MEASURED["date"] in PAGE
     for step in ("train", "predict"):
-        assert f"{MEASURED['segmenter'][step]['memory_bytes'] / 2**30:.1f} GiB" in page
+        assert f"{MEASURED['segmenter'][step]['memory_bytes'] / 2**30:.1f} GiB" in PAGE
         assert MEASURED["segmenter"][step]["memory_bytes"] < 8 * 2**30
     assert MEASURED["models"]["fit_s"]["6400"]["memory_bytes"] < 16 * 2**30
