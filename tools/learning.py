@@ -1,5 +1,6 @@
 """What token mixers learn on small data: the same short training for each, from several seeds."""
 
+import functools
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.registry import DATASETS
 
 from spectral_backbones import backbones  # noqa: F401  registers the models
 from spectral_backbones.backbones.mixers import get_mixer, list_mixers
@@ -30,8 +32,8 @@ class Data:
 
     Attributes:
         config: Whose trunk, pictures and recipe are taken: the demonstration's, or the like of it.
-        epochs: How long; the config's schedule is shortened in proportion.
-        options: Of the config.
+        epochs: How long, instead of the config's 15.
+        options: Further ones of the config.
     """
 
     config: str
@@ -39,17 +41,23 @@ class Data:
     options: dict[str, Any]
 
 
-_SUBSET = {f"{loader}_dataloader.dataset.check_integrity": False for loader in ("train", "val", "test")}
-_HERE = {"train_dataloader.num_workers": 0, "val_dataloader.num_workers": 0, "test_dataloader.num_workers": 0}
+BATCH = 16  # pictures a step: few epochs then have steps enough to learn something
+# The warm-up is as short as the runs.
+_SHORT = {"train_dataloader.batch_size": BATCH, "param_scheduler.0.end": 1, "param_scheduler.1.begin": 1}
+_PART = {
+    f"{loader}_dataloader.{key}": value
+    for loader in ("train", "val", "test")
+    for key, value in (("dataset.check_integrity", False), ("num_workers", 0))
+}
 DATA = {
-    "digits": Data("classification/spectformer/spectformer_ti_digits", 5, {}),
-    "cifar10": Data("classification/spectformer/spectformer_ti_cifar10_small", 5, {**_SUBSET, **_HERE}),
+    "digits": Data("classification/spectformer/spectformer_ti_digits", 3, _SHORT),
+    "cifar10": Data("classification/spectformer/spectformer_ti_cifar10_small", 2, {**_SHORT, **_PART}),
 }
 DEPTH = 4  # blocks of both configs' trunk
 
 
 @dataclass(frozen=True)
-class Run:
+class Training:
     """One training.
 
     Attributes:
@@ -67,32 +75,31 @@ class Run:
 
 FORMS = {
     "pure": "in all blocks",
-    "spectral first": "in the second half, spectral gating in the first",
-    "attention last": "in the first half, attention in the second",
+    "hybrid": "between spectral gating in the first block and attention in the last",
 }
 
 
-def pattern(mixer: str, form: str, depth: int = DEPTH) -> str:
-    """The `mixers` of a trunk of `depth` blocks with `mixer` in one of FORMS. One that needs what another hands on
-    alternates with the first of these.
+def pattern(mixer: str, form: str = "pure") -> str:
+    """The `mixers` of a trunk with `mixer` in one of FORMS, of any depth if "pure", of DEPTH blocks otherwise. One that
+    needs what another hands on alternates with the first of these.
     """
-    half = depth // 2
-    if form == "spectral first":
-        return ", ".join(["spectral"] * half + _blocks(mixer, depth - half))
-    if form == "attention last":
-        return ", ".join(_blocks(mixer, half) + ["attention"] * (depth - half))
-    return ", ".join(_blocks(mixer, depth))
+    giver = _giver(mixer)
+    if form == "pure":
+        return mixer if giver is None else f"{giver}, {mixer}, ..."
+    between = DEPTH - 2
+    blocks = f"{mixer}:{between}" if giver is None else ", ".join([f"{giver}:1, {mixer}:1"] * (between // 2))
+    return f"spectral:1, {blocks}, attention:1"
 
 
-def _blocks(mixer: str, depth: int) -> list[str]:
+def _giver(mixer: str) -> str | None:
+    """The mixer that gives what `mixer` cannot do without, None if there is no such thing."""
     cls = get_mixer(mixer.partition("(")[0].strip()).factory
     if not getattr(cls, "needs_handed", False):
-        return [mixer] * depth
-    giver = next(name for name in list_mixers() if getattr(get_mixer(name).factory, "gives", None) == cls.takes)
-    return ([giver, mixer] * depth)[:depth]
+        return None
+    return next(name for name in list_mixers() if getattr(get_mixer(name).factory, "gives", None) == cls.takes)
 
 
-@dataclass
+@dataclass(eq=False)
 class Study:
     """Trainings whose results are kept: each is run once, whoever asks for it.
 
@@ -104,61 +111,71 @@ class Study:
     records: Records
     roots: dict[str, str]
 
-    def plan(self, mixers: Sequence[str], data: Sequence[str]) -> Iterator[Run]:
-        """The trainings in their order: each mixer once, on the first data set; then from all SEEDS, in all FORMS and
-        on all data REFERENCES and the BEST of the others, as far as they have been run by then.
+    def plan(self, mixers: Sequence[str], data: Sequence[str]) -> Iterator[Training]:
+        """The trainings in their order: each mixer once, on the first data set; then REFERENCES and the BEST of the
+        others by then, in all FORMS and on all data, seed by seed.
         """
         for mixer in mixers:
-            yield Run(data[0], mixer, "pure", SEEDS[0])
+            yield Training(data[0], mixer, "pure", SEEDS[0])
         chosen = [*(name for name in REFERENCES if name in mixers), *self.best(mixers, data[0])]
         yield from (
-            Run(name, mixer, form, seed) for name in data for form in FORMS for mixer in chosen for seed in SEEDS
+            Training(name, mixer, form, seed) for seed in SEEDS for name in data for form in FORMS for mixer in chosen
         )
 
     def best(self, mixers: Sequence[str], data: str) -> list[str]:
         """The BEST of the mixers that are no REFERENCES, by top-1 of the first seed, and loss where that is equal."""
         found = {}
         for mixer in mixers:
-            record = self.found(Run(data, mixer, "pure", SEEDS[0]))
+            record = self.found(Training(data, mixer, "pure", SEEDS[0]))
             if mixer not in REFERENCES and record is not None:
                 found[mixer] = (-record["top1"], record["loss"])
         return sorted(found, key=found.get)[:BEST]
 
-    def found(self, run: Run) -> dict[str, float] | None:
+    def found(self, training: Training) -> dict[str, float] | None:
         """What a training has come to, None if it was not run yet."""
-        record = self.records.find(self._of(run))
+        record = self.records.find(self._of(training))
         return record and record["found"]
 
-    def learn(self, run: Run) -> dict[str, float]:
+    def learn(self, training: Training) -> dict[str, float]:
         """What a training comes to: `top1` in per cent, `loss`, `params`, and `seconds` of the processor. Runs it only
         if nobody did so far.
 
         Raises:
             UserError: The data are not there, or the loss is no number.
         """
-        if (found := self.found(run)) is None:
+        if (found := self.found(training)) is None:
             with tempfile.TemporaryDirectory() as folder:
-                found = _train(self._config(run), folder)
-            self.records.keep(self._of(run), found)
+                found = _train(self._config(training), folder)
+            self.records.keep(self._of(training), found)
         return found
 
-    def _config(self, run: Run) -> Config:
-        data = DATA[run.data]
+    def _config(self, training: Training) -> Config:
+        data = DATA[training.data]
         options = {
             **data.options,
-            "model.kwargs.mixers": pattern(run.mixer, run.form),
-            "randomness.seed": run.seed,
+            "model.kwargs.mixers": pattern(training.mixer, training.form),
+            "randomness.seed": training.seed,
         }
-        return load(data.config, options, self.roots.get(run.data), lambda cfg: set_length(cfg, epochs=data.epochs))
+        return load(
+            data.config, options, self.roots.get(training.data), lambda cfg: set_length(cfg, epochs=data.epochs)
+        )
 
-    def _of(self, run: Run) -> dict[str, Any]:
+    @functools.cache  # noqa: B019  a study lives as long as its command
+    def _pictures(self, data: str) -> int:
+        """Of the training set, which may be a part of the whole."""
+        cfg = load(DATA[data].config, DATA[data].options, self.roots.get(data))
+        return len(DATASETS.build({**cfg.train_dataloader.dataset, "transform": None}))
+
+    def _of(self, training: Training) -> dict[str, Any]:
         device = torch.device(get_device())
         return {
-            "learnt": run.data,
-            "mixers": pattern(run.mixer, run.form),
-            "seed": run.seed,
-            "config": DATA[run.data].config,
-            "epochs": DATA[run.data].epochs,
+            "learnt": training.data,
+            "mixers": pattern(training.mixer, training.form),
+            "seed": training.seed,
+            "config": DATA[training.data].config,
+            "epochs": DATA[training.data].epochs,
+            "batch": BATCH,
+            "pictures": self._pictures(training.data),
             **versions(),
             "device": device_name(device),
             "threads": torch.get_num_threads(),
@@ -177,5 +194,5 @@ def _train(cfg: Config, folder: str) -> dict[str, float]:
     start = time.process_time()
     runner.train()
     seconds = time.process_time() - start
-    figures = {name: runner.message_hub.get_scalar(f"val/{name}").current() for name in ("top1", "loss")}
+    figures = {name: float(runner.message_hub.get_scalar(f"val/{name}").current()) for name in ("top1", "loss")}
     return {**figures, "seconds": seconds, "params": sum(p.numel() for p in runner.model.parameters())}

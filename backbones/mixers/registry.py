@@ -195,7 +195,7 @@ def mixer_name(mixer: Mixer) -> Optional[str]:
 
 
 def _expand_text(text: str, depth: int) -> List[Mixer]:
-    entries = _split(text)
+    entries = split_mixers(text)
     repeats = entries[-1] == "..."
     if repeats:
         entries = entries[:-1]
@@ -229,7 +229,7 @@ def _has_count(entry: str) -> bool:
     return entry.strip() == "..." or ":" in entry[entry.rfind(")") + 1 :]
 
 
-def _split(text: str) -> List[str]:
+def split_mixers(text: str) -> List[str]:
     """The entries of a pattern, which commas separate where no bracket or quotation is open."""
     parts = re.findall(r"""'[^']*'|"[^"]*"|.""", text, flags=re.DOTALL)
     entries, depth = [""], 0
