@@ -9,7 +9,7 @@ from timm.layers import LayerNorm
 
 from ..layers.renaming import renamed
 from ..layers.tracing import untraced
-from .attention import DotProductAttention, check_heads
+from .attention import check_heads
 from .ponet import check_segment
 from .registry import register_mixer
 
@@ -25,7 +25,7 @@ class _Combiner(nn.Module):
         self.num_heads = num_heads
         self.head_dim = check_heads(dim, num_heads)
         self.qkv = nn.Linear(dim, 3 * dim, **dd)
-        self.attn = DotProductAttention(attn_drop, scale=1.0)
+        self.attn_drop = nn.Dropout(attn_drop)
         self.proj = nn.Linear(dim, dim, **dd)
         self.proj_drop = nn.Dropout(proj_drop)
 
@@ -99,27 +99,22 @@ class CombinerFixed(_Combiner):
 
         whole_q = (q + outside[..., None]).amax(-2, keepdim=True)  # B heads S 1 head_dim
         whole_k = (k + outside[..., None]).amax(-2)  # B heads S head_dim
-        num_segments = inside.shape[0]
-        # Each segment has keys of its own, as if it were a head.
-        whole_v = self._attend(whole_q, k, v, outside[:, None]).squeeze(-2)  # B heads S head_dim
+        weights = (torch.matmul(whole_q, k.transpose(-2, -1)) + outside[:, None]).softmax(-1).to(v.dtype)
+        whole_v = torch.matmul(weights, v).squeeze(-2)  # B heads S head_dim
 
-        others = torch.zeros(num_segments, num_segments, dtype=q.dtype, device=x.device)
+        num_segments, length = inside.shape
+        own = torch.matmul(q, k.transpose(-2, -1)) + outside[:, None]  # B heads S s s
+        others = torch.matmul(q.flatten(2, 3), whole_k.transpose(-2, -1)).unflatten(2, (num_segments, length))
         if not self.own_summary:
-            own = torch.eye(num_segments, dtype=torch.bool, device=x.device)
-            others = others.masked_fill(own, float("-inf"))
-        bias = torch.cat([outside, others], 1)[:, None]  # S 1 s+S
-        k = torch.cat([k, whole_k[:, :, None].expand(-1, -1, num_segments, -1, -1)], 3)
-        v = torch.cat([v, whole_v[:, :, None].expand(-1, -1, num_segments, -1, -1)], 3)
-        x = self._attend(q, k, v, bias)  # B heads S s head_dim
+            same = torch.eye(num_segments, dtype=torch.bool, device=x.device)
+            others = others.masked_fill(same[:, None], float("-inf"))
+        weights = torch.cat([own, others], -1).softmax(-1)  # B heads S s s+S
+        weights = self.attn_drop(weights).to(v.dtype)
+        x = torch.matmul(weights[..., :length], v)
+        x = x + torch.matmul(weights[..., length:].flatten(2, 3), whole_v).unflatten(2, (num_segments, length))
         x = x.reshape(-1, self.num_heads, rows, cols, seg_h, seg_w, self.head_dim).permute(0, 2, 4, 3, 5, 1, 6)
         x = x.flatten(5, 6).flatten(3, 4).flatten(1, 2)[:, :height, :width]
         return self.proj_drop(self.proj(x))
-
-    def _attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        """Attention within segments, (B, heads, S, ..., head_dim) each; the bias (S, 1, keys) is that of all heads."""
-        bias = bias.repeat(self.num_heads, 1, 1).unsqueeze(0)
-        x = self.attn(q.flatten(1, 2), k.flatten(1, 2), v.flatten(1, 2), bias)
-        return x.unflatten(1, (self.num_heads, -1))
 
     def _segment(self, height: int, width: int) -> Tuple[int, int]:
         segment = self.segment
@@ -207,7 +202,7 @@ class CombinerAxial(_Combiner):
             own = torch.eye(height, dtype=torch.bool, device=x.device)
             column_logits = column_logits.masked_fill(own, float("-inf"))
         logits = torch.cat([row_logits, column_logits.transpose(2, 3)], -1)  # B heads H W W+H
-        weights = self.attn.attn_drop(logits.softmax(-1)).to(v.dtype)
+        weights = self.attn_drop(logits.softmax(-1)).to(v.dtype)
         x = torch.matmul(weights[..., :width], v)
         x = x + torch.matmul(weights[..., width:].transpose(2, 3), row_values.to(v.dtype)).transpose(2, 3)
         return self.proj_drop(self.proj(x.permute(0, 2, 3, 1, 4).flatten(3)))
