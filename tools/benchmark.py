@@ -21,7 +21,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -134,6 +134,11 @@ def make_model(name: str, size: tuple[int, int], **arguments: Any) -> nn.Module:
     return model
 
 
+def channels_of(model: nn.Module, arguments: Mapping[str, Any]) -> int:
+    """Channels of the images of a model that was made by `arguments`."""
+    return arguments.get("in_chans") or model.pretrained_cfg["input_size"][0]
+
+
 def measure_runtimes(
     name: str, size: tuple[int, int], batch: int, args: argparse.Namespace
 ) -> list[dict[str, float | int | str | None]]:
@@ -163,7 +168,7 @@ def measure_runtimes(
 def make_step(name: str, size: tuple[int, int], batch: int, args: argparse.Namespace, **arguments: Any) -> Step:
     """A step of a freshly made model on a batch of noise, see `make_model`."""
     model = make_model(name, size, **arguments)
-    channels = arguments.get("in_chans") or model.pretrained_cfg["input_size"][0]
+    channels = channels_of(model, arguments)
     layout = torch.channels_last if args.channels_last else torch.contiguous_format
     dtype = DTYPES[args.dtype]
     stored = torch.float32 if args.amp else dtype

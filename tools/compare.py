@@ -33,14 +33,17 @@ import timm
 import torch
 
 from spectral_backbones import backbones  # noqa: F401  registers our models
+from spectral_backbones.backbones.flops import count
 from spectral_backbones.backbones.mixers import expand_mixers, list_mixers
-from spectral_backbones.backbones.mixers.registry import split_mixers
+from spectral_backbones.backbones.mixers.registry import has_counts, split_mixers
 from spectral_backbones.engine import UserError
 from spectral_backbones.engine import checkpoint as files
+from spectral_backbones.engine.figures import figure_of, telling
 from spectral_backbones.tools.arguments import model_name, positive_int
 from spectral_backbones.tools.benchmark import (
     DTYPES,
     OutOfMemory,
+    channels_of,
     device_name,
     make_model,
     make_step,
@@ -48,7 +51,6 @@ from spectral_backbones.tools.benchmark import (
     memory_limit,
     step_memory,
 )
-from spectral_backbones.tools.flops import count_at
 from spectral_backbones.tools.learning import DATA, FORMS, SEEDS, Study, Training, pattern
 from spectral_backbones.tools.records import Records, versions
 from spectral_backbones.tools.script import make_parser, run
@@ -92,12 +94,14 @@ def subjects_of(args: argparse.Namespace) -> list[Subject]:
     """
     subjects = [_trained(Path(name)) if Path(name).is_file() else Subject(name, name, {}) for name in args.names]
     for mixer in args.mixers:
-        arguments = {"mixers": pattern(mixer), **({"depth": args.depth} if args.depth else {})}
         try:
+            arguments = {"mixers": mixer if _is_pattern(mixer) else pattern(mixer)}
+            if args.depth:
+                arguments["depth"] = args.depth
             timm.create_model(args.trunk, device="meta", **arguments)
         except (TypeError, ValueError) as error:
-            raise UserError(f"{args.trunk} takes no mixers {arguments['mixers']!r}: {error}") from error
-        subjects.append(Subject(mixer, args.trunk, arguments))
+            raise UserError(f"{args.trunk} cannot have the mixers {mixer!r}: {error}") from error
+        subjects.append(Subject(f"{args.trunk}, {mixer}" if args.names else mixer, args.trunk, arguments))
     labels = [subject.label for subject in subjects]
     if doubled := sorted({label for label in labels if labels.count(label) > 1}):
         raise UserError(f"{', '.join(doubled)} is named twice")
@@ -116,8 +120,17 @@ def _trained(path: Path) -> Subject:
 
 
 def _score(checkpoint: Mapping[str, Any]) -> str:
-    """The last validation that a checkpoint knows of."""
-    return ""
+    """What the last validation before a checkpoint has found, "" if there was none."""
+    histories = (checkpoint.get("message_hub") or {}).get("log_scalars", {})
+    found = {
+        key.removeprefix("val/"): values[-1].item()
+        for key, (values, _) in histories.items()
+        if key.startswith("val/") and len(values)
+    }
+    metric = telling(found)
+    if metric is None:
+        return ""
+    return f"{figure_of(metric).show(found[metric])} after {checkpoint['meta']['iter']} iterations"
 
 
 # Costs --------------------------------------------------------------------------------------------------------------
@@ -199,7 +212,7 @@ def _count(subject: Subject, side: int, limit: int) -> dict[str, Any]:
     params = sum(parameter.numel() for parameter in model.parameters())
     try:
         with memory_limit(limit):
-            return {"params": params, "macs": count_at(model, side, side, "paper", as_executed=False).macs}
+            return {"params": params, "macs": count(model, (channels_of(model, subject.arguments), side, side)).macs}
     except OutOfMemory:
         return {"params": params, "macs": None}
 
@@ -358,7 +371,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser(__doc__)
     parser.add_argument("names", nargs="*", metavar="MODEL", help="of timm, ours among them, or a checkpoint")
     parser.add_argument("--trunk", type=model_name, metavar="NAME", help="a model whose blocks get each of --mixers")
-    parser.add_argument("--mixers", metavar="A,B|all", help="token mixers, as `spectral mixers` lists them")
+    parser.add_argument(
+        "--mixers",
+        nargs="+",
+        default=[],
+        metavar="A,B|all|PATTERN",
+        help="token mixers, as `spectral mixers` lists them, or patterns with counts as 'spectral:4, window'",
+    )
     parser.add_argument(
         "--results",
         default="work_dirs/compare/costs.json",
@@ -412,13 +431,24 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         if not getattr(args, option) > 0:
             parser.error(f"--{option} must be more than 0, got {getattr(args, option):g}")
     args.sizes = sorted(set(args.sizes))
-    args.mixers = list_mixers() if args.mixers == "all" else split_mixers(args.mixers or "")
-    args.mixers = [mixer for mixer in args.mixers if mixer]
+    args.mixers = [mixer for text in args.mixers for mixer in _mixers_of(text)]
     return args
 
 
+def _mixers_of(text: str) -> list[str]:
+    """The mixers, or the one pattern, that a text of the command line names."""
+    if text == "all":
+        return list_mixers()
+    return [text] if _is_pattern(text) else split_mixers(text)
+
+
+def _is_pattern(text: str) -> bool:
+    """Whether a text says which block has which mixer, and does not only name mixers."""
+    return any(map(has_counts, split_mixers(text)))
+
+
 def main(argv: Sequence[str] | None = None) -> None:
-    """Training the command line.
+    """Run the command line.
 
     Raises:
         UserError: Something that was named does not exist or does not fit.
@@ -427,24 +457,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(args.threads)
     records = Records(args.results)
     picture = args.picture or args.results.with_suffix(".png")
-    for mixer in args.mixers:
-        try:
-            expand_mixers(mixer, 1)
-        except ValueError as error:
-            raise UserError(str(error)) from error
     if args.learn:
         rows = _learn(args, records)
         draw_learnt(rows, args.learn, picture)
         print(render(rows, learnt_columns(args.learn), args.format))
     else:
         rows = []
-        for row in measured(subjects_of(args), args, records):
+        subjects = subjects_of(args)
+        for row in measured(subjects, args, records):
             rows.append(row)
             print(_line(row), file=sys.stderr)
+        lacking = [subject.label for subject in subjects if not any(row["model"] == subject.label for row in rows)]
+        if not rows:
+            raise UserError(f"{', '.join(lacking)}: none of the sizes could be measured")
         draw(rows, _conditions(args), picture)
         plain = [{key: row.get(key) for key in ("model", "size", "params", "macs", "seconds", "bytes")} for row in rows]
         is_plain = args.format in ("csv", "json")
         print(render(plain if is_plain else summary(rows, args.sizes), columns(args.sizes), args.format))
+        if lacking:
+            raise UserError(f"{', '.join(lacking)}: none of the sizes could be measured; the table is of the others")
     print(f"{args.results}, {picture}", file=sys.stderr)
 
 
@@ -464,6 +495,11 @@ def _conditions(args: argparse.Namespace) -> str:
 
 
 def _learn(args: argparse.Namespace, records: Records) -> list[dict[str, Any]]:
+    for mixer in args.mixers:
+        try:
+            expand_mixers(mixer, 1)
+        except ValueError as error:
+            raise UserError(str(error)) from error
     study = Study(records, {"cifar10": args.cifar10})
     for training in study.plan(args.mixers, args.learn):
         is_new = study.found(training) is None
