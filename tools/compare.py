@@ -427,6 +427,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
                 model_name(name)
             except argparse.ArgumentTypeError as error:
                 parser.error(f"{error}; a checkpoint is a file, and there is none of this name")
+    try:
+        torch.empty(0, device=args.device)
+    except (RuntimeError, AssertionError) as error:
+        parser.error(f"device {args.device!r} is not available: {error}")
     for option in ("budget", "memory", "seconds"):
         if not getattr(args, option) > 0:
             parser.error(f"--{option} must be more than 0, got {getattr(args, option):g}")
@@ -496,6 +500,8 @@ def _conditions(args: argparse.Namespace) -> str:
 
 def _learn(args: argparse.Namespace, records: Records) -> list[dict[str, Any]]:
     for mixer in args.mixers:
+        if _is_pattern(mixer):
+            raise UserError(f"--learn takes names of mixers, which it puts into patterns itself, got {mixer!r}")
         try:
             expand_mixers(mixer, 1)
         except ValueError as error:
