@@ -289,7 +289,7 @@ def columns(sizes: Sequence[int]) -> dict[str, Column]:
 
 def draw(rows: Sequence[Mapping[str, Any]], title: str, path: Path) -> None:
     """Time and memory against pixels, both logarithmic, a line for each model with its growth beside it."""
-    from spectral_backbones.tools.drawing import label_lines, plt, save, style_of
+    from spectral_backbones.tools.drawing import label_lines, label_sides, plt, save, style_of
 
     figure, panels = plt.subplots(1, 2, figsize=(15, 6.5), dpi=110)
     labels = list(dict.fromkeys(row["model"] for row in rows))
@@ -302,11 +302,10 @@ def draw(rows: Sequence[Mapping[str, Any]], title: str, path: Path) -> None:
                 x, y = zip(*points, strict=True)
                 (line,) = axes.loglog(x, [value / scale for value in y], marker="o", markersize=3, **style_of(i))
                 lines.append((line, f"{label}: {growth(points)}"))
+        label_sides(axes, sorted({row["size"] for row in rows if row.get(key)}))
+        axes.tick_params(axis="x", rotation=45)
         if lines:
             label_lines(axes, lines)
-        sides = sorted({row["size"] for row in rows if row.get(key)})
-        axes.set_xticks([side**2 for side in sides], [f"{side}" for side in sides], rotation=45)
-        axes.minorticks_off()
         axes.set(xlabel="pixels a side", ylabel=f"{what} ({unit})", title=f"{what} of {title}")
         axes.grid(alpha=0.3)
     save(figure, path)
@@ -495,7 +494,8 @@ def _conditions(args: argparse.Namespace) -> str:
     """What a step is, for the picture's title."""
     device = torch.device(args.device)
     where = device_name(device) if device.type == "cuda" else f"{device_name(device)}, threads: {args.threads}"
-    return f"{'a training step' if args.train else 'inference'} of {args.batch}, {args.dtype}\n{where}"
+    images = "an image" if args.batch == 1 else f"{args.batch} images"
+    return f"{'a training step' if args.train else 'a pass'} with {images}, {args.dtype}\n{where}"
 
 
 def _learn(args: argparse.Namespace, records: Records) -> list[dict[str, Any]]:

@@ -144,7 +144,7 @@ def measure_all(names: Sequence[str], measured: dict[str, Any]) -> Iterator[dict
 
 def draw(measured: dict[str, Any], path: Path) -> None:
     """Time against tokens, both logarithmic, a line for each mixer that takes any, with its name at its end."""
-    from spectral_backbones.tools.drawing import label_lines, plt, save, style_of
+    from spectral_backbones.tools.drawing import label_lines, label_sides, plt, save, style_of
 
     figure, axes = plt.subplots(figsize=(9, 6.5), dpi=110)
     ends = []
@@ -154,10 +154,9 @@ def draw(measured: dict[str, Any], path: Path) -> None:
             continue  # the identity, whose line would press the others together
         (line,) = axes.loglog(*zip(*points, strict=True), marker="o", markersize=3, **style_of(i))
         ends.append((line, name))
-    label_lines(axes, ends)
     axes.set_xlim(right=SIDES[-1] ** 2 * 1.15)
-    axes.set_xticks([side**2 for side in SIDES], [f"{side}x{side}" for side in SIDES])
-    axes.minorticks_off()
+    label_sides(axes, SIDES, "{0}x{0}")
+    label_lines(axes, ends)
     axes.set_xlabel("tokens")
     axes.set_ylabel("milliseconds a map")
     axes.set_title(f"Time of a mixer with {DIM} channels")
