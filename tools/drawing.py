@@ -7,7 +7,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogFormatter, NullLocator
+from matplotlib.ticker import NullLocator
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -51,8 +51,10 @@ def label_sides(axes: Axes, sides: Sequence[int], text: str = "{0}") -> None:
     """Mark squares of `sides` along x by what they are the squares of, and y by plain numbers."""
     axes.set_xticks([side**2 for side in sides], [text.format(side) for side in sides])
     axes.xaxis.set_minor_locator(NullLocator())
-    for set_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-        set_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))  # 200, and not 2 x 10^2
+    low, high = axes.get_ylim()
+    between = "235" if high < 30 * low else ""  # first digits of the numbers that are written between powers of ten
+    axes.yaxis.set_major_formatter(lambda y, _: f"{y:,.10g}")
+    axes.yaxis.set_minor_formatter(lambda y, _: f"{y:,.10g}" if between and f"{y:e}"[0] in between else "")
 
 
 def save(figure: Figure, path: Path) -> None:

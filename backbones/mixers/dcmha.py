@@ -11,7 +11,7 @@ from ..layers.tracing import is_eager, untraced
 from .attention import check_heads
 from .registry import register_mixer
 
-_CHUNK_BYTES = 2**20  # of logits: half of a usual processor's second cache
+_CHUNK_BYTES = 2 * 2**20  # of logits, a usual processor's second cache
 _PLACES = 4  # composed before the softmax by query and by key, and after it likewise
 
 
@@ -96,7 +96,7 @@ class DynamicallyComposedAttention(nn.Module):
         if torch.jit.is_scripting():
             x = self._attend(q, k, v, by_query, by_key, by_query_after, by_key_after)
         else:
-            x = self._attend_by_queries(q, k, v, by_query, by_key, by_query_after, by_key_after)
+            x = self._attend_in_parts(q, k, v, by_query, by_key, by_query_after, by_key_after)
         return self.proj_drop(self.proj(x.reshape(shape)))
 
     def coefficients(self, x: torch.Tensor) -> torch.Tensor:
@@ -111,20 +111,25 @@ class DynamicallyComposedAttention(nn.Module):
         first, second = vectors[..., : self.rank, :], vectors[..., self.rank :, :]
         first = F.rms_norm(first, [self.num_heads], eps=1e-6)
         gates = torch.tanh(torch.matmul(x, self.gates)).unflatten(2, (self.num_places, 1, self.num_heads))
-        return torch.cat([first, second, gates.permute(2, 0, 1, 3, 4)], 3).permute(0, 1, 3, 4, 2)
+        return torch.cat([first, second, gates.permute(2, 0, 1, 3, 4)], 3).permute(0, 1, 3, 4, 2).contiguous()
 
     @torch.jit.unused
-    def _attend_by_queries(
+    def _attend_in_parts(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, by_query: torch.Tensor, by_key: torch.Tensor,
         by_query_after: torch.Tensor, by_key_after: torch.Tensor,
     ) -> torch.Tensor:  # fmt: skip
-        """`_attend`, eagerly for a few queries at a time, whose logits then stay in the cache: they are gone over many
-        times. Evaluation shares their memory, training keeps what gradients need of all.
+        """`_attend`, eagerly for a few images or a few queries at a time, whose logits then stay in the cache: they are
+        gone over many times. Evaluation shares their memory, training keeps what gradients need of all.
         """
-        row = q.shape[0] * self.num_heads * k.shape[2] * q.element_size()
+        row = self.num_heads * k.shape[2] * q.element_size()
+        images = max(1, _CHUNK_BYTES // max(1, row * q.shape[2]))
         step = max(1, _CHUNK_BYTES // max(1, row))
-        if not is_eager(q) or torch.jit.is_tracing() or step >= q.shape[2]:
+        if not is_eager(q) or torch.jit.is_tracing() or (images >= q.shape[0] and step >= q.shape[2]):
             return self._attend(q, k, v, by_query, by_key, by_query_after, by_key_after)
+        if q.shape[0] > images:
+            every = (q, k, v, by_query, by_key, by_query_after, by_key_after)
+            parts = zip(*[tensor.split(images) for tensor in every])
+            return torch.cat([self._attend_in_parts(*part) for part in parts])
         parts = zip(q.split(step, 2), by_query.split(step, 3), by_query_after.split(step, 3))
         return torch.cat([self._attend(part, k, v, b, by_key, a, by_key_after) for part, b, a in parts], 1)
 
@@ -151,9 +156,9 @@ class DynamicallyComposedAttention(nn.Module):
         if static is not None:
             matrix = matrix + static[place].t()
         by_key = by_key.unsqueeze(2)  # B 2rank+1 1 heads J
-        out = torch.addcmul(torch.matmul(matrix, a), a, by_key[:, -1])
+        out = torch.matmul(matrix, a).addcmul_(a, by_key[:, -1])
         for r in range(self.rank):
-            out = torch.addcmul(out, (a * by_key[:, r]).sum(2, keepdim=True), by_key[:, self.rank + r])
+            out.addcmul_((a * by_key[:, r]).sum(2, keepdim=True), by_key[:, self.rank + r])
         return out
 
     def from_official(self, state: Dict[str, torch.Tensor]) -> Dict[str, torch.Tensor]:
