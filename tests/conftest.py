@@ -45,3 +45,15 @@ def _format_once():
         return formatted[key]
 
     yapf_api.FormatCode = format_code_once
+
+
+def pytest_terminal_summary(terminalreporter):
+    """How much of the documents ran, see test_documents.py."""
+    calls = [one for kind in terminalreporter.stats.values() for one in kind if getattr(one, "when", None) == "call"]
+    found = [value for one in calls for key, value in one.user_properties if key == "python_blocks"]
+    if found:
+        left_out = [where for _, left in found for where in left]
+        terminalreporter.section("Python blocks of the documents")
+        terminalreporter.line(f"{sum(ran for ran, _ in found)} ran, {len(left_out)} were left out")
+        for where in left_out:
+            terminalreporter.line(f"  {where}")

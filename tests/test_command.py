@@ -11,6 +11,7 @@ from spectral_backbones import __main__ as command
 from spectral_backbones.engine import UserError
 from spectral_backbones.engine.config import load
 from spectral_backbones.engine.library import CONFIGS, find_config, list_configs
+from spectral_backbones.tools import script as tool_script
 
 from .classification_fixtures import ROOT, environment, run_forked, run_here
 
@@ -106,6 +107,15 @@ def test_what_is_no_command_is_told(arguments, says):
     with pytest.raises(SystemExit) as end:
         command.main(arguments)
     assert says in end.value.code
+
+
+def test_an_interruption_ends_a_command_with_one_line(capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as end:
+        tool_script.run(interrupted)
+    assert end.value.code == 130 and capsys.readouterr().err == "interrupted\n"
 
 
 # Models and configs --------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from spectral_backbones.classification.config import complete
 from spectral_backbones.engine.config import load
 
 from .classification_fixtures import ROOT, make_folder, picture
+from .models import undrawn
 
 CONFIGS = sorted((ROOT / "configs" / "classification").rglob("*.py"))
 
@@ -44,7 +45,7 @@ def test_config_builds_and_takes_a_step(path, tmp_path):
         cfg = load(str(path), data_root=str(make_folder(tmp_path, per_class=2)))
     cfg = complete(cfg)
     device = torch.device("cpu" if path in FIRST else "meta")
-    with device:
+    with device, undrawn():
         model = MODELS.build(cfg.model).to(device)
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         transform = TRANSFORMS.build(loader.dataset.transform)

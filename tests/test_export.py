@@ -1,5 +1,7 @@
 """Classifiers leave Python: what a file computes, says of itself, and what is refused."""
 
+import ctypes
+import gc
 import json
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from spectral_backbones.classification.classifier import TimmClassifier
 from spectral_backbones.classification.config import data_config
 from spectral_backbones.engine import UserError, deploy
 from spectral_backbones.engine.deploy.compare import compare
+from spectral_backbones.engine.deploy.runtimes import METADATA
 from spectral_backbones.tools import export, predict, test
 
 from .classification_fixtures import ROOT, make_folder, small_config
@@ -221,6 +224,41 @@ def test_a_file_of_another_task_is_refused(onnx_file):
     pytest.importorskip("mmseg")
     with pytest.raises(UserError, match=r"is for classification, .* for segmentation"):
         test.main([str(config), str(onnx_file)])
+
+
+class SignalStack(ctypes.Structure):
+    _fields_ = [("address", ctypes.c_void_p), ("flags", ctypes.c_int), ("bytes", ctypes.c_size_t)]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks the C library of Linux")
+def test_programs_of_openvino_that_go_in_any_order_leave_the_thread_its_stack_for_signals(tmp_path):
+    """A stack that went with one of them would be met by the next signal, in whatever is run after it."""
+    openvino = pytest.importorskip("openvino")
+    images = openvino.opset13.parameter([1, 3, 4, 4], openvino.Type.u8, name="images")
+    images.output(0).tensor.set_names({"images"})
+    negative = openvino.opset13.bitwise_not(images)
+    negative.output(0).tensor.set_names({"negative"})
+    model = openvino.Model([negative], [images], "negative")
+    known = dict(images=dict(shape=[1, 3, 4, 4], dtype="uint8"), outputs=["negative"])
+    model.set_rt_info(json.dumps(known), METADATA)
+    openvino.save_model(model, str(tmp_path / "negative.xml"))
+
+    def stack():
+        found = SignalStack()
+        assert ctypes.CDLL(None).sigaltstack(None, ctypes.byref(found)) == 0
+        return found.address, found.flags, found.bytes
+
+    first = deploy.open_program(tmp_path / "negative.xml")
+    before = stack()
+    second = deploy.open_program(tmp_path / "negative.xml")
+    assert stack() == before
+    for program in (first, second):
+        assert (program(np.full((1, 3, 4, 4), 3, np.uint8))["negative"] == 252).all()
+    del first, program
+    gc.collect()
+    del second
+    gc.collect()
+    assert stack() == before
 
 
 def test_boxes_are_compared_by_rank_and_ties_may_change_places():

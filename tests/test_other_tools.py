@@ -4,8 +4,6 @@ What depends on the code of a model runs on one of each code path; see models.py
 """
 
 import copy
-import re
-from pathlib import Path
 
 import pytest
 import timm
@@ -305,16 +303,3 @@ def test_transformers_wrappers_of_timm(name):
     backbone = transformers.TimmBackbone(config)
     maps = backbone(images()).feature_maps
     assert [feature.shape[1] for feature in maps] == backbone.channels
-
-
-def test_the_examples_of_the_page_run(capsys):
-    pytest.importorskip("peft")
-    page = (Path(__file__).parents[1] / "docs" / "other-tools.md").read_text()
-    names = {}
-    try:
-        for block in re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE):
-            exec(block, names)
-    finally:
-        set_fused_attn(True)
-    assert len(names["weights"]) == 12 and "attn_drop" in capsys.readouterr().out
-    assert names["model"](images(1)).shape == (1, 1000)

@@ -35,10 +35,10 @@ EVERY_MODEL = {
 MAP_MODEL = {"test_model_default_cfgs", "test_model_forward_features"}
 TOKEN_MODEL = {"test_model_default_cfgs_non_std"}
 
-# A process takes ten seconds to start, so it tests six names; they are dealt out so that each has small and large ones.
+# A process takes ten seconds to start, so it tests twenty names; they are dealt out so that each has small and large.
 IS_ALL = os.environ.get("TIMM_SUITE") == "all"
 TESTED = NAMES if IS_ALL else ONE_OF_EACH_CLASS
-NUM_PROCESSES = -(-len(TESTED) // 6)
+NUM_PROCESSES = -(-len(TESTED) // 20)
 SHARES = [TESTED[i::NUM_PROCESSES] for i in range(NUM_PROCESSES)]
 
 

@@ -2,7 +2,8 @@
 
 A change is what git sees since the last commit, new files included. Tests are found by name: of a test file itself, of
 `detection/hooks/check.py` the file `test_check.py`, of a module without such a file those that name it or its classes,
-of a config the test of all configs of its task. Tests that are marked slow are left to `make test`.
+of a config the test of all configs of its task, of a page the test of the documents. Tests that are marked slow are
+left to `make test`.
 """
 
 if __name__ == "__main__" and not __package__:  # run as a script: of this clone's code
@@ -49,6 +50,8 @@ def touched(path: Path, tests: Iterable[Path]) -> List[Path]:
     """Those of the test files that a change of `path` touches, all relative to the root."""
     if path in tests:
         return [path]
+    if path.suffix == ".md" or path.parts[0] == "docs":
+        return [Path("tests", "test_documents.py")]
     if path.parts[0] == "configs":
         return [test for test in tests if test == Path("tests", CONFIGS.get(path.parts[1], "none"))]
     if path.suffix != ".py" or path.parts[0] == "tests" or not (ROOT / path).is_file():

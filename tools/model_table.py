@@ -22,7 +22,7 @@ import torch
 
 from spectral_backbones import backbones
 from spectral_backbones.backbones.flops import Cost, count
-from spectral_backbones.tools.models import TABLE
+from spectral_backbones.tools.models import COLUMNS, TABLE
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "models.md"
 BEGIN, END = "<!-- model table: begin, by tools/model_table.py -->", "<!-- model table: end -->"
@@ -246,7 +246,7 @@ def cost_of(name: str) -> Cost:
 
 def record(name: str) -> dict[str, Any]:
     """What `spectral models` knows of a model, in plain types."""
-    cost, published = cost_of(name), PUBLISHED[name]
+    cost, published, known = cost_of(name), PUBLISHED[name], timm.get_pretrained_cfg(name)
     height, width = cost.input_size[1:]
     return {
         "model": name,
@@ -255,7 +255,8 @@ def record(name: str) -> dict[str, Any]:
         "params": cost.params,
         "macs": round(cost.macs),
         "top1": None if published.top1 is None else float(published.top1),
-        "hub": bool(timm.get_pretrained_cfg(name).hf_hub_id),
+        "license": known.license,
+        "hub": bool(known.hf_hub_id),
         "repository": FAMILIES[published.family].weights if published.has_weights else None,
     }
 
@@ -266,7 +267,7 @@ def row(known: dict[str, Any]) -> str:
     Args:
         known: A `record`.
     """
-    published = PUBLISHED[known["model"]]
+    published, dense = PUBLISHED[known["model"]], DENSE.get(known["model"], Dense())
     mark = f" <sup>{list(NOTES).index(published.note) + 1}</sup>" if published.note else ""
     sources = ["`pretrained=True`"] if known["hub"] else []
     sources += [f"[repository]({known['repository']})"] if known["repository"] else []
@@ -277,7 +278,10 @@ def row(known: dict[str, Any]) -> str:
         f"{known['macs'] / 1e9:.2f}",
         published.gmacs or "-",
         published.top1 or "-",
+        dense.mask_rcnn_1x or "-",
+        dense.upernet or "-",
         f"[{published.family}](https://arxiv.org/abs/{FAMILIES[published.family].arxiv})",
+        COLUMNS["license"].show(known["license"]),
         ", ".join(sources) or "none published",
     )
     return f"| {' | '.join(cells)} |"
@@ -292,10 +296,13 @@ def head() -> list[str]:
         "MACs (G)",
         "MACs (G) published",
         "top-1 (%) published",
+        "Mask R-CNN 1x (AP)",
+        "UPerNet (mIoU)",
         "paper",
+        "licence",
         "weights",
     )
-    return [f"| {' | '.join(columns)} |", "| --- | ---: | ---: | ---: | ---: | ---: | --- | --- |"]
+    return [f"| {' | '.join(columns)} |", f"| --- |{' ---: |' * 7} --- | --- | --- |"]
 
 
 def notes() -> list[str]:

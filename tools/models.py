@@ -31,6 +31,7 @@ COLUMNS = {
     "params": Column("params (M)", lambda n: f"{n / 1e6:.2f}"),
     "macs": Column("MACs (G)", lambda n: f"{n / 1e9:.2f}"),
     "top1": Column("top-1 (%)", lambda n: "-" if n is None else f"{n:.1f}"),
+    "license": Column("licence", lambda name: "not stated" if name == "unknown" else name, is_number=False),
     "hub": Column("pretrained=True", lambda is_there: "yes" if is_there else "-", is_number=False),
     "repository": Column("official weights", lambda address: address or "-", is_number=False),
 }

@@ -4,6 +4,7 @@ import argparse
 import inspect
 import os
 import select
+import signal
 import sys
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, TextIO, Tuple
@@ -41,13 +42,17 @@ def process_of(command: str, *arguments: str) -> Tuple[List[str], Dict[str, str]
 
 
 def run(main: Callable[[], Any]) -> None:
-    """Call a tool's `main`; mistakes that a user can mend end in one line and status 1, without a traceback.
+    """Call a tool's `main`; mistakes that a user can mend end in one line and status 1, without a traceback, as does an
+    interruption, with status 130.
 
     A number that it returns is the exit status.
     """
     try:
         status = main()
         sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)  # as shells tell it
     except BrokenPipeError:
         if _is_read(sys.stdout):
             raise

@@ -2,6 +2,7 @@
 
 import json
 from abc import ABC, abstractmethod
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -123,19 +124,30 @@ class TorchProgram(Program):
         return [output.numpy() for output in self.module(torch.from_numpy(images))]
 
 
+@cache
+def _openvino_core() -> Any:
+    """The one core of OpenVINO in this process.
+
+    A core gives the thread a stack for its signals and, when it goes, puts back the one that it found. Two that do not
+    go in the opposite order of their coming leave the thread one that is freed already, and the next signal (that of a
+    loader's worker which has ended) is a segmentation fault.
+    """
+    return needed("openvino").Core()
+
+
 class OpenVinoProgram(Program):
     """An OpenVINO file, which is an .xml and a .bin beside it, on the CPU."""
 
     def __init__(self, path: PathLike, threads: Optional[int] = None) -> None:
-        openvino = needed("openvino")
+        core = _openvino_core()
         try:
-            model = openvino.Core().read_model(str(path))
+            model = core.read_model(str(path))
         except Exception as error:  # of OpenVINO's many
             raise UserError(f"{path} cannot be run by OpenVINO: {_line(error)}") from error
         super().__init__(path, model.get_rt_info(METADATA).astype(str) if model.has_rt_info(METADATA) else None)
         # By default it computes in half precision where the processor can.
         config = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads or torch.get_num_threads()}
-        self.compiled = openvino.compile_model(model, "CPU", config)
+        self.compiled = core.compile_model(model, "CPU", config)
 
     def run(self, images: np.ndarray) -> List[np.ndarray]:
         """See `Program.run`."""

@@ -12,19 +12,13 @@ from spectral_backbones.volumes import create_model, list_models, requirements
 
 from ..classification_fixtures import ROOT, environment
 
-PAGE = (ROOT / "docs" / "volumes.md").read_text()
-
 
 def test_the_docs_replace_swinunetr_by_one_line_of_a_monai_script():
-    before = re.search(r"^    (model = SwinUNETR\(.*\))$", PAGE, re.MULTILINE).group(1)
-    line, script = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    """That the script runs, and learns, is tested with all Python of the documents."""
+    page = (ROOT / "docs" / "volumes.md").read_text()
+    before = re.search(r"^    (model = SwinUNETR\(.*\))$", page, re.MULTILINE).group(1)
+    line, _ = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     assert line.count("model = ") == 1 and before.startswith("model = ")
-    names = {}
-    exec(compile(line, "docs/volumes.md", "exec"), names)
-    exec(compile(script, "docs/volumes.md", "exec"), names)
-    losses = names["losses"]
-    assert sum(losses[-4:]) < 0.75 * sum(losses[:4])
-    assert names["dice"] > 0.2
 
 
 @pytest.mark.parametrize("name", list_models())
