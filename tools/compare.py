@@ -51,10 +51,10 @@ from spectral_backbones.tools.benchmark import (
     memory_limit,
     step_memory,
 )
-from spectral_backbones.tools.learning import DATA, FORMS, SEEDS, Study, Training, pattern
+from spectral_backbones.tools.learning import DATA, FORMS, Study, Training, pattern
 from spectral_backbones.tools.records import Records, versions
 from spectral_backbones.tools.script import make_parser, run
-from spectral_backbones.tools.tables import FORMATS, Column, render
+from spectral_backbones.tools.tables import FORMATS, Column, between, render
 
 SIZES = (64, 128, 224, 384, 512, 768, 1024, 1536, 2048)
 SHOWN = (224, 512, 1024, 2048)  # in tables for the eye
@@ -314,14 +314,14 @@ def draw(rows: Sequence[Mapping[str, Any]], title: str, path: Path) -> None:
 # What is learnt -----------------------------------------------------------------------------------------------------
 
 
-def learnt(study: Study, mixers: Sequence[str], data: Sequence[str]) -> list[dict[str, Any]]:
+def learnt(study: Study, mixers: Sequence[str], data: Sequence[str], seeds: int) -> list[dict[str, Any]]:
     """A row for each mixer, the best first: top-1 in per cent of all its runs, by data set and form."""
     rows = []
     for mixer in mixers:
         row: dict[str, Any] = {"mixer": mixer}
         for name in data:
             for form in FORMS:
-                found = [study.found(Training(name, mixer, form, seed)) for seed in SEEDS]
+                found = [study.found(Training(name, mixer, form, seed)) for seed in range(seeds)]
                 row[f"{name} {form}"] = [figures["top1"] for figures in found if figures]
         rows.append(row)
     first = f"{data[0]} pure"
@@ -386,6 +386,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--picture", metavar="FILE", type=Path, help="default: beside the results")
     parser.add_argument("--format", choices=FORMATS, default="table", help="csv and json hold every size")
+    parser.add_argument(
+        "--page",
+        metavar="FILE",
+        type=Path,
+        help="of Markdown, which gets the table too, between two lines with the name of the results",
+    )
     parser.add_argument("--threads", type=positive_int, default=1, help="of the CPU; default: %(default)s")
     cost = parser.add_argument_group("costs")
     cost.add_argument("--depth", type=positive_int, metavar="N", help="blocks of the trunk; default: its own")
@@ -408,6 +414,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     learning = parser.add_argument_group("learning")
     learning.add_argument(
         "--learn", nargs="+", choices=DATA, metavar="DATA", help=f"train each mixer on {' or '.join(DATA)}"
+    )
+    learning.add_argument(
+        "--seeds",
+        type=positive_int,
+        default=3,
+        metavar="N",
+        help="from which the best and the references are trained; default: %(default)s",
     )
     learning.add_argument("--cifar10", metavar="DIR", help="holds cifar-10-batches-py, the whole set or a part")
     parser.set_defaults(amp=False, compile=False, channels_last=False)
@@ -463,7 +476,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.learn:
         rows = _learn(args, records)
         draw_learnt(rows, args.learn, picture)
-        print(render(rows, learnt_columns(args.learn), args.format))
+        _show(rows, rows, learnt_columns(args.learn), args)
     else:
         rows = []
         subjects = subjects_of(args)
@@ -475,11 +488,33 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise UserError(f"{', '.join(lacking)}: none of the sizes could be measured")
         draw(rows, _conditions(args), picture)
         plain = [{key: row.get(key) for key in ("model", "size", "params", "macs", "seconds", "bytes")} for row in rows]
-        is_plain = args.format in ("csv", "json")
-        print(render(plain if is_plain else summary(rows, args.sizes), columns(args.sizes), args.format))
+        _show(plain, summary(rows, args.sizes), columns(args.sizes), args)
         if lacking:
             raise UserError(f"{', '.join(lacking)}: none of the sizes could be measured; the table is of the others")
     print(f"{args.results}, {picture}", file=sys.stderr)
+
+
+def _show(
+    plain: Sequence[Mapping[str, Any]],
+    shown: Sequence[Mapping[str, Any]],
+    columns: Mapping[str, Column],
+    args: argparse.Namespace,
+) -> None:
+    """Print rows, plain ones for programs and others for people, who may have them in a page, too."""
+    print(render(plain if args.format in ("csv", "json") else shown, columns, args.format))
+    if args.page:
+        begin, end = markers(args.results)
+        try:
+            before, _, after = between(args.page.read_text(encoding="utf-8"), begin, end)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{args.page}: {error}") from error
+        table = render(shown, columns, "markdown")
+        args.page.write_text(f"{before}{begin}\n{table}\n{end}{after}", encoding="utf-8")
+
+
+def markers(results: Path) -> tuple[str, str]:
+    """The two lines of a page that the table of some results stands between."""
+    return f"<!-- {results.stem}: begin, by spectral compare -->", f"<!-- {results.stem}: end -->"
 
 
 def _line(row: Mapping[str, Any]) -> str:
@@ -507,13 +542,13 @@ def _learn(args: argparse.Namespace, records: Records) -> list[dict[str, Any]]:
         except ValueError as error:
             raise UserError(str(error)) from error
     study = Study(records, {"cifar10": args.cifar10})
-    for training in study.plan(args.mixers, args.learn):
+    for training in study.plan(args.mixers, args.learn, args.seeds):
         is_new = study.found(training) is None
         found = study.learn(training)
         if is_new:
             what = f"{training.data}, {training.mixer} {training.form}, seed {training.seed}"
             print(f"{what}: top-1 {found['top1']:.1f} %, {found['seconds']:.0f} s", file=sys.stderr, flush=True)
-    return learnt(study, args.mixers, args.learn)
+    return learnt(study, args.mixers, args.learn, args.seeds)
 
 
 if __name__ == "__main__":

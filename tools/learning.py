@@ -21,7 +21,6 @@ from spectral_backbones.tools.benchmark import device_name
 from spectral_backbones.tools.records import Records, versions
 from spectral_backbones.tools.tasks import complete
 
-SEEDS = (0, 1, 2)
 REFERENCES = ("spectral", "attention", "identity")  # which all others are seen against
 BEST = 5  # so many others are looked at more closely
 
@@ -111,22 +110,26 @@ class Study:
     records: Records
     roots: dict[str, str]
 
-    def plan(self, mixers: Sequence[str], data: Sequence[str]) -> Iterator[Training]:
+    def plan(self, mixers: Sequence[str], data: Sequence[str], seeds: int) -> Iterator[Training]:
         """The trainings in their order: each mixer once, on the first data set; then REFERENCES and the BEST of the
         others by then, in all FORMS and on all data, seed by seed.
         """
         for mixer in mixers:
-            yield Training(data[0], mixer, "pure", SEEDS[0])
+            yield Training(data[0], mixer, "pure", 0)
         chosen = [*(name for name in REFERENCES if name in mixers), *self.best(mixers, data[0])]
         yield from (
-            Training(name, mixer, form, seed) for seed in SEEDS for name in data for form in FORMS for mixer in chosen
+            Training(name, mixer, form, seed)
+            for seed in range(seeds)
+            for name in data
+            for form in FORMS
+            for mixer in chosen
         )
 
     def best(self, mixers: Sequence[str], data: str) -> list[str]:
         """The BEST of the mixers that are no REFERENCES, by top-1 of the first seed, and loss where that is equal."""
         found = {}
         for mixer in mixers:
-            record = self.found(Training(data, mixer, "pure", SEEDS[0]))
+            record = self.found(Training(data, mixer, "pure", 0))
             if mixer not in REFERENCES and record is not None:
                 found[mixer] = (-record["top1"], record["loss"])
         return sorted(found, key=found.get)[:BEST]

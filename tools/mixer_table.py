@@ -27,6 +27,7 @@ from torch import nn
 from spectral_backbones.backbones.flops import Cost, count
 from spectral_backbones.backbones.mixers import create_mixer, get_mixer, list_mixers
 from spectral_backbones.tools.benchmark import OutOfMemory, median_time, memory_limit, processor, step_memory
+from spectral_backbones.tools.tables import between
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE, MEASURED, PICTURE = DOCS / "mixers.md", DOCS / "mixers.json", DOCS / "images" / "mixers.png"
@@ -165,16 +166,8 @@ def draw(measured: dict[str, Any], path: Path) -> None:
 
 
 def split(page: str) -> tuple[str, str, str]:
-    """What a page has before, between and after the markers.
-
-    Raises:
-        ValueError: The markers are not there, once each and in order.
-    """
-    before, begin, rest = page.partition(BEGIN)
-    between, end, after = rest.partition(END)
-    if not begin or not end or BEGIN in rest or END in after:
-        raise ValueError(f"these two lines have to be there once each, in this order:\n{BEGIN}\n{END}")
-    return before, between.strip("\n"), after
+    """What a page has before, between and after the markers, see `between`."""
+    return between(page, BEGIN, END)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
