@@ -2,7 +2,10 @@
 
 import json
 import re
+import shlex
+import shutil
 import statistics
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +16,10 @@ from spectral_backbones.backbones.spectformer import SpectFormer
 from spectral_backbones.engine import UserError
 from spectral_backbones.tools import benchmark, compare, learning
 from spectral_backbones.tools.records import Records
+
+from .classification_fixtures import ROOT
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -82,12 +89,12 @@ def test_what_takes_too_long_or_too_much_memory_ends_a_model_and_is_told(run, mo
 
 @pytest.mark.skipif(not benchmark.sys.platform.startswith("linux"), reason="memory is limited on Linux alone")
 def test_a_step_gets_no_more_memory_than_it_may_take():
-    with benchmark.memory_limit(2**30):
+    with benchmark.memory_limit(2**30, CPU):
         assert torch.ones(2**20).sum() == 2**20
-    with pytest.raises(benchmark.OutOfMemory), benchmark.memory_limit(2**27):
+    with pytest.raises(benchmark.OutOfMemory), benchmark.memory_limit(2**27, CPU):
         torch.ones(2**28)
     assert torch.ones(2**28, dtype=torch.uint8).numel() == 2**28  # the limit is gone
-    with pytest.raises(RuntimeError, match="Expected size"), benchmark.memory_limit(2**30):
+    with pytest.raises(RuntimeError, match="Expected size"), benchmark.memory_limit(2**30, CPU):
         torch.ones(2) @ torch.ones(3, 4, 5)  # which is no matter of memory
 
 
@@ -236,3 +243,31 @@ def test_runs_are_shown_by_mean_and_spread():
     assert compare.show_runs([]) == "-" and compare.show_runs([90.04]) == "90.0"
     values = [90.0, 91.0, 95.0]
     assert compare.show_runs(values) == f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
+
+
+# The pages ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", ["docs/mixers.md", "docs/models.md"])
+def test_the_table_of_a_page_is_that_of_the_results_beside_it(page, tmp_path, monkeypatch, capsys):
+    """What the command of the page makes of them, where and with what they were found; nothing is missing."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    (line,) = re.findall(r"^spectral compare (.*)", text.replace("\\\n", " "), re.MULTILINE)
+    arguments = shlex.split(line)
+    for option in ("--results", "--page", "--picture"):
+        place = arguments.index(option) + 1
+        path = ROOT / arguments[place]
+        arguments[place] = str(tmp_path / path.name)
+        shutil.copy(path, tmp_path)
+    records = json.loads((ROOT / line.split("--results ")[1].split()[0]).read_text(encoding="utf-8"))["results"]
+    versions = {key: records[0]["of"][key] for key in ("library", "torch", "timm")}
+    device = next(record["of"]["device"] for record in records if "device" in record["of"])
+    for tool in (compare, learning):
+        monkeypatch.setattr(tool, "versions", lambda: versions)
+        monkeypatch.setattr(tool, "device_name", lambda device_: device)
+    pictures = {record["of"].get("learnt"): record["of"].get("pictures") for record in records}
+    monkeypatch.setattr(learning.Study, "_pictures", lambda self, data: pictures.get(data))
+    for tool, name in ((compare, "_measure"), (compare, "_count"), (learning, "_train")):
+        monkeypatch.setattr(tool, name, None)
+    compare.main(arguments)
+    assert (tmp_path / Path(page).name).read_text(encoding="utf-8") == text

@@ -231,14 +231,15 @@ def median_time(step: Step, least: float = 0.5, clock: Callable[[], float] = tim
 
 
 @contextmanager
-def memory_limit(limit: int) -> Iterator[None]:
-    """Lets this process take no more than `limit` bytes beyond what it holds, where Linux can see to it.
+def memory_limit(limit: int, device: torch.device) -> Iterator[None]:
+    """Lets what runs on the CPU take no more than `limit` bytes beyond what this process holds, where Linux can see to
+    it. A GPU's memory is its own limit.
 
     Raises:
-        OutOfMemory: It wanted more, or a GPU had no more.
+        OutOfMemory: It wanted more.
     """
     held = None
-    if sys.platform == "linux":
+    if sys.platform == "linux" and device.type == "cpu":
         soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
         held = _proc_status("VmData")
         resource.setrlimit(resource.RLIMIT_DATA, (held + limit, hard))

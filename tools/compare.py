@@ -150,7 +150,8 @@ def measured(subjects: Sequence[Subject], args: argparse.Namespace, records: Rec
             try:
                 found = _cost(subject, side, args, records)
             except OutOfMemory:
-                yield {**row, "beyond": f"{args.memory:g} GiB"}
+                on_cpu = torch.device(args.device).type == "cpu"
+                yield {**row, "beyond": f"{args.memory:g} GiB" if on_cpu else "what the device has"}
                 break
             except Exception as error:  # models refuse sizes with any exception, many with an assertion
                 print(f"{subject.label} at {side}x{side}: {type(error).__name__}: {error}", file=sys.stderr)
@@ -174,9 +175,10 @@ def _cost(subject: Subject, side: int, args: argparse.Namespace, records: Record
         OutOfMemory: It takes more than it may.
     """
     what = {**subject.of, "size": side, **versions()}
+    device = torch.device(args.device)
     how = {
         "step": "train" if args.train else "infer", "batch": args.batch, "dtype": args.dtype,
-        "device": device_name(torch.device(args.device)), "threads": torch.get_num_threads(),
+        "device": device_name(device), "threads": torch.get_num_threads(),
     }  # fmt: skip
     limit = round(args.memory * 2**30)
     if records.find({**what, **how, "beyond": limit}):
@@ -184,15 +186,20 @@ def _cost(subject: Subject, side: int, args: argparse.Namespace, records: Record
     record = records.find({**what, **how})
     if record is None:
         try:
-            with memory_limit(limit):
+            with memory_limit(limit, device):
                 record = records.keep({**what, **how}, _measure(subject, side, args))
         except OutOfMemory:
             records.keep({**what, **how, "beyond": limit}, {})
             raise
-    counted = records.find({**what, "counted": "paper"})
-    if counted is None:
-        counted = records.keep({**what, "counted": "paper"}, _count(subject, side, limit))
-    return {**counted["found"], **record["found"]}
+    counted = {**what, "counted": "paper"}
+    known = records.find(counted) or records.find({**counted, "beyond": limit})
+    if known is None:
+        try:
+            with memory_limit(limit, device):
+                known = records.keep(counted, _count(subject, side, device))
+        except OutOfMemory:  # which may be, since nothing is split while it is counted
+            known = records.keep({**counted, "beyond": limit}, {"params": _params(subject), "macs": None})
+    return {**known["found"], **record["found"]}
 
 
 def _measure(subject: Subject, side: int, args: argparse.Namespace) -> dict[str, Any]:
@@ -206,15 +213,16 @@ def _measure(subject: Subject, side: int, args: argparse.Namespace) -> dict[str,
     return {"seconds": seconds, "bytes": step_memory(step, device, repeats=1 if seconds > 1 else 3)}
 
 
-def _count(subject: Subject, side: int, limit: int) -> dict[str, Any]:
-    """Parameters, and multiply-adds of an image; None where counting them would take too much memory."""
-    model = make_model(subject.name, (side, side), **subject.arguments).eval()
-    params = sum(parameter.numel() for parameter in model.parameters())
-    try:
-        with memory_limit(limit):
-            return {"params": params, "macs": count(model, (channels_of(model, subject.arguments), side, side)).macs}
-    except OutOfMemory:
-        return {"params": params, "macs": None}
+def _count(subject: Subject, side: int, device: torch.device) -> dict[str, Any]:
+    """Parameters, and multiply-adds of an image."""
+    model = make_model(subject.name, (side, side), **subject.arguments).eval().to(device)
+    cost = count(model, (channels_of(model, subject.arguments), side, side))
+    return {"params": cost.params, "macs": cost.macs}
+
+
+def _params(subject: Subject) -> int:
+    model = timm.create_model(subject.name, device="meta", **subject.arguments)
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def slope_of(points: Sequence[tuple[float, float]]) -> float:
@@ -409,7 +417,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="SECONDS",
         help="of a step, beyond which no size is tried; default: %(default)g",
     )
-    cost.add_argument("--memory", type=float, default=8.0, metavar="GIB", help="of a step; default: %(default)g")
+    cost.add_argument(
+        "--memory", type=float, default=8.0, metavar="GIB", help="of a step on the CPU; default: %(default)g"
+    )
     cost.add_argument("--seconds", type=float, default=1.0, help="length of a measurement; default: %(default)g")
     learning = parser.add_argument_group("learning")
     learning.add_argument(

@@ -120,7 +120,7 @@ def measure(name: str, side: int) -> dict[str, float] | None:
         model(x)
 
     try:
-        with memory_limit(LIMIT):
+        with memory_limit(LIMIT, x.device):
             # Time of the processor, which other programs that run beside this one change least.
             seconds = median_time(step, clock=time.process_time)
             held = step_memory(step, x.device, repeats=1 if seconds > 1 else 3)

@@ -87,23 +87,27 @@ class CombinerFixed(_Combiner):
         rows, cols = -(-height // seg_h), -(-width // seg_w)
         qkv = self.qkv(x)
         bottom, right = rows * seg_h - height, cols * seg_w - width
-        qkv = F.pad(qkv, [0, 0, 0, right, 0, bottom])
+        is_whole = isinstance(bottom, int) and isinstance(right, int) and bottom == 0 and right == 0
+        qkv = qkv if is_whole else F.pad(qkv, [0, 0, 0, right, 0, bottom])
         qkv = qkv.reshape(-1, rows, seg_h, cols, seg_w, 3, self.num_heads, self.head_dim)
         qkv = qkv.permute(5, 0, 6, 1, 3, 2, 4, 7).flatten(5, 6).flatten(3, 4)  # 3 B heads S s head_dim
         q, k, v = qkv[0] * self.head_dim**-0.5, qkv[1], qkv[2]
+        outside: Optional[torch.Tensor] = None
+        if not is_whole:
+            inside = torch.ones(height, width, dtype=torch.bool, device=x.device)
+            inside = F.pad(inside, [0, right, 0, bottom]).reshape(rows, seg_h, cols, seg_w)
+            inside = inside.transpose(1, 2).reshape(rows * cols, seg_h * seg_w, 1)
+            outside = torch.zeros(inside.shape, dtype=q.dtype, device=x.device)
+            outside = outside.masked_fill(~inside, float("-inf"))  # S s 1
 
-        inside = torch.ones(height, width, dtype=torch.bool, device=x.device)
-        inside = F.pad(inside, [0, right, 0, bottom]).reshape(rows, seg_h, cols, seg_w)
-        inside = inside.transpose(1, 2).reshape(rows * cols, seg_h * seg_w)  # S s
-        outside = torch.zeros(inside.shape, dtype=q.dtype, device=x.device).masked_fill(~inside, float("-inf"))
-
-        whole_q = (q + outside[..., None]).amax(-2, keepdim=True)  # B heads S 1 head_dim
-        whole_k = (k + outside[..., None]).amax(-2)  # B heads S head_dim
-        weights = (torch.matmul(whole_q, k.transpose(-2, -1)) + outside[:, None]).softmax(-1).to(v.dtype)
+        whole_q = _masked(q, outside).amax(-2, keepdim=True)  # B heads S 1 head_dim
+        whole_k = _masked(k, outside).amax(-2)  # B heads S head_dim
+        outside = None if outside is None else outside.transpose(1, 2)  # S 1 s
+        weights = _masked(torch.matmul(whole_q, k.transpose(-2, -1)), outside).softmax(-1).to(v.dtype)
         whole_v = torch.matmul(weights, v).squeeze(-2)  # B heads S head_dim
 
-        num_segments, length = inside.shape
-        own = torch.matmul(q, k.transpose(-2, -1)) + outside[:, None]  # B heads S s s
+        num_segments, length = rows * cols, seg_h * seg_w
+        own = _masked(torch.matmul(q, k.transpose(-2, -1)), outside)  # B heads S s s
         others = torch.matmul(q.flatten(2, 3), whole_k.transpose(-2, -1)).unflatten(2, (num_segments, length))
         if not self.own_summary:
             same = torch.eye(num_segments, dtype=torch.bool, device=x.device)
@@ -121,6 +125,11 @@ class CombinerFixed(_Combiner):
         if segment is None:
             return square_root(height), square_root(width)
         return min(segment[0], height), min(segment[1], width)
+
+
+def _masked(x: torch.Tensor, outside: Optional[torch.Tensor]) -> torch.Tensor:
+    """`x`, and -inf where a segment has no token; None where all are full."""
+    return x if outside is None else x + outside
 
 
 def square_root(number: int) -> int:
