@@ -144,7 +144,8 @@ def measured(subjects: Sequence[Subject], args: argparse.Namespace, records: Rec
         seen: list[tuple[int, float]] = []  # pixels, seconds
         for side in args.sizes:
             row = {"model": subject.label, "score": subject.score, "size": side}
-            if _expected(seen, side**2) > args.budget:
+            is_new = records.find(_key(subject, side, args)) is None
+            if is_new and _expected(seen, side**2) > args.budget:
                 yield {**row, "beyond": f"{args.budget:g} s"}
                 break
             try:
@@ -174,24 +175,20 @@ def _cost(subject: Subject, side: int, args: argparse.Namespace, records: Record
     Raises:
         OutOfMemory: It takes more than it may.
     """
-    what = {**subject.of, "size": side, **versions()}
     device = torch.device(args.device)
-    how = {
-        "step": "train" if args.train else "infer", "batch": args.batch, "dtype": args.dtype,
-        "device": device_name(device), "threads": torch.get_num_threads(),
-    }  # fmt: skip
+    key = _key(subject, side, args)
     limit = round(args.memory * 2**30)
-    if records.find({**what, **how, "beyond": limit}):
+    if records.find({**key, "beyond": limit}):
         raise OutOfMemory
-    record = records.find({**what, **how})
+    record = records.find(key)
     if record is None:
         try:
             with memory_limit(limit, device):
-                record = records.keep({**what, **how}, _measure(subject, side, args))
+                record = records.keep(key, _measure(subject, side, args))
         except OutOfMemory:
-            records.keep({**what, **how, "beyond": limit}, {})
+            records.keep({**key, "beyond": limit}, {})
             raise
-    counted = {**what, "counted": "paper"}
+    counted = {**_what(subject, side), "counted": "paper"}
     known = records.find(counted) or records.find({**counted, "beyond": limit})
     if known is None:
         try:
@@ -200,6 +197,23 @@ def _cost(subject: Subject, side: int, args: argparse.Namespace, records: Record
         except OutOfMemory:  # which may be, since nothing is split while it is counted
             known = records.keep({**counted, "beyond": limit}, {"params": _params(subject), "macs": None})
     return {**known["found"], **record["found"]}
+
+
+def _what(subject: Subject, side: int) -> dict[str, Any]:
+    """What determines a count."""
+    return {**subject.of, "size": side, **versions()}
+
+
+def _key(subject: Subject, side: int, args: argparse.Namespace) -> dict[str, Any]:
+    """What determines a measurement."""
+    return {
+        **_what(subject, side),
+        "step": "train" if args.train else "infer",
+        "batch": args.batch,
+        "dtype": args.dtype,
+        "device": device_name(torch.device(args.device)),
+        "threads": torch.get_num_threads(),
+    }
 
 
 def _measure(subject: Subject, side: int, args: argparse.Namespace) -> dict[str, Any]:
@@ -253,7 +267,8 @@ def summary(rows: Sequence[Mapping[str, Any]], sizes: Sequence[int]) -> list[dic
     for label in dict.fromkeys(row["model"] for row in rows):
         own = {row["size"]: row for row in rows if row["model"] == label}
         costs = [row for row in own.values() if "beyond" not in row]
-        line = {"model": label, "params": costs[0]["params"] if costs else None}
+        usual = min(costs, key=lambda row: abs(row["size"] - SHOWN[0]), default={})  # tables grow with the size
+        line = {"model": label, "params": usual.get("params")}
         if any(row["score"] for row in rows):
             line["score"] = next(iter(own.values()))["score"]
         for key in ("macs", "seconds", "bytes"):
