@@ -8,11 +8,12 @@ import torch.nn.functional as F
 from timm.layers import LayerNorm
 
 from ..layers.renaming import renamed
-from ..layers.tracing import untraced
+from ..layers.tracing import is_eager, untraced
 from .attention import check_heads
 from .ponet import check_segment
 from .registry import register_mixer
 
+_CHUNK_BYTES = 2 * 2**20  # of weights, a usual processor's second cache
 SUMMARIES = ("proj", "wsum")
 
 
@@ -106,19 +107,47 @@ class CombinerFixed(_Combiner):
         weights = _masked(torch.matmul(whole_q, k.transpose(-2, -1)), outside).softmax(-1).to(v.dtype)
         whole_v = torch.matmul(weights, v).squeeze(-2)  # B heads S head_dim
 
-        num_segments, length = rows * cols, seg_h * seg_w
-        own = _masked(torch.matmul(q, k.transpose(-2, -1)), outside)  # B heads S s s
-        others = torch.matmul(q.flatten(2, 3), whole_k.transpose(-2, -1)).unflatten(2, (num_segments, length))
-        if not self.own_summary:
-            same = torch.eye(num_segments, dtype=torch.bool, device=x.device)
-            others = others.masked_fill(same[:, None], float("-inf"))
-        weights = torch.cat([own, others], -1).softmax(-1)  # B heads S s s+S
-        weights = self.attn_drop(weights).to(v.dtype)
-        x = torch.matmul(weights[..., :length], v)
-        x = x + torch.matmul(weights[..., length:].flatten(2, 3), whole_v).unflatten(2, (num_segments, length))
+        if torch.jit.is_scripting():
+            x = self._attend(q, k, v, whole_k, whole_v, outside, 0)
+        else:
+            x = self._attend_in_parts(q, k, v, whole_k, whole_v, outside)
         x = x.reshape(-1, self.num_heads, rows, cols, seg_h, seg_w, self.head_dim).permute(0, 2, 4, 3, 5, 1, 6)
         x = x.flatten(5, 6).flatten(3, 4).flatten(1, 2)[:, :height, :width]
         return self.proj_drop(self.proj(x))
+
+    @torch.jit.unused
+    def _attend_in_parts(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, whole_k: torch.Tensor, whole_v: torch.Tensor,
+        outside: Optional[torch.Tensor],
+    ) -> torch.Tensor:  # fmt: skip
+        """`_attend`, in evaluation for a few segments at a time, whose weights then stay in the cache."""
+        row = q.shape[0] * self.num_heads * q.shape[3] * (q.shape[3] + q.shape[2]) * q.element_size()
+        step = max(1, _CHUNK_BYTES // max(1, row))
+        if torch.is_grad_enabled() or not is_eager(q) or torch.jit.is_tracing() or step >= q.shape[2]:
+            return self._attend(q, k, v, whole_k, whole_v, outside, 0)
+        parts = []
+        for i in range(0, q.shape[2], step):
+            part = slice(i, i + step)
+            mask = None if outside is None else outside[part]
+            parts.append(self._attend(q[:, :, part], k[:, :, part], v[:, :, part], whole_k, whole_v, mask, i))
+        return torch.cat(parts, 2)
+
+    def _attend(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, whole_k: torch.Tensor, whole_v: torch.Tensor,
+        outside: Optional[torch.Tensor], first: int,
+    ) -> torch.Tensor:  # fmt: skip
+        """What the tokens of segments from number `first` on get, (B, heads, segments, s, head_dim)."""
+        segments, length = q.shape[2], q.shape[3]
+        own = _masked(torch.matmul(q, k.transpose(-2, -1)), outside)  # B heads segments s s
+        others = torch.matmul(q.flatten(2, 3), whole_k.transpose(-2, -1)).unflatten(2, (segments, length))
+        if not self.own_summary:
+            numbers = torch.arange(whole_k.shape[2], device=q.device)
+            same = numbers == numbers[first : first + segments, None]
+            others = others.masked_fill(same[:, None], float("-inf"))
+        weights = torch.cat([own, others], -1).softmax(-1)  # B heads segments s s+S
+        weights = self.attn_drop(weights).to(v.dtype)
+        x = torch.matmul(weights[..., :length], v)
+        return x + torch.matmul(weights[..., length:].flatten(2, 3), whole_v).unflatten(2, (segments, length))
 
     def _segment(self, height: int, width: int) -> Tuple[int, int]:
         segment = self.segment
