@@ -59,6 +59,13 @@ from spectral_backbones.tools.tables import FORMATS, Column, between, render
 SIZES = (64, 128, 224, 384, 512, 768, 1024, 1536, 2048)
 SHOWN = (224, 512, 1024, 2048)  # in tables for the eye
 FITTED = 3  # of the largest sizes, for a slope
+GROWTH = (  # what slopes are called, from which on
+    (2.3, "more than quadratic"),
+    (1.7, "quadratic"),
+    (1.3, "more than linear"),
+    (0.7, "linear"),
+    (0.15, "less than linear"),
+)
 
 
 # What is compared ---------------------------------------------------------------------------------------------------
@@ -144,10 +151,13 @@ def measured(subjects: Sequence[Subject], args: argparse.Namespace, records: Rec
         seen: list[tuple[int, float]] = []  # pixels, seconds
         for side in args.sizes:
             row = {"model": subject.label, "score": subject.score, "size": side}
-            is_new = records.find(_key(subject, side, args)) is None
+            key = _key(subject, side, args)
+            is_new = records.find(key) is None and records.find({**key, "beyond": _limit(args)}) is None
             if is_new and _expected(seen, side**2) > args.budget:
                 yield {**row, "beyond": f"{args.budget:g} s"}
                 break
+            if is_new and args.known:
+                continue
             try:
                 found = _cost(subject, side, args, records)
             except OutOfMemory:
@@ -177,7 +187,7 @@ def _cost(subject: Subject, side: int, args: argparse.Namespace, records: Record
     """
     device = torch.device(args.device)
     key = _key(subject, side, args)
-    limit = round(args.memory * 2**30)
+    limit = _limit(args)
     if records.find({**key, "beyond": limit}):
         raise OutOfMemory
     record = records.find(key)
@@ -190,6 +200,8 @@ def _cost(subject: Subject, side: int, args: argparse.Namespace, records: Record
             raise
     counted = {**_what(subject, side), "counted": "paper"}
     known = records.find(counted) or records.find({**counted, "beyond": limit})
+    if known is None and args.known:
+        known = {"found": {"params": _params(subject), "macs": None}}
     if known is None:
         try:
             with memory_limit(limit, device):
@@ -197,6 +209,11 @@ def _cost(subject: Subject, side: int, args: argparse.Namespace, records: Record
         except OutOfMemory:  # which may be, since nothing is split while it is counted
             known = records.keep({**counted, "beyond": limit}, {"params": _params(subject), "macs": None})
     return {**known["found"], **record["found"]}
+
+
+def _limit(args: argparse.Namespace) -> int:
+    """Bytes that a step may take."""
+    return round(args.memory * 2**30)
 
 
 def _what(subject: Subject, side: int) -> dict[str, Any]:
@@ -251,10 +268,10 @@ def growth(points: Sequence[tuple[float, float]]) -> str:
     if len(points) < 2:
         return "unknown"
     slope = slope_of(points)
-    for power, name in ((0, "constant"), (1, "linear"), (2, "quadratic")):
-        if abs(slope - power) <= 0.15:
+    for least, name in GROWTH:
+        if slope >= least:
             return f"{name} ({slope:.2f})"
-    return f"pixels^{slope:.2f}"
+    return f"constant ({slope:.2f})"
 
 
 # Tables and pictures ------------------------------------------------------------------------------------------------
@@ -368,16 +385,18 @@ def draw_learnt(rows: Sequence[Mapping[str, Any]], data: Sequence[str], path: Pa
     """Top-1 of each mixer, a point a run, a panel for each data set."""
     from spectral_backbones.tools.drawing import plt, save
 
-    figure, panels = plt.subplots(
-        1, len(data), figsize=(7.5 * len(data), 0.32 * len(rows) + 1.8), dpi=110, squeeze=False
-    )
+    data = [name for name in data if any(row[f"{name} {form}"] for row in rows for form in FORMS)]
+    if not data:
+        raise UserError("there is no result yet")
+    size = (7.5 * len(data), 0.32 * len(rows) + 1.8)
+    figure, panels = plt.subplots(1, len(data), figsize=size, dpi=110, squeeze=False)
     for axes, name in zip(panels[0], data, strict=True):
         own = [row for row in reversed(rows) if any(row[f"{name} {form}"] for form in FORMS)]
         for j, form in enumerate(FORMS):
             places = [(i, value) for i, row in enumerate(own) for value in row[f"{name} {form}"]]
             if places:
                 y, x = zip(*places, strict=True)
-                axes.plot(x, [i + 0.22 * (1 - j) for i in y], "osD"[j], color=f"C{j}", markersize=4, label=form)
+                axes.plot(x, [i + 0.2 - 0.4 * j for i in y], "os"[j], color=f"C{j}", markersize=4, label=form)
         axes.set_yticks(range(len(own)), [row["mixer"] for row in own])
         axes.set(xlabel="top-1 (%)", title=f"{name}, a point a run")
         axes.grid(alpha=0.3)
@@ -407,6 +426,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         type=Path,
         help="where results are kept; default: %(default)s",
     )
+    parser.add_argument("--known", action="store_true", help="show what the results hold by now, and run nothing")
     parser.add_argument("--picture", metavar="FILE", type=Path, help="default: beside the results")
     parser.add_argument("--format", choices=FORMATS, default="table", help="csv and json hold every size")
     parser.add_argument(
@@ -567,7 +587,7 @@ def _learn(args: argparse.Namespace, records: Records) -> list[dict[str, Any]]:
         except ValueError as error:
             raise UserError(str(error)) from error
     study = Study(records, {"cifar10": args.cifar10})
-    for training in study.plan(args.mixers, args.learn, args.seeds):
+    for training in [] if args.known else study.plan(args.mixers, args.learn, args.seeds):
         is_new = study.found(training) is None
         found = study.learn(training)
         if is_new:
