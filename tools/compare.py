@@ -11,9 +11,9 @@ Costs are parameters, multiply-adds, and time and memory of a step at each size,
 where it was stopped, and another one adds to it. A table is printed, and drawn beside the results. Slopes are of the
 largest sizes: a cost is linear in pixels if twice as many cost twice as much.
 
-With --learn each mixer is trained in the trunk of `spectral demo` on small pictures, then those that learn best and the
-references spectral, attention and identity from several seeds, in all blocks, behind spectral ones and before
-attention, on each data set.
+With --learn each mixer is trained in the trunk of `spectral demo` on the first of the data sets, then the five that
+learn best and spectral, attention and identity on all of them, from several seeds, in all blocks and between a spectral
+block and one of attention.
 """
 
 if __name__ == "__main__" and not __package__:  # run as a script: of this clone's code
