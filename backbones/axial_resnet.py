@@ -8,7 +8,7 @@ A ResNet whose 3x3 convolutions are attention along the columns and then along t
 """
 
 import re
-from typing import Any, Dict, Sequence, Set, Tuple, Type, Union
+from typing import Any, Dict, Sequence, Tuple, Type, Union
 
 import torch
 import torch.nn as nn
@@ -129,11 +129,6 @@ class AxialResNet(Pyramid):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         elif isinstance(module, Bottleneck) and self.zero_init_last:
             nn.init.zeros_(module.conv3.bn.weight)
-
-    @torch.jit.ignore
-    def no_weight_decay(self) -> Set[str]:
-        """Names of parameters that weight decay should leave alone: tables of relative positions."""
-        return {name for name, _ in self.named_parameters() if name.endswith(".relative")}
 
 
 # Checkpoints ---------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ sequence (B, 1 + N, C); `pyramid` has stages at strides 4, 8, 16 and 32. A famil
 table of variants (`registry`) and the names of the official checkpoints (`checkpoints`); all else is here.
 """
 
+import fnmatch
 from typing import Any, Dict, List, Optional, Sequence, Set, Tuple, Union
 
 import torch
@@ -315,10 +316,15 @@ class Backbone(nn.Module):
 
     @torch.jit.ignore
     def no_weight_decay(self) -> Set[str]:
-        """Names of parameters that weight decay should leave alone, beside norms and biases. As timm reads them, they
-        may be patterns of fnmatch: "stages.*.relative_position_bias".
+        """Names of parameters that weight decay should leave alone, beside norms and biases: the position embedding,
+        and what a layer's class names in `undecayed`, patterns of fnmatch of its own parameters.
         """
-        return {"pos_embed.weight"} if isinstance(self.pos_embed, PositionEmbedding) else set()
+        names = {"pos_embed.weight"} if isinstance(self.pos_embed, PositionEmbedding) else set()
+        for prefix, module in self.named_modules():
+            patterns = getattr(module, "undecayed", ())
+            own = [name for name, _ in module.named_parameters()] if patterns else []
+            names.update(f"{prefix}.{name}" for pattern in patterns for name in fnmatch.filter(own, pattern))
+        return names
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> Dict[str, Any]:

@@ -11,7 +11,7 @@ shifted windows and deforms in its last two stages, DAT++ has neighbourhood atte
 import math
 import re
 from collections import Counter
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple, Type, Union
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Type, Union
 
 import torch
 import torch.nn as nn
@@ -258,11 +258,6 @@ class DAT(Pyramid):
         self.norm = nn.LayerNorm(embed_dims[-1], **dd)
         self._init_head(embed_dims[-1], num_classes, global_pool, drop_rate, **dd)
         self.init_weights()
-
-    @torch.jit.ignore
-    def no_weight_decay(self) -> Set[str]:
-        """Parameters that weight decay should leave alone, tables of relative positions, as a pattern of fnmatch."""
-        return {"stages.*.relative_position_bias"}
 
     @torch.jit.ignore
     @torch.no_grad()

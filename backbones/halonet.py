@@ -8,7 +8,7 @@ networks. What a block does between its two 1x1 convolutions is its mixer, its o
 
 import math
 from functools import partial
-from typing import Any, Dict, List, Optional, Sequence, Set, Tuple, Type, Union
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Type, Union
 
 import torch
 import torch.nn as nn
@@ -250,11 +250,6 @@ class HaloNet(Pyramid):
             self.final_conv = nn.Identity()
             self.num_features = self.head_hidden_size = self.feature_info[len(self.stages) - 1]["num_chs"]
         return take_indices
-
-    @torch.jit.ignore
-    def no_weight_decay(self) -> Set[str]:
-        """Names of parameters that weight decay should leave alone: tables of relative positions."""
-        return {name for name, _ in self.named_parameters() if name.endswith(("height_rel", "width_rel"))}
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> Dict[str, Any]:

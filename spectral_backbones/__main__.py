@@ -19,6 +19,7 @@ COMMANDS = {
     "export": "write a model as ONNX, pt2 or OpenVINO, and prove that the file computes the same",
     "flops": "count parameters, MACs, FLOPs and activations of models, detectors and segmenters",
     "benchmark": "measure how fast models run and how much memory they take",
+    "compare": "compare models as pictures grow, mixers of one trunk, checkpoints, and what mixers learn",
     "models": "list the models, with their parameters, MACs and published weights",
     "mixers": "list the token mixers, with their papers and options",
     "configs": "list the configs, print one whole, or copy one to edit",

@@ -411,6 +411,7 @@ class TestBesideAUsersModules:
         calls = {
             "flops": [(["spectformer_ti", "--size", 32], "spectformer_ti"), (["--config", name, "--size", 64], "neck")],
             "benchmark": [(["spectformer_ti", "--size", 32, "--seconds", 0.1], "spectformer_ti")],
+            "compare": [(["test_vit", "--sizes", 64, "--seconds", 0.1, "--results", tmp_path / "c.json"], "test_vit")],
             "models": [(["dat*"], "dat_pp_t")],
             "mixers": [([], "neighbourhood")],
             "visualize": [

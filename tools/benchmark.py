@@ -19,13 +19,15 @@ if __name__ == "__main__" and not __package__:  # run as a script: of this clone
 import argparse
 import ctypes
 import platform
+import re
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -35,6 +37,9 @@ from spectral_backbones import backbones  # noqa: F401  registers our models
 from spectral_backbones.tools.arguments import image_size, model_name, positive_int
 from spectral_backbones.tools.script import make_parser
 from spectral_backbones.tools.tables import FORMATS, Column, render
+
+if sys.platform == "linux":
+    import resource
 
 Step = Callable[[], None]  # one pass over one batch, finished when it returns
 
@@ -133,14 +138,19 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def make_model(name: str, size: tuple[int, int]) -> nn.Module:
-    """A freshly made model for images of a size."""
-    model = timm.create_model(name)
+def make_model(name: str, size: tuple[int, int], **arguments: Any) -> nn.Module:
+    """A freshly made model for images of a size, by further arguments of `timm.create_model`."""
+    model = timm.create_model(name, **arguments)
     if hasattr(model, "set_input_size"):
         model.set_input_size(img_size=size)
     elif model.pretrained_cfg.get("fixed_input_size"):
-        model = timm.create_model(name, img_size=size)  # takes no other size than the one it is made for
+        model = timm.create_model(name, **{**arguments, "img_size": size})  # takes no size but the one it is made for
     return model
+
+
+def channels_of(model: nn.Module, arguments: Mapping[str, Any]) -> int:
+    """Channels of the images of a model that was made by `arguments`."""
+    return arguments.get("in_chans") or model.pretrained_cfg["input_size"][0]
 
 
 def measure_runtimes(
@@ -169,10 +179,10 @@ def measure_runtimes(
     return found
 
 
-def make_step(name: str, size: tuple[int, int], batch: int, args: argparse.Namespace) -> Step:
-    """A step of a freshly made model on a batch of noise."""
-    model = make_model(name, size)
-    channels = model.pretrained_cfg["input_size"][0]
+def make_step(name: str, size: tuple[int, int], batch: int, args: argparse.Namespace, **arguments: Any) -> Step:
+    """A step of a freshly made model on a batch of noise, see `make_model`."""
+    model = make_model(name, size, **arguments)
+    channels = channels_of(model, arguments)
     layout = torch.channels_last if args.channels_last else torch.contiguous_format
     dtype = DTYPES[args.dtype]
     stored = torch.float32 if args.amp else dtype
@@ -235,6 +245,47 @@ def run_once(step: Step, device: torch.device) -> dict[str, float | None]:
 
     memory = step_memory(timed, device, repeats=1)
     return {"seconds": taken[0], "memory_bytes": memory}
+
+
+def median_time(step: Step, least: float = 0.5, clock: Callable[[], float] = time.perf_counter) -> float:
+    """Median seconds by `clock` of runs that take `least` seconds in all, after one to warm up unless that is slow."""
+    times: list[float] = []
+    while (sum(times) < least and len(times) < 500) or len(times) < 2:
+        start = clock()
+        step()
+        times.append(clock() - start)
+        if len(times) == 1 and times[0] > 4 * least:
+            return times[0]
+    return statistics.median(times[1:])
+
+
+@contextmanager
+def memory_limit(limit: int, device: torch.device) -> Iterator[None]:
+    """Lets what runs on the CPU take no more than `limit` bytes beyond what this process holds, where Linux can see to
+    it. A GPU's memory is its own limit.
+
+    Raises:
+        OutOfMemory: It wanted more.
+    """
+    held = None
+    if sys.platform == "linux" and device.type == "cpu":
+        soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        held = _proc_status("VmData")
+        resource.setrlimit(resource.RLIMIT_DATA, (held + limit, hard))
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        wants_more = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+        if wants_more or any(word in str(error) for word in ("memory", "bad_alloc")):
+            raise OutOfMemory(str(error)) from error
+        raise
+    finally:
+        if held is not None:
+            resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+class OutOfMemory(Exception):
+    """A step took more memory than it may, or than there is."""
 
 
 def step_memory(step: Step, device: torch.device, repeats: int = 3) -> int | None:
@@ -309,6 +360,21 @@ def comparison(times: Sequence[Sequence[float]], memories: Sequence[int | None])
         "second_memory_bytes": memories[1],
         "memory_ratio": memories[0] / memories[1] if all(memories) else None,
     }
+
+
+def processor() -> str:
+    """The processor's name, as far as the system tells it."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        text = ""
+    found = re.search(r"model name\s*: (.*)", text)
+    return found[1] if found else platform.machine()
+
+
+def device_name(device: torch.device) -> str:
+    """A device by what it is: the name of a GPU, or of the processor."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
 
 
 def conditions(args: argparse.Namespace) -> str:

@@ -13,13 +13,10 @@ if __name__ == "__main__" and not __package__:  # run as a script: of this clone
 
 import argparse
 import json
-import platform
 import re
-import resource
-import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -29,7 +26,8 @@ from torch import nn
 
 from spectral_backbones.backbones.flops import Cost, count
 from spectral_backbones.backbones.mixers import create_mixer, get_mixer, list_mixers
-from spectral_backbones.tools.benchmark import step_memory
+from spectral_backbones.tools.benchmark import OutOfMemory, median_time, memory_limit, processor, step_memory
+from spectral_backbones.tools.tables import between
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE, MEASURED, PICTURE = DOCS / "mixers.md", DOCS / "mixers.json", DOCS / "images" / "mixers.png"
@@ -122,28 +120,13 @@ def measure(name: str, side: int) -> dict[str, float] | None:
         model(x)
 
     try:
-        seconds = _median(step)
-        held = step_memory(step, x.device, repeats=1 if seconds > 1 else 3)
-        return {"seconds": seconds, "bytes": float(held)}
-    except (MemoryError, RuntimeError) as error:
-        if "memory" not in str(error).lower() and not isinstance(error, MemoryError):
-            raise
+        with memory_limit(LIMIT, x.device):
+            # Time of the processor, which other programs that run beside this one change least.
+            seconds = median_time(step, clock=time.process_time)
+            held = step_memory(step, x.device, repeats=1 if seconds > 1 else 3)
+    except OutOfMemory:
         return None
-
-
-def _median(step: Callable[[], None], least: float = 0.5) -> float:
-    """Median of runs that take `least` seconds in all, after one to warm up unless that takes long itself.
-
-    Seconds of the processor, which other programs that run beside this one change least.
-    """
-    times: list[float] = []
-    while (sum(times) < least and len(times) < 500) or len(times) < 2:
-        start = time.process_time()
-        step()
-        times.append(time.process_time() - start)
-        if len(times) == 1 and times[0] > 4 * least:
-            return times[0]
-    return statistics.median(times[1:])
+    return {"seconds": seconds, "bytes": float(held)}
 
 
 def measure_all(names: Sequence[str], measured: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -151,12 +134,8 @@ def measure_all(names: Sequence[str], measured: dict[str, Any]) -> Iterator[dict
     so that nothing is lost if a slow one is interrupted.
     """
     torch.set_num_threads(1)
-    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    with open("/proc/self/status", encoding="utf-8") as file:
-        held = next(int(line.split()[1]) for line in file if line.startswith("VmData:")) * 1024
-    resource.setrlimit(resource.RLIMIT_DATA, (held + LIMIT, hard))
     mixers = dict(measured.get("mixers", {}))
-    machine = f"{_processor()}, one thread, float32, one map of {DIM} channels in evaluation, torch {torch.__version__}"
+    machine = f"{processor()}, one thread, float32, one map of {DIM} channels in evaluation, torch {torch.__version__}"
     for name in names:
         sides = {str(side): measure(name, side) for side in SIDES}
         mixers[name] = {"date": str(date.today()), "sides": sides}
@@ -164,20 +143,9 @@ def measure_all(names: Sequence[str], measured: dict[str, Any]) -> Iterator[dict
         yield {"machine": machine, "mixers": {name: mixers[name] for name in list_mixers() if name in mixers}}
 
 
-def _processor() -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-        return re.search(r"model name\s*: (.*)", text)[1]
-    except (OSError, TypeError):
-        return platform.machine()
-
-
 def draw(measured: dict[str, Any], path: Path) -> None:
     """Time against tokens, both logarithmic, a line for each mixer that takes any, with its name at its end."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    from spectral_backbones.tools.drawing import label_lines, label_sides, plt, save, style_of
 
     figure, axes = plt.subplots(figsize=(9, 6.5), dpi=110)
     ends = []
@@ -185,40 +153,21 @@ def draw(measured: dict[str, Any], path: Path) -> None:
         points = [(side**2, f["seconds"] * 1e3) for side in SIDES if (f := entry["sides"][str(side)]) is not None]
         if max(milliseconds for _, milliseconds in points) < 0.1:
             continue  # the identity, whose line would press the others together
-        style = ("-", "--", ":")[i // 10 % 3]
-        (line,) = axes.loglog(*zip(*points, strict=True), style, marker="o", markersize=3, color=f"C{i % 10}")
-        ends.append((points[-1], name, line.get_color()))
-    # Names stand beside the axes, evenly and in the order in which the lines end.
-    ends.sort(key=lambda end: end[0][1] * (SIDES[-1] ** 2 / end[0][0]) ** 2)
-    for i, (point, name, color) in enumerate(ends):
-        axes.annotate(
-            name, point, (1.06, (i + 0.5) / len(ends)), textcoords="axes fraction", color=color, fontsize=9,
-            va="center", arrowprops=dict(arrowstyle="-", color=color, linewidth=0.5), annotation_clip=False,
-        )  # fmt: skip
+        (line,) = axes.loglog(*zip(*points, strict=True), marker="o", markersize=3, **style_of(i))
+        ends.append((line, name))
     axes.set_xlim(right=SIDES[-1] ** 2 * 1.15)
-    axes.set_xticks([side**2 for side in SIDES], [f"{side}x{side}" for side in SIDES])
-    axes.minorticks_off()
+    label_sides(axes, SIDES, "{0}x{0}")
+    label_lines(axes, ends)
     axes.set_xlabel("tokens")
     axes.set_ylabel("milliseconds a map")
     axes.set_title(f"Time of a mixer with {DIM} channels")
     axes.grid(alpha=0.3)
-    figure.tight_layout()
-    path.parent.mkdir(exist_ok=True)
-    figure.savefig(path)
-    plt.close(figure)
+    save(figure, path)
 
 
 def split(page: str) -> tuple[str, str, str]:
-    """What a page has before, between and after the markers.
-
-    Raises:
-        ValueError: The markers are not there, once each and in order.
-    """
-    before, begin, rest = page.partition(BEGIN)
-    between, end, after = rest.partition(END)
-    if not begin or not end or BEGIN in rest or END in after:
-        raise ValueError(f"these two lines have to be there once each, in this order:\n{BEGIN}\n{END}")
-    return before, between.strip("\n"), after
+    """What a page has before, between and after the markers, see `between`."""
+    return between(page, BEGIN, END)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -58,3 +58,16 @@ def render(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Column], fmt
     with console.capture() as capture:
         console.print(table)
     return capture.get().rstrip("\n")
+
+
+def between(page: str, begin: str, end: str) -> tuple[str, str, str]:
+    """What a page has before, between and after two lines.
+
+    Raises:
+        ValueError: They are not there, once each and in order.
+    """
+    before, begun, rest = page.partition(begin)
+    inside, ended, after = rest.partition(end)
+    if not begun or not ended or begin in rest or end in after:
+        raise ValueError(f"these two lines have to be there once each, in this order:\n{begin}\n{end}")
+    return before, inside.strip("\n"), after

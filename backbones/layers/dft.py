@@ -15,10 +15,9 @@ import math
 from typing import List, Literal, Tuple
 
 import torch
-from torch.utils._python_dispatch import _disable_current_modes
 
 from .measured import is_measured_faster
-from .tracing import is_eager, is_exporting, takes_constants
+from .tracing import apart, is_eager, is_exporting, takes_constants
 
 SpectralMethod = Literal["auto", "fft", "matmul", "fused"]
 SPECTRAL_METHODS = ("auto", "fft", "matmul", "fused")
@@ -100,10 +99,11 @@ def dft_matrices(height: int, width: int, dtype: torch.dtype, device: torch.devi
 @torch.jit.unused
 @functools.lru_cache(maxsize=64)
 def _kept_matrices(height: int, width: int, dtype: torch.dtype, device: torch.device) -> List[torch.Tensor]:
-    # Real tensors, whatever records the forward pass that asks first, which serve passes with gradients too.
-    with _disable_current_modes(), torch.inference_mode(False):
-        matrices = dft_matrices(height, width, torch.float64, torch.device("cpu"))
-        return [matrix.to(device=device, dtype=dtype) for matrix in matrices]
+    def matrices() -> List[torch.Tensor]:
+        precise = dft_matrices(height, width, torch.float64, torch.device("cpu"))
+        return [matrix.to(device=device, dtype=dtype) for matrix in precise]
+
+    return apart(matrices)
 
 
 def matrices_for(x: torch.Tensor, height: int, width: int) -> List[torch.Tensor]:

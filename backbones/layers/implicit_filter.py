@@ -24,6 +24,8 @@ class SineMlp(nn.Module):
         is_shared: Whether all hidden layers have one ω.
     """
 
+    undecayed = ("*",)  # as in the public codes, whose optimisers have a rate of decay of their own for filters: 0
+
     def __init__(
         self,
         in_features: int,

@@ -1,13 +1,15 @@
 """What runs a forward pass: plain Python, or something that records it."""
 
-import contextlib
-from typing import Any, Iterator, List, Type
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Callable, List, Type, TypeVar
 
 import torch
 import torch.nn as nn
 from timm.models import register_notrace_module
 from torch.autograd import forward_ad
-from torch.utils._python_dispatch import _disable_current_modes, _get_current_dispatch_mode
+from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+Value = TypeVar("Value")
 
 
 def untraced(module_cls: Type[nn.Module]) -> Type[nn.Module]:
@@ -62,16 +64,12 @@ def is_watched() -> bool:
     return is_transforming() or _get_current_dispatch_mode() is not None
 
 
-@contextlib.contextmanager
-def unrecorded() -> Iterator[None]:
-    """A context whose operators no mode and no tracer sees, for tables that do not depend on an input."""
-    state = torch._C._get_tracing_state()
-    torch._C._set_tracing_state(None)
-    try:
-        with _disable_current_modes(), torch.inference_mode(False):
-            yield
-    finally:
-        torch._C._set_tracing_state(state)
+def apart(function: Callable[..., Value], *arguments: Any) -> Value:
+    """`function(*arguments)` in a thread of its own, whose operators no mode and no tracer of this one sees: for tables
+    that do not depend on an input. They are real tensors, which serve passes with gradients too.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(function, *arguments).result()
 
 
 @torch.jit.unused

@@ -60,6 +60,8 @@ class PositionSensitiveAttention(nn.Module):
         ValueError: `num_heads` gives no even width, or `span` is no length.
     """
 
+    undecayed = ("relative",)
+
     def __init__(
         self, dim: int, num_heads: int, span: int, axis: int, stride: int = 1, device=None, dtype=None
     ) -> None:

@@ -8,11 +8,12 @@ import torch.nn.functional as F
 from timm.layers import LayerNorm
 
 from ..layers.renaming import renamed
-from ..layers.tracing import untraced
-from .attention import DotProductAttention, check_heads
+from ..layers.tracing import is_eager, untraced
+from .attention import check_heads
 from .ponet import check_segment
 from .registry import register_mixer
 
+_CHUNK_BYTES = 2 * 2**20  # of weights, a usual processor's second cache
 SUMMARIES = ("proj", "wsum")
 
 
@@ -25,7 +26,7 @@ class _Combiner(nn.Module):
         self.num_heads = num_heads
         self.head_dim = check_heads(dim, num_heads)
         self.qkv = nn.Linear(dim, 3 * dim, **dd)
-        self.attn = DotProductAttention(attn_drop, scale=1.0)
+        self.attn_drop = nn.Dropout(attn_drop)
         self.proj = nn.Linear(dim, dim, **dd)
         self.proj_drop = nn.Dropout(proj_drop)
 
@@ -87,45 +88,77 @@ class CombinerFixed(_Combiner):
         rows, cols = -(-height // seg_h), -(-width // seg_w)
         qkv = self.qkv(x)
         bottom, right = rows * seg_h - height, cols * seg_w - width
-        qkv = F.pad(qkv, [0, 0, 0, right, 0, bottom])
+        is_whole = isinstance(bottom, int) and isinstance(right, int) and bottom == 0 and right == 0
+        qkv = qkv if is_whole else F.pad(qkv, [0, 0, 0, right, 0, bottom])
         qkv = qkv.reshape(-1, rows, seg_h, cols, seg_w, 3, self.num_heads, self.head_dim)
         qkv = qkv.permute(5, 0, 6, 1, 3, 2, 4, 7).flatten(5, 6).flatten(3, 4)  # 3 B heads S s head_dim
         q, k, v = qkv[0] * self.head_dim**-0.5, qkv[1], qkv[2]
+        outside: Optional[torch.Tensor] = None
+        if not is_whole:
+            inside = torch.ones(height, width, dtype=torch.bool, device=x.device)
+            inside = F.pad(inside, [0, right, 0, bottom]).reshape(rows, seg_h, cols, seg_w)
+            inside = inside.transpose(1, 2).reshape(rows * cols, seg_h * seg_w, 1)
+            outside = torch.zeros(inside.shape, dtype=q.dtype, device=x.device)
+            outside = outside.masked_fill(~inside, float("-inf"))  # S s 1
 
-        inside = torch.ones(height, width, dtype=torch.bool, device=x.device)
-        inside = F.pad(inside, [0, right, 0, bottom]).reshape(rows, seg_h, cols, seg_w)
-        inside = inside.transpose(1, 2).reshape(rows * cols, seg_h * seg_w)  # S s
-        outside = torch.zeros(inside.shape, dtype=q.dtype, device=x.device).masked_fill(~inside, float("-inf"))
+        whole_q = _masked(q, outside).amax(-2, keepdim=True)  # B heads S 1 head_dim
+        whole_k = _masked(k, outside).amax(-2)  # B heads S head_dim
+        outside = None if outside is None else outside.transpose(1, 2)  # S 1 s
+        weights = _masked(torch.matmul(whole_q, k.transpose(-2, -1)), outside).softmax(-1).to(v.dtype)
+        whole_v = torch.matmul(weights, v).squeeze(-2)  # B heads S head_dim
 
-        whole_q = (q + outside[..., None]).amax(-2, keepdim=True)  # B heads S 1 head_dim
-        whole_k = (k + outside[..., None]).amax(-2)  # B heads S head_dim
-        num_segments = inside.shape[0]
-        # Each segment has keys of its own, as if it were a head.
-        whole_v = self._attend(whole_q, k, v, outside[:, None]).squeeze(-2)  # B heads S head_dim
-
-        others = torch.zeros(num_segments, num_segments, dtype=q.dtype, device=x.device)
-        if not self.own_summary:
-            own = torch.eye(num_segments, dtype=torch.bool, device=x.device)
-            others = others.masked_fill(own, float("-inf"))
-        bias = torch.cat([outside, others], 1)[:, None]  # S 1 s+S
-        k = torch.cat([k, whole_k[:, :, None].expand(-1, -1, num_segments, -1, -1)], 3)
-        v = torch.cat([v, whole_v[:, :, None].expand(-1, -1, num_segments, -1, -1)], 3)
-        x = self._attend(q, k, v, bias)  # B heads S s head_dim
+        if torch.jit.is_scripting():
+            x = self._attend(q, k, v, whole_k, whole_v, outside, 0)
+        else:
+            x = self._attend_in_parts(q, k, v, whole_k, whole_v, outside)
         x = x.reshape(-1, self.num_heads, rows, cols, seg_h, seg_w, self.head_dim).permute(0, 2, 4, 3, 5, 1, 6)
         x = x.flatten(5, 6).flatten(3, 4).flatten(1, 2)[:, :height, :width]
         return self.proj_drop(self.proj(x))
 
-    def _attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        """Attention within segments, (B, heads, S, ..., head_dim) each; the bias (S, 1, keys) is that of all heads."""
-        bias = bias.repeat(self.num_heads, 1, 1).unsqueeze(0)
-        x = self.attn(q.flatten(1, 2), k.flatten(1, 2), v.flatten(1, 2), bias)
-        return x.unflatten(1, (self.num_heads, -1))
+    @torch.jit.unused
+    def _attend_in_parts(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, whole_k: torch.Tensor, whole_v: torch.Tensor,
+        outside: Optional[torch.Tensor],
+    ) -> torch.Tensor:  # fmt: skip
+        """`_attend`, in evaluation for a few segments at a time, whose weights then stay in the cache."""
+        row = q.shape[0] * self.num_heads * q.shape[3] * (q.shape[3] + q.shape[2]) * q.element_size()
+        step = max(1, _CHUNK_BYTES // max(1, row))
+        if torch.is_grad_enabled() or not is_eager(q) or torch.jit.is_tracing() or step >= q.shape[2]:
+            return self._attend(q, k, v, whole_k, whole_v, outside, 0)
+        parts = []
+        for i in range(0, q.shape[2], step):
+            part = slice(i, i + step)
+            mask = None if outside is None else outside[part]
+            parts.append(self._attend(q[:, :, part], k[:, :, part], v[:, :, part], whole_k, whole_v, mask, i))
+        return torch.cat(parts, 2)
+
+    def _attend(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, whole_k: torch.Tensor, whole_v: torch.Tensor,
+        outside: Optional[torch.Tensor], first: int,
+    ) -> torch.Tensor:  # fmt: skip
+        """What the tokens of segments from number `first` on get, (B, heads, segments, s, head_dim)."""
+        segments, length = q.shape[2], q.shape[3]
+        own = _masked(torch.matmul(q, k.transpose(-2, -1)), outside)  # B heads segments s s
+        others = torch.matmul(q.flatten(2, 3), whole_k.transpose(-2, -1)).unflatten(2, (segments, length))
+        if not self.own_summary:
+            numbers = torch.arange(whole_k.shape[2], device=q.device)
+            same = numbers == numbers[first : first + segments, None]
+            others = others.masked_fill(same[:, None], float("-inf"))
+        weights = torch.cat([own, others], -1).softmax(-1)  # B heads segments s s+S
+        weights = self.attn_drop(weights).to(v.dtype)
+        x = torch.matmul(weights[..., :length], v)
+        return x + torch.matmul(weights[..., length:].flatten(2, 3), whole_v).unflatten(2, (segments, length))
 
     def _segment(self, height: int, width: int) -> Tuple[int, int]:
         segment = self.segment
         if segment is None:
             return square_root(height), square_root(width)
         return min(segment[0], height), min(segment[1], width)
+
+
+def _masked(x: torch.Tensor, outside: Optional[torch.Tensor]) -> torch.Tensor:
+    """`x`, and -inf where a segment has no token; None where all are full."""
+    return x if outside is None else x + outside
 
 
 def square_root(number: int) -> int:
@@ -207,7 +240,7 @@ class CombinerAxial(_Combiner):
             own = torch.eye(height, dtype=torch.bool, device=x.device)
             column_logits = column_logits.masked_fill(own, float("-inf"))
         logits = torch.cat([row_logits, column_logits.transpose(2, 3)], -1)  # B heads H W W+H
-        weights = self.attn.attn_drop(logits.softmax(-1)).to(v.dtype)
+        weights = self.attn_drop(logits.softmax(-1)).to(v.dtype)
         x = torch.matmul(weights[..., :width], v)
         x = x + torch.matmul(weights[..., width:].transpose(2, 3), row_values.to(v.dtype)).transpose(2, 3)
         return self.proj_drop(self.proj(x.permute(0, 2, 3, 1, 4).flatten(3)))

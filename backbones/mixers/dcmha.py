@@ -6,12 +6,12 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from ..layers.chunk import CHUNK_BYTES
 from ..layers.renaming import renamed
 from ..layers.tracing import is_eager, untraced
 from .attention import check_heads
 from .registry import register_mixer
 
+_CHUNK_BYTES = 2 * 2**20  # of logits, a usual processor's second cache
 _PLACES = 4  # composed before the softmax by query and by key, and after it likewise
 
 
@@ -96,7 +96,7 @@ class DynamicallyComposedAttention(nn.Module):
         if torch.jit.is_scripting():
             x = self._attend(q, k, v, by_query, by_key, by_query_after, by_key_after)
         else:
-            x = self._attend_by_queries(q, k, v, by_query, by_key, by_query_after, by_key_after)
+            x = self._attend_in_parts(q, k, v, by_query, by_key, by_query_after, by_key_after)
         return self.proj_drop(self.proj(x.reshape(shape)))
 
     def coefficients(self, x: torch.Tensor) -> torch.Tensor:
@@ -111,18 +111,25 @@ class DynamicallyComposedAttention(nn.Module):
         first, second = vectors[..., : self.rank, :], vectors[..., self.rank :, :]
         first = F.rms_norm(first, [self.num_heads], eps=1e-6)
         gates = torch.tanh(torch.matmul(x, self.gates)).unflatten(2, (self.num_places, 1, self.num_heads))
-        return torch.cat([first, second, gates.permute(2, 0, 1, 3, 4)], 3).permute(0, 1, 3, 4, 2)
+        return torch.cat([first, second, gates.permute(2, 0, 1, 3, 4)], 3).permute(0, 1, 3, 4, 2).contiguous()
 
     @torch.jit.unused
-    def _attend_by_queries(
+    def _attend_in_parts(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, by_query: torch.Tensor, by_key: torch.Tensor,
         by_query_after: torch.Tensor, by_key_after: torch.Tensor,
     ) -> torch.Tensor:  # fmt: skip
-        """`_attend`, in evaluation for as many queries at a time as fit the memory that they share."""
-        row = q.shape[0] * self.num_heads * q.shape[2] * q.element_size()
-        step = max(1, CHUNK_BYTES // max(1, row))
-        if torch.is_grad_enabled() or not is_eager(q) or torch.jit.is_tracing() or step >= q.shape[2]:
+        """`_attend`, eagerly for a few images or a few queries at a time, whose logits then stay in the cache: they are
+        gone over many times. Evaluation shares their memory, training keeps what gradients need of all.
+        """
+        row = self.num_heads * k.shape[2] * q.element_size()
+        images = max(1, _CHUNK_BYTES // max(1, row * q.shape[2]))
+        step = max(1, _CHUNK_BYTES // max(1, row))
+        if not is_eager(q) or torch.jit.is_tracing() or (images >= q.shape[0] and step >= q.shape[2]):
             return self._attend(q, k, v, by_query, by_key, by_query_after, by_key_after)
+        if q.shape[0] > images:
+            every = (q, k, v, by_query, by_key, by_query_after, by_key_after)
+            parts = zip(*[tensor.split(images) for tensor in every])
+            return torch.cat([self._attend_in_parts(*part) for part in parts])
         parts = zip(q.split(step, 2), by_query.split(step, 3), by_query_after.split(step, 3))
         return torch.cat([self._attend(part, k, v, b, by_key, a, by_key_after) for part, b, a in parts], 1)
 
@@ -131,19 +138,28 @@ class DynamicallyComposedAttention(nn.Module):
         by_query_after: torch.Tensor, by_key_after: torch.Tensor,
     ) -> torch.Tensor:  # fmt: skip
         """Scaled queries (B, heads, I, head_dim), keys and values (B, heads, N, head_dim) -> (B, I, C)."""
-        logits = self._compose(torch.matmul(q, k.transpose(-2, -1)), by_query, by_key, 0)
-        weights = self.attn_drop(self._compose(logits.softmax(-1), by_query_after, by_key_after, 1))
-        return torch.matmul(weights, v).transpose(1, 2).flatten(2)
+        logits = torch.matmul(q, k.transpose(-2, -1)).transpose(1, 2)  # B I heads N
+        weights = self._compose(logits, by_query, by_key, 0).softmax(-1)
+        weights = self._compose(weights, by_query_after, by_key_after, 1).transpose(1, 2)
+        return torch.matmul(self.attn_drop(weights), v).transpose(1, 2).flatten(2)
 
     def _compose(self, a: torch.Tensor, by_query: torch.Tensor, by_key: torch.Tensor, place: int) -> torch.Tensor:
-        """Heads of logits or weights (B, heads, I, J) as linear functions of one another, see `coefficients`."""
-        by_query, by_key = by_query[..., None], by_key[..., None, :]
-        out = a * (1 + by_query[:, -1] + by_key[:, -1])
-        for r in range(self.rank):
-            out = out + (a * by_query[:, r]).sum(1, keepdim=True) * by_query[:, self.rank + r]
-            out = out + (a * by_key[:, r]).sum(1, keepdim=True) * by_key[:, self.rank + r]
+        """Heads of logits or weights (B, I, heads, J) as linear functions of one another, see `coefficients`.
+
+        What a query says is one small matrix, heads x heads, by which all its keys are multiplied at once. One for each
+        key would have to meet the logits in another order, and to copy them takes longer than all else: vectors do.
+        """
+        by_query = by_query.permute(0, 3, 1, 2)  # B I 2rank+1 heads
+        first, second = by_query[:, :, : self.rank], by_query[:, :, self.rank : 2 * self.rank]
+        matrix = torch.matmul(second.transpose(-2, -1), first) + torch.diag_embed(1 + by_query[:, :, -1])
         static = self.static
-        return out if static is None else out + torch.einsum("bgij,gh->bhij", a, static[place])
+        if static is not None:
+            matrix = matrix + static[place].t()
+        by_key = by_key.unsqueeze(2)  # B 2rank+1 1 heads J
+        out = torch.matmul(matrix, a).addcmul_(a, by_key[:, -1])
+        for r in range(self.rank):
+            out.addcmul_((a * by_key[:, r]).sum(2, keepdim=True), by_key[:, self.rank + r])
+        return out
 
     def from_official(self, state: Dict[str, torch.Tensor]) -> Dict[str, torch.Tensor]:
         """Weights of Caiyun-AI/DCFormer by our names, see `load_official`."""

@@ -127,6 +127,7 @@ class DeformableAttention(nn.Module):
     """
 
     memory_growth = 1
+    undecayed = ("relative_position_bias",)
 
     def __init__(
         self,

@@ -55,6 +55,7 @@ class HaloAttention(nn.Module):
     """
 
     memory_growth = 1
+    undecayed = ("height_rel", "width_rel")
 
     def __init__(
         self,

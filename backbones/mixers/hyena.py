@@ -47,6 +47,7 @@ class Hyena(nn.Module):
     """
 
     memory_growth = 1
+    undecayed = ("positions",)
     counted_as = ("method", "fft")
 
     def __init__(

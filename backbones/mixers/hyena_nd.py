@@ -58,6 +58,7 @@ class HyenaND(nn.Module):
     """
 
     memory_growth = 1
+    undecayed = ("positions",)
     counted_as = ("method", "fft")
 
     def __init__(

@@ -48,6 +48,7 @@ class HyenaPixel(nn.Module):
     """
 
     memory_growth = 1
+    undecayed = ("positions",)
     counted_as = ("method", "fft")
 
     def __init__(

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from ..layers.precision import compute_dtype, full_precision
 from ..layers.renaming import renamed
-from ..layers.tracing import is_exporting, takes_constants, unrecorded, untraced
+from ..layers.tracing import apart, is_exporting, takes_constants, untraced
 from .registry import register_mixer
 
 SCANS = ("forward", "both", "axes")
@@ -132,6 +132,4 @@ def impulse_response(order: int, length: int, device: torch.device) -> torch.Ten
 @torch.jit.unused
 @functools.lru_cache(maxsize=16)
 def _kept_response(order: int, length: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    # A real tensor, whatever records the forward pass that asks first, which serves passes with gradients too.
-    with unrecorded():
-        return impulse_response(order, length, torch.device("cpu")).to(device=device, dtype=dtype)
+    return apart(lambda: impulse_response(order, length, torch.device("cpu")).to(device=device, dtype=dtype))

@@ -42,6 +42,7 @@ class NeighbourhoodAttention(nn.Module):
     """
 
     memory_growth = 1
+    undecayed = ("relative_position_bias",)
     counted_as = ("block_size", 1)
 
     def __init__(

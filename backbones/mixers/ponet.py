@@ -6,6 +6,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+from ..layers.layout import channels_last
 from ..layers.renaming import renamed
 from ..layers.tracing import untraced
 from .attention import DotProductAttention, check_heads
@@ -67,10 +68,12 @@ class PoNet(nn.Module):
         everywhere = self.attn(mean, k, k).flatten(1)[:, None, None]  # B 1 1 C
 
         rows, cols = min(self.segment[0], height), min(self.segment[1], width)
-        cells = F.max_pool2d(s.permute(0, 3, 1, 2), (rows, cols), (rows, cols), ceil_mode=True)
-        cells = cells.repeat_interleave(rows, 2).repeat_interleave(cols, 3)[:, :, :height, :width]
-        around = F.max_pool2d(l.permute(0, 3, 1, 2), 3, 1, 1)
-        x = (everywhere + cells.permute(0, 2, 3, 1)) * o + around.permute(0, 2, 3, 1)
+        cells = F.max_pool2d(channels_last(s.permute(0, 3, 1, 2)), (rows, cols), (rows, cols), ceil_mode=True)
+        cells = everywhere + cells.permute(0, 2, 3, 1)  # B H/rows W/cols C
+        cells = cells[:, :, None, :, None].expand(-1, -1, rows, -1, cols, -1)
+        cells = cells.flatten(3, 4).flatten(1, 2)[:, :height, :width]
+        around = F.max_pool2d(channels_last(l.permute(0, 3, 1, 2)), 3, 1, 1)
+        x = torch.addcmul(around.permute(0, 2, 3, 1), cells, o)
         return self.proj_drop(self.proj(x))
 
     def from_official(self, state: Dict[str, torch.Tensor]) -> Dict[str, torch.Tensor]:

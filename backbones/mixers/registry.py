@@ -174,7 +174,7 @@ def expand_mixers(pattern: MixerPattern, depth: int) -> List[Mixer]:
         return _expand_text(pattern, depth)
     if callable(pattern) or isinstance(pattern, Mapping):
         return [_checked(pattern)] * depth
-    if all(isinstance(mixer, str) for mixer in pattern) and any(map(_has_count, pattern)):
+    if all(isinstance(mixer, str) for mixer in pattern) and any(map(has_counts, pattern)):
         return _expand_text(", ".join(pattern), depth)  # a text that a command line has split at its commas
     mixers = [_checked(mixer) for mixer in pattern]
     if len(mixers) != depth:
@@ -195,7 +195,7 @@ def mixer_name(mixer: Mixer) -> Optional[str]:
 
 
 def _expand_text(text: str, depth: int) -> List[Mixer]:
-    entries = _split(text)
+    entries = split_mixers(text)
     repeats = entries[-1] == "..."
     if repeats:
         entries = entries[:-1]
@@ -224,12 +224,12 @@ def _expand_text(text: str, depth: int) -> List[Mixer]:
     return mixers
 
 
-def _has_count(entry: str) -> bool:
+def has_counts(entry: str) -> bool:
     """Whether an entry of a pattern says how many blocks it is for, or to repeat what stands before."""
     return entry.strip() == "..." or ":" in entry[entry.rfind(")") + 1 :]
 
 
-def _split(text: str) -> List[str]:
+def split_mixers(text: str) -> List[str]:
     """The entries of a pattern, which commas separate where no bracket or quotation is open."""
     parts = re.findall(r"""'[^']*'|"[^"]*"|.""", text, flags=re.DOTALL)
     entries, depth = [""], 0

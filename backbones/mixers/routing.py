@@ -15,6 +15,7 @@ from .registry import register_mixer
 
 UNTAKEN = ("nearest", "zero")
 _ROUNDS = 10  # of k-means, from which the first centroids come
+_FEW = 32  # tokens of a cluster up to which plain products are faster on the CPU than fused attention
 _ITSELF = -5e4  # added to the logit of a token with itself
 
 
@@ -83,6 +84,8 @@ class RoutingAttention(nn.Module):
         self.itself = _ITSELF
         self.qkv = nn.Linear(dim, dim * (2 if shared_qk else 3), bias=False, **dd)  # q, k, v or q, v
         self.attn = DotProductAttention(attn_drop)
+        self.attn_few = DotProductAttention(attn_drop)
+        self.attn_few.fused_attn = False
         self.proj = nn.Linear(dim, dim, bias=False, **dd)
         self.proj_drop = nn.Dropout(proj_drop)
         self.register_buffer("centroids", torch.empty(num_heads, clusters, self.head_dim, **dd))
@@ -145,7 +148,13 @@ class RoutingAttention(nn.Module):
         """Attention within clusters, which stand beside one another as heads do."""
         if bias is not None:
             bias = bias.flatten(1, 2)
-        return self.attn(q.flatten(1, 2), k.flatten(1, 2), v.flatten(1, 2), bias).unflatten(1, (self.num_heads, -1))
+        q, k, v = q.flatten(1, 2), k.flatten(1, 2), v.flatten(1, 2)
+        if torch.jit.is_scripting():
+            x = self.attn(q, k, v, bias)
+        else:
+            attn = self.attn_few if q.device.type == "cpu" and is_eager(q) and q.shape[2] <= _FEW else self.attn
+            x = attn(q, k, v, bias)
+        return x.unflatten(1, (self.num_heads, -1))
 
     def _ask_nearest(
         self, q: torch.Tensor, untaken: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
@@ -202,33 +211,39 @@ class RoutingAttention(nn.Module):
 
     @torch.no_grad()
     def _update(self, groups: list) -> None:
-        groups = [F.normalize(tokens.to(compute_dtype(tokens.dtype)), dim=-1) for tokens in groups]
+        tokens = torch.cat(groups, 2)
+        directions = F.normalize(tokens.to(compute_dtype(tokens.dtype)), dim=-1)
         if not self.is_found:
-            self._find(groups)
-        new = self.means(torch.cat(groups, 2))
-        self.centroids.lerp_(new.to(self.centroids.dtype), 1 - self.decay)
+            self._find(directions)
+        self.centroids.lerp_(self._means(directions).to(self.centroids.dtype), 1 - self.decay)
 
     def means(self, tokens: torch.Tensor) -> torch.Tensor:
         """Mean directions (heads, K, head_dim) of those of the tokens (B, heads, N, head_dim), of all processes, that
         are nearest to each centroid; a centroid without any stays.
         """
-        nearest = F.one_hot(self._scores(tokens).argmax(2), self.clusters).to(tokens.dtype)  # B heads N K
-        sums = torch.einsum("bhnk,bhnd->hkd", nearest, F.normalize(tokens, dim=-1))
-        counts = nearest.sum((0, 2))
+        return self._means(F.normalize(tokens, dim=-1))
+
+    def _means(self, directions: torch.Tensor) -> torch.Tensor:
+        directions = directions.transpose(0, 1).flatten(1, 2)  # heads BN head_dim
+        centroids = self.centroids.to(directions.dtype)
+        nearest = torch.matmul(centroids, directions.transpose(-2, -1)).argmax(1)  # heads BN
+        clusters = torch.arange(self.clusters, device=nearest.device)
+        nearest = (nearest[:, None] == clusters[:, None]).to(directions.dtype)  # heads K BN
+        sums, counts = torch.matmul(nearest, directions), nearest.sum(2)
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(sums)
             dist.all_reduce(counts)
-        return torch.where(counts[..., None] > 0, F.normalize(sums, dim=-1), self.centroids.to(sums.dtype))
+        return torch.where(counts[..., None] > 0, F.normalize(sums, dim=-1), centroids)
 
-    def _find(self, groups: list) -> None:
+    def _find(self, directions: torch.Tensor) -> None:
         """First centroids: tokens that are drawn, then k-means."""
-        tokens = torch.cat(groups, 2).transpose(0, 1).flatten(1, 2)  # heads BN head_dim
+        tokens = directions.transpose(0, 1).flatten(1, 2)  # heads BN head_dim
         drawn = torch.randint(tokens.shape[1], (self.clusters,), device=tokens.device)
         self.centroids.copy_(tokens[:, drawn])
         if dist.is_available() and dist.is_initialized():
             dist.broadcast(self.centroids, 0)
         for _ in range(_ROUNDS):
-            self.centroids.copy_(self.means(torch.cat(groups, 2)))
+            self.centroids.copy_(self._means(directions))
         self.is_found.fill_(True)
 
     def from_official(self, state: Dict[str, torch.Tensor]) -> Dict[str, torch.Tensor]:

@@ -46,6 +46,7 @@ class WindowAttention(nn.Module):
     """
 
     memory_growth = 1
+    undecayed = ("relative_position_bias",)
 
     def __init__(
         self,

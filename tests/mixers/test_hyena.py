@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from spectral_backbones.backbones.mixers import Hyena, HyenaND, HyenaPixel, create_mixer
+from spectral_backbones.backbones.spectformer import SpectFormer
 
 GRIDS = [(1, 1), (1, 4), (3, 1), (4, 4), (3, 5), (6, 2)]
 HYENAS = [
@@ -257,3 +258,13 @@ def test_a_kernel_of_a_checkpoint_is_cut_to_its_middle_for_a_smaller_one():
     positions = small.resample_state("positions", large.positions)
     assert torch.equal(positions, large.positions[2:7, 2:7])
     assert large.resample_state("positions", small.positions).shape == (9, 9, 32)
+
+
+def test_any_trunk_spares_positions_and_filter_networks_weight_decay():
+    mixers = "hyena:1, hyenapixel:1, hyena_nd:1, neighbourhood"
+    model = SpectFormer(img_size=32, patch_size=8, embed_dim=16, depth=4, num_heads=2, mixers=mixers, device="meta")
+    spared = model.no_weight_decay()
+    names = {name for name, _ in model.named_parameters()}
+    tables = ("positions", "relative_position_bias", "pos_embed.weight")
+    assert spared == {name for name in names if name.endswith(tables) or ".filter_mlp." in name}
+    assert {name.split(".")[1] for name in spared} == {"0", "1", "2", "3", "weight"}

@@ -64,3 +64,15 @@ def test_a_long_response_stays_finite():
 def test_an_unknown_scan_is_refused():
     with pytest.raises(ValueError, match="scan must be one of forward, both, axes"):
         create_mixer("lmu", 4, (3, 5), num_heads=1, scan="backward")
+
+
+@torch.no_grad()
+def test_the_response_is_made_within_a_custom_operator_too():
+    mixer = create_mixer("lmu", 6, (1, 53), num_heads=1, dtype=torch.float64)
+
+    @torch.library.custom_op("spectral_backbones_tests::remember", mutates_args=())
+    def remember(u: torch.Tensor) -> torch.Tensor:
+        return mixer.remember(u).clone()
+
+    u = torch.rand(2, 53, dtype=torch.float64)  # a length whose response nothing has made before
+    torch.testing.assert_close(remember(u), recurrence(u, 6))
