@@ -37,8 +37,9 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + "annotations/val.json", classwise=False)
 test_evaluator = val_evaluator
 optim_wrapper = dict(optimizer=dict(lr=1e-3), paramwise_cfg=dict(_delete_=True))
-train_cfg = dict(max_epochs=16, val_interval=2)
+train_cfg = dict(max_epochs=8, val_interval=2)
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.05, begin=0, end=1, convert_to_iter_based=True),
     dict(type="CosineAnnealingLR", eta_min_ratio=0.02, begin=1, convert_to_iter_based=True),
 ]
+default_hooks = dict(visualization=dict(threshold=0.25))  # after so few epochs scores are low
