@@ -55,6 +55,8 @@ def saved(model: torch.nn.Module, x: torch.Tensor, way: str) -> int:
         kept = keeper.pack(tensor) if bits else tensor.detach()
         if isinstance(kept, eight_bit.Kept):
             found[id(kept.codes)] = kept.codes.nbytes
+        elif kept.data_ptr() != tensor.data_ptr():  # a small one that was put elsewhere
+            found[kept.data_ptr()] = kept.nbytes
         elif not isinstance(tensor, torch.nn.Parameter) and not eight_bit._is_of_parameter(tensor):
             found[kept.untyped_storage().data_ptr()] = kept.untyped_storage().nbytes()
         held.append(kept)  # so that no number is given away again

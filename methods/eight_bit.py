@@ -89,7 +89,7 @@ class _Shelf:
     """Puts codes side by side into large blocks on the CPU.
 
     Among the activations themselves they would stay where those come and go, and leave the C library gaps that fit no
-    other: of what is spared only a third would show in the size of the process.
+    other: the process would hardly be smaller for what is spared.
     """
 
     def __init__(self) -> None:
@@ -104,8 +104,8 @@ class _Shelf:
 
     def place_small(self, x: Tensor) -> Tensor:
         """The same values on the shelf of a small tensor, such as statistics of a norm; others as they are."""
-        is_whole = x.is_contiguous() and x.untyped_storage().nbytes() == x.nbytes
-        if not is_whole or not 0 < x.nbytes <= SMALL_BYTES or x.device.type != "cpu":
+        is_whole = x.layout == torch.strided and x.is_contiguous() and x.untyped_storage().nbytes() == x.nbytes
+        if not is_whole or x.is_quantized or not 0 < x.nbytes <= SMALL_BYTES or x.device.type != "cpu":
             return x
         return self._space(x.nbytes).view(x.dtype).view(x.shape).copy_(x)
 

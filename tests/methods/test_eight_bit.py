@@ -1,6 +1,7 @@
 """Activations in eight bits: an exact forward pass, gradients near the exact ones, and what stays as it is."""
 
 import gc
+import runpy
 
 import pytest
 import timm
@@ -9,6 +10,8 @@ import torch.nn.functional as F
 
 from spectral_backbones.methods import eight_bit
 from spectral_backbones.methods.eight_bit import Codes, eight_bit_activations, keep_eight_bits
+
+from ..classification_fixtures import ROOT
 
 SPECTFORMER = dict(img_size=32, patch_size=4, embed_dim=64, depth=3, num_heads=2, mixers="spectral:1, attention")
 VIT = dict(img_size=32, patch_size=4, embed_dim=64, depth=2, num_heads=2)
@@ -212,3 +215,11 @@ def test_an_error_in_the_forward_pass_leaves_nothing_behind(kept):
     kept.clear()
     F.gelu(torch.randn(8, 1024, requires_grad=True) * 2)
     assert not kept
+
+
+def test_the_example_measures_what_each_way_saves():
+    example = runpy.run_path(ROOT / "examples" / "saved_memory.py")
+    model, x = build("deit_tiny_patch16_224"), torch.randn(8, 3, 32, 32)
+    kept = {way: example["saved"](model, x, way) for way in example["WAYS"]}
+    assert kept["eight bits"] < 0.4 * kept["plain"] and kept["both"] < kept["checkpointed"] < kept["plain"]
+    assert all(example["step"](model, x, way) > 0 for way in example["WAYS"])
