@@ -331,7 +331,7 @@ def draw(rows: Sequence[Mapping[str, Any]], title: str, path: Path) -> None:
     """Time and memory against pixels, both logarithmic, a line for each model with its growth beside it."""
     from spectral_backbones.tools.drawing import label_lines, label_sides, plt, save, style_of
 
-    figure, panels = plt.subplots(1, 2, figsize=(15, 6.5), dpi=110)
+    figure, panels = plt.subplots(1, 2, figsize=(19, 6.5), dpi=100)
     labels = list(dict.fromkeys(row["model"] for row in rows))
     for axes, key in zip(panels, ("seconds", "bytes"), strict=True):
         what, unit, scale = UNITS[key]
