@@ -4,6 +4,7 @@ import logging
 import os
 import struct
 import zlib
+from importlib.machinery import PathFinder
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from scipy import io as scipy_io
 from spectral_backbones.engine import UserError, images, numbers
 from spectral_backbones.engine.images import find_images, read_bands, read_image, read_upright
 from spectral_backbones.engine.listing import list_images
+
+from .classification_fixtures import ROOT
 
 RAMP = np.arange(12 * 16, dtype=np.float64).reshape(12, 16) / (12 * 16 - 1)  # (H, W), 0 to 1
 EXPECTED = (255 * RAMP).round()
@@ -332,6 +335,12 @@ def test_envis_data_may_be_called_otherwise(tmp_path):
         read_bands(tmp_path / "alone.hdr")
     with pytest.raises(UserError, match=r"a.dat.*no known format; of ENVI, a.hdr has to lie beside it"):
         read_bands(data)
+
+
+def test_nothing_of_ours_hides_the_package_that_reads_envi():
+    """It is called as our command is; a clone's root and its tools are searched before what is installed."""
+    assert PathFinder.find_spec("spectral", [str(ROOT), str(ROOT / "tools")]) is None
+    assert hasattr(pytest.importorskip("spectral"), "open_image")
 
 
 def test_a_picture_that_is_called_as_envis_is_still_a_picture(tmp_path):
