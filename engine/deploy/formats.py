@@ -35,7 +35,7 @@ def trace(graph: nn.Module, images: torch.Tensor, dynamic: Sequence[str] = ()) -
     axes = {"batch": 0, "height": 2, "width": 3}
     shapes = {axes[name]: Dim.DYNAMIC for name in dynamic}
     try:
-        with _quietly(), torch.no_grad():  # operators with a backward pass have decompositions of other layouts
+        with _quietly():
             return torch.export.export(graph, (images,), dynamic_shapes=(shapes,) if shapes else None, strict=False)
     except Exception as error:  # torch raises many kinds, from many places
         what = "with dynamic " + ", ".join(dynamic) if dynamic else f"at {tuple(images.shape)}"
@@ -79,7 +79,8 @@ def _write_onnx(program: ExportedProgram, path: Path, outputs: Sequence[str], te
     for module in ("onnx", "onnxscript"):
         needed(module)
     try:
-        with _quietly():
+        # With gradients, attention with a bias is taken apart into another layout than the one that the program views.
+        with _quietly(), torch.no_grad():
             model = torch.onnx.export(
                 program,
                 dynamo=True,
