@@ -289,7 +289,7 @@ def main():
         torch.distributed.init_process_group("gloo")
         total = torch.ones(1)
         torch.distributed.all_reduce(total)
-        print("processes", int(total))
+        print(f"processes {int(total)}")
         torch.distributed.destroy_process_group()
 
 
