@@ -64,10 +64,10 @@ def folder(shown, called, tmp_path):
 def test_it_trains_and_predicts_and_ends_with_one_page(shown):
     folder, said, calls = shown
     assert "this takes about 2 minutes" in said and said.splitlines()[-1].endswith(str(folder / "index.html"))
-    assert [command for command, *_ in calls] == ["train", "predict"] and "--resume" not in calls[0]
+    assert [command for command, *_ in calls] == ["train", "predict", "visualize"] and "--resume" not in calls[0]
     assert (folder / "pictures" / "classification.png").is_file()
     page = (folder / "index.html").read_text()
-    assert re.findall(r'<img src="(.{10})', page) == ["data:image"] * 6  # three of the run, a prediction of each class
+    assert re.findall(r'<img src="(.{10})', page) == ["data:image"] * 7  # three of the run, filters, three predictions
     assert "http" not in page and "top-1" in page and "spectral predict" in page
     for caption in ("mistaken", "taken for which", "over the training"):
         assert caption in page
@@ -100,7 +100,7 @@ def test_an_interruption_says_how_to_go_on(small, called, folder, monkeypatch):
 
 def test_overwriting_begins_anew(small, called, folder):
     show(small, folder, "--overwrite")
-    assert [command for command, *_ in called] == ["train", "predict"] and "--resume" not in called[0]
+    assert [command for command, *_ in called] == ["train", "predict", "visualize"] and "--resume" not in called[0]
 
 
 def test_what_falls_short_is_an_error_and_not_finished(small, called, folder):
@@ -115,7 +115,7 @@ def test_further_commands_are_filled_in_and_their_pictures_shown(small, called, 
     show(small._replace(then=[["predict", "{checkpoint}", "{picture}", "--out-dir", "{work_dir}/sheets"]]), folder)
     last = called[-1]
     assert last[1].endswith("classification/epoch_2.pth") and last[2].endswith("unseen/blue.png")
-    assert (folder / "index.html").read_text().count("<img") == 7
+    assert (folder / "index.html").read_text().count("<img") == 8
 
 
 def test_each_task_says_how_long_it_takes_by_how_long_the_last_one_took(monkeypatch, tmp_path):

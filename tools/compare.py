@@ -468,7 +468,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help="from which the best and the references are trained; default: %(default)s",
     )
     learning.add_argument("--cifar10", metavar="DIR", help="holds cifar-10-batches-py, the whole set or a part")
-    parser.set_defaults(amp=False, compile=False, channels_last=False)
+    parser.set_defaults(amp=False, checkpointing=False, compile=False, channels_last=False)
     args = parser.parse_args(argv)
     if args.learn and (args.names or args.trunk):
         parser.error("--learn trains mixers in the trunk of the demonstration: it takes --mixers alone")
