@@ -134,7 +134,7 @@ from mmengine.registry import HOOKS
 import spectral_backbones.engine.checkpoint as files
 
 @HOOKS.register_module()
-class KillHook(Hook):
+class KillWhileWriting(Hook):
     def before_train(self, runner):
         whole = files.replace
         def half(part, path):
@@ -163,10 +163,10 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path, data, finished):
     assert process.wait() == -signal.SIGKILL
     assert not (work_dir / "epoch_3.pth").exists()
 
-    (tmp_path / "kill_hook.py").write_text(KILL_WHILE_WRITING)
-    deadly = small_config(tmp_path, data, max_epochs=4, imports=["kill_hook"])
+    (tmp_path / "kill_while_writing.py").write_text(KILL_WHILE_WRITING)
+    deadly = small_config(tmp_path, data, max_epochs=4, imports=["kill_while_writing"])
     # The number of workers may change on the way.
-    options = ["default_hooks.kill.type=KillHook", "train_dataloader.num_workers=2"]
+    options = ["default_hooks.kill.type=KillWhileWriting", "train_dataloader.num_workers=2"]
     killed = run_forked(*arguments(deadly, "--resume", options=options), path=tmp_path)
     assert killed.returncode == -signal.SIGKILL, killed.stdout
     assert (work_dir / ".epoch_3.pth.part").exists() and not (work_dir / "epoch_3.pth").exists()
