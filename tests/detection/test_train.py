@@ -59,7 +59,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
 @HOOKS.register_module()
-class KillHook(Hook):
+class KillDetectorHook(Hook):
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         if runner.iter == 9:  # in the third epoch
             os.kill(os.getpid(), signal.SIGKILL)
@@ -68,10 +68,10 @@ class KillHook(Hook):
 
 def test_a_killed_run_resumes_to_the_same_weights(tmp_path, data, finished):
     """Shuffling, augmentation, drop path and the samplers of regions all draw what they would have drawn."""
-    (tmp_path / "kill_hook.py").write_text(KILL)
-    deadly = small_detector(tmp_path, data, max_epochs=3, imports=["kill_hook"])
+    (tmp_path / "kill_detector_hook.py").write_text(KILL)
+    deadly = small_detector(tmp_path, data, max_epochs=3, imports=["kill_detector_hook"])
     arguments = ["train.py", deadly, "--work-dir", tmp_path / "run", "--cfg-options"]
-    killed = run_forked(*arguments, "default_hooks.kill.type=KillHook", "train_dataloader.num_workers=1", path=tmp_path)
+    killed = run_forked(*arguments, "default_hooks.kill.type=KillDetectorHook", "train_dataloader.num_workers=1", path=tmp_path)
     assert killed.returncode == -signal.SIGKILL, killed.stdout
     config, whole, _ = finished
     resumed = run_here("train.py", config, "--work-dir", tmp_path / "run", "--resume")
