@@ -71,7 +71,9 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path, data, finished):
     (tmp_path / "kill_detector_hook.py").write_text(KILL)
     deadly = small_detector(tmp_path, data, max_epochs=3, imports=["kill_detector_hook"])
     arguments = ["train.py", deadly, "--work-dir", tmp_path / "run", "--cfg-options"]
-    killed = run_forked(*arguments, "default_hooks.kill.type=KillDetectorHook", "train_dataloader.num_workers=1", path=tmp_path)
+    killed = run_forked(
+        *arguments, "default_hooks.kill.type=KillDetectorHook", "train_dataloader.num_workers=1", path=tmp_path
+    )
     assert killed.returncode == -signal.SIGKILL, killed.stdout
     config, whole, _ = finished
     resumed = run_here("train.py", config, "--work-dir", tmp_path / "run", "--resume")
