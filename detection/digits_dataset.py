@@ -2,6 +2,7 @@
 
 from typing import Any, Dict, Optional
 
+from spectral_backbones.engine.made import PALETTE
 from spectral_backbones.toolboxes.digits import CLASSES, Recipe, make_missing_digits
 
 from .toolbox import mmdet
@@ -22,18 +23,7 @@ class DigitsDataset(mmdet.datasets.CocoDataset):
 
     METAINFO = {  # noqa: RUF012  mmengine's own way
         "classes": CLASSES,
-        "palette": [
-            (230, 25, 75),
-            (60, 180, 75),
-            (255, 205, 25),
-            (0, 130, 200),
-            (245, 130, 48),
-            (145, 30, 180),
-            (70, 220, 220),
-            (240, 50, 230),
-            (150, 200, 40),
-            (190, 120, 90),
-        ],
+        "palette": list(PALETTE),
     }
 
     def __init__(self, data_root: str, recipe: Optional[Dict[str, Any]] = None, **kwargs: Any) -> None:

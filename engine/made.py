@@ -10,7 +10,35 @@ from typing import Any, Callable, Dict, Optional, Sequence, Union
 
 from .errors import UserError
 
+# Colours that are told apart, for the classes of a made set (red, green, blue).
+PALETTE = (
+    (230, 25, 75),
+    (60, 180, 75),
+    (255, 205, 25),
+    (0, 130, 200),
+    (245, 130, 48),
+    (145, 30, 180),
+    (70, 220, 220),
+    (240, 50, 230),
+    (150, 200, 40),
+    (190, 120, 90),
+)
 DIGITS = "digits"  # what a set holds, and the name of the file that says what it was made with
+
+
+def check_least(recipe: Any, **least: int) -> None:
+    """Refuses numbers of a recipe that are too small.
+
+    Args:
+        recipe: A dataclass.
+        **least: What each of its numbers has to be, or more.
+
+    Raises:
+        UserError: One is smaller.
+    """
+    for name, number in least.items():
+        if getattr(recipe, name) < number:
+            raise UserError(f"{name} is {getattr(recipe, name)}, it has to be {number} or more")
 
 
 def make(folder: Union[str, Path], recipe: Any, write: Callable[[Path, Any], None], thing: str = DIGITS) -> bool:

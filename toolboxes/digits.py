@@ -61,9 +61,7 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.task not in _WRITERS:
             raise UserError(f"task is {self.task!r}, allowed are {', '.join(_WRITERS)}")
-        for name, least in (("train", 1), ("val", 1), ("size", 64), ("smaller", 1), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise UserError(f"{name} is {getattr(self, name)}, it has to be {least} or more")
+        made.check_least(self, train=1, val=1, size=64, smaller=1, seed=0)
         if self.size // self.smaller < 64:
             raise UserError(
                 f"digits {self.smaller} times smaller need a canvas of at least {64 * self.smaller} pixels, "

@@ -48,9 +48,7 @@ class Recipe:
     task: str = "volumes"
 
     def __post_init__(self) -> None:
-        for name, least in (("train", 1), ("val", 1), ("size", 32), ("digits", 1), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise UserError(f"{name} is {getattr(self, name)}, it has to be {least} or more")
+        made.check_least(self, train=1, val=1, size=32, digits=1, seed=0)
         if self.digits > 10:
             raise UserError(f"digits is {self.digits}, there are 10")
 

@@ -2,6 +2,8 @@
 
 from typing import Any, ClassVar, Dict, Optional
 
+from spectral_backbones.engine.made import PALETTE
+
 from ..toolbox import mmdet
 from .made import CLASSES, Recipe, make_missing_cubes
 
@@ -31,19 +33,7 @@ class MadeCubesDataset(CubeDataset):
         UserError: The folder holds something else, or a set of another version.
     """
 
-    METAINFO: ClassVar[Dict[str, Any]] = {
-        "classes": CLASSES,
-        "palette": [
-            (230, 25, 75),
-            (60, 180, 75),
-            (255, 205, 25),
-            (0, 130, 200),
-            (245, 130, 48),
-            (145, 30, 180),
-            (70, 220, 220),
-            (240, 50, 230),
-        ],
-    }
+    METAINFO: ClassVar[Dict[str, Any]] = {"classes": CLASSES, "palette": list(PALETTE[: len(CLASSES)])}
 
     def __init__(self, data_root: str, recipe: Optional[Dict[str, Any]] = None, **kwargs: Any) -> None:
         if not kwargs.get("lazy_init"):

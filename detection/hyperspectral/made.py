@@ -86,9 +86,7 @@ class Recipe:
     version: int = 1
 
     def __post_init__(self) -> None:
-        for name, least in (("train", 1), ("val", 1), ("size", 16), ("bands", 4), ("targets", 1), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise UserError(f"{name} is {getattr(self, name)}, it has to be {least} or more")
+        made.check_least(self, train=1, val=1, size=16, bands=4, targets=1, seed=0)
         if not 0 <= self.noise < 1:
             raise UserError(f"noise is {self.noise}, it has to be a reflectance from 0 to 1")
 
