@@ -4,8 +4,8 @@ python tools/check_exports.py                                        # every mod
 python tools/check_exports.py gfnet_ti dat_pp_t --formats onnx
 
 A model is exported from one example and compared at two other sizes; one that cannot be for any size, at its own. Each
-figure is written as soon as it is known, and those of the file are not measured again: a call goes on where the last
-one was stopped.
+figure is written as soon as it is known, and is not measured again with the same versions: a call goes on where the
+last one was stopped.
 """
 
 if __name__ == "__main__" and not __package__:  # run as a script: of this clone's code
@@ -29,6 +29,7 @@ from spectral_backbones.engine.deploy.formats import DEFAULT_OPSET, SUFFIXES, sh
 from spectral_backbones.engine.deploy.runtimes import open_program
 from spectral_backbones.tools.arguments import model_name
 from spectral_backbones.tools.models import TABLE
+from spectral_backbones.tools.records import Records, versions
 from spectral_backbones.tools.script import run
 from spectral_backbones.tools.tables import Column, render
 
@@ -52,7 +53,8 @@ def main(arguments: Optional[Sequence[str]] = None) -> List[Dict[str, Any]]:
     """Checks; prints and returns the rows.
 
     Raises:
-        UserError: A model cannot be exported, or a file is off; the others are checked all the same.
+        UserError: A model cannot be exported, or a file is off; the others are checked all the same. Or the file of
+            results holds something else.
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", type=model_name, metavar="NAME", help="all of the table by default")
@@ -60,15 +62,14 @@ def main(arguments: Optional[Sequence[str]] = None) -> List[Dict[str, Any]]:
     parser.add_argument("--out", type=Path, default=Path("exports.json"), help="default: %(default)s")
     args = parser.parse_args(arguments)
     names = args.names or [row["model"] for row in json.loads(TABLE.read_text())]
-    rows = json.loads(args.out.read_text()) if args.out.exists() else []
-    known = {(row["model"], row["format"]) for row in rows}
+    records, rows = Records(args.out), []
     for name in names:
-        missing = [kind for kind in args.formats if (name, kind) not in known]
+        of = {kind: {"model": name, "format": kind, **versions()} for kind in args.formats}
+        missing = [kind for kind in args.formats if records.find(of[kind]) is None]
         for row in check(name, missing) if missing else []:
-            rows.append(row)
-            args.out.write_text(json.dumps(rows, indent=1))
+            records.keep(of[row["format"]], row)
             print(f"{row['model']} {row['format']}: {COLUMNS['off'].show(row['off'])} {row['error']}", flush=True)
-    rows = [row for row in rows if row["model"] in names and row["format"] in args.formats]
+        rows += [records.find(of[kind])["found"] for kind in args.formats]
     print(render(rows, COLUMNS, "markdown"))
     failed = [row for row in rows if row["off"] is None or not row["off"] < LIMIT]
     if failed:
