@@ -29,7 +29,7 @@ import torch
 
 from spectral_backbones import backbones  # noqa: F401  registers our models
 from spectral_backbones.tools.arguments import model_name
-from spectral_backbones.tools.benchmark import growth, make_model
+from spectral_backbones.tools.benchmark import growth, make_model, run_once
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 MEASURED = DOCS / "large-images.json"
@@ -46,15 +46,8 @@ SPLIT, SPLIT_SIDE = "fit_b", 1024
 
 def timed_growth(step: Callable[[], object]) -> dict[str, float | int | None]:
     """CPU seconds of a step, and the bytes by which it makes the process grow at its peak."""
-    taken: list[float] = []
-
-    def timed() -> None:
-        start = time.process_time()
-        step()
-        taken.append(time.process_time() - start)
-
-    memory = growth(timed)
-    return {"seconds": round(taken[0], 3), "memory_bytes": memory}
+    found = run_once(step, torch.device("cpu"), time.process_time)
+    return {**found, "seconds": round(found["seconds"], 3)}
 
 
 @torch.inference_mode()
