@@ -1,6 +1,7 @@
 """Pictures of what models look at: what is drawn is what the models compute."""
 
 import copy
+import importlib
 import json
 import math
 
@@ -25,7 +26,7 @@ from spectral_backbones.visualization.receptive_field import receptive_fields
 from spectral_backbones.visualization.recording import record
 from spectral_backbones.visualization.sampled import sampled
 from spectral_backbones.visualization.significance import merge, merged
-from spectral_backbones.visualization.subject import classifier
+from spectral_backbones.visualization.subject import classifier, dense
 from spectral_backbones.visualization.tokens import alike, pca_colours
 from spectral_backbones.visualization.wish import Wish
 
@@ -474,6 +475,22 @@ def test_a_detector_and_a_segmenter_are_drawn_level_by_level(task, tmp_path):
     look = Look(subject, read_photo(tmp_path / "photo.png", subject.preparation, (64, 64)), Wish(cam_method="gradcam"))
     with pytest.raises(UserError, match="--cam-method gradcam needs a classifier"):
         _ = look.activations
+
+
+@pytest.mark.parametrize("task", ["detection", "segmentation"])
+def test_backbones_of_the_toolboxes_own_are_drawn_too(task):
+    toolbox = pytest.importorskip(dict(detection="mmdet", segmentation="mmseg")[task])
+    importlib.import_module(f"spectral_backbones.{task}")
+    importlib.import_module(f"{toolbox.__name__}.models")
+    resnet = importlib.import_module(f"{toolbox.__name__}.registry").MODELS.build(
+        dict(type="ResNet", depth=18, base_channels=8, stem_channels=8)
+    )
+    model = torch.nn.Module()
+    model.backbone, model.data_preprocessor = resnet, torch.nn.Identity()
+    subject = dense(task, "random weights", model)
+    assert subject.name == "ResNet in a Module" and not subject.trunk.training
+    maps = subject.features(torch.randn(1, 3, 64, 96))
+    assert list(maps) == [f"level {number}, stride {4 * 2**number}" for number in range(4)]
 
 
 @pytest.mark.skipif(browser.COMMAND is None, reason="there is no Chromium to open the page in")

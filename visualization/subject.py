@@ -69,8 +69,7 @@ class Subject:
         model = self.model
         if self.task != "classification":
             maps = [each for each in model(x) if isinstance(each, Tensor)]
-            strides = getattr(model, "strides", [round(x.shape[-1] / each.shape[-1]) for each in maps])
-            names = [f"level {number}, stride {stride}" for number, stride in enumerate(strides)]
+            names = [f"level {n}, stride {round(x.shape[-1] / each.shape[-1])}" for n, each in enumerate(maps)]
             return {name: each.permute(0, 2, 3, 1) for name, each in zip(names, maps)}
         names = [info["module"] for info in getattr(model, "feature_info", [])]
         if hasattr(model, "forward_intermediates") and names:
@@ -138,7 +137,7 @@ def classifier(
         numbers=numbers,
         background=tuple(background),
     )
-    return _checked(Subject(name, weights, model.eval(), preparation, list(classes)))
+    return _checked(Subject(name, weights, model, preparation, list(classes)))
 
 
 def dense(task: str, weights: str, model: nn.Module) -> Subject:
@@ -166,7 +165,7 @@ def dense(task: str, weights: str, model: nn.Module) -> Subject:
     )
     name = trunk.name if isinstance(trunk, DenseBackbone) else type(trunk).__name__
     kind = type(model).__name__
-    return _checked(Subject(f"{name} in a {kind}", weights, trunk.eval(), preparation, task=task))
+    return _checked(Subject(f"{name} in a {kind}", weights, trunk, preparation, task=task))
 
 
 def _per_channel(values: Sequence[float], channels: int) -> List[float]:
@@ -181,11 +180,14 @@ def _stride(model: nn.Module) -> int:
 
 @torch.no_grad()
 def _checked(subject: Subject) -> Subject:
-    """The subject, which knows whether its model takes pictures of more than one size, and what its last unit gives."""
+    """The subject in evaluation; it knows whether its model takes pictures of more than one size, and what its last
+    unit gives.
+    """
 
     def see(_: nn.Module, args: Any, output: Any) -> None:
         subject.gives_more = not isinstance(output, Tensor)
 
+    subject.model.eval()  # whose result is not used: mmdet's and mmseg's ResNets have none
     preparation = subject.preparation
     height, width = preparation.size
     modules = dict(subject.trunk.named_modules())
