@@ -776,15 +776,15 @@ def speed(place: Place) -> Iterator[Row]:
 
 
 def compile_models(place: Place) -> Iterator[Row]:
-    """Compile what `speed_compiled` measures into torch's cache, in several processes."""
+    """Compile what `speed_compiled` measures into torch's cache, in several processes: a model and a mode at a time."""
     batch, size = settings(place)[0]
-    for name, create in contenders(place)[place.index :: place.count]:
-        for train in (True, False):
-            what = {"what": name, "mode": "training" if train else "inference"}
-            if place.left() < (15 if place.cuda else 3):
-                yield {**what, "ok": False, "error": "not reached"}
-                continue
-            yield attempt(what, partial(_compile, create, batch, SIZES.get(name, size), train, place))
+    jobs = [(name, create, train) for train in (True, False) for name, create in contenders(place)]
+    for name, create, train in jobs[place.index :: place.count]:
+        what = {"what": name, "mode": "training" if train else "inference"}
+        if place.left() < (15 if place.cuda else 3):
+            yield {**what, "ok": False, "error": "not reached"}
+            continue
+        yield attempt(what, partial(_compile, create, batch, SIZES.get(name, size), train, place))
 
 
 def _compile(create: Callable[..., nn.Module], batch: int, size: int, train: bool, place: Place) -> Row:
@@ -1239,7 +1239,7 @@ PARTS = {
     "gate_speed": Part(gate_speed, 45, timed=True),
     "operators": Part(operators, 60),
     "speed": Part(speed, 45, timed=True),
-    "compile_models": Part(compile_models, 100, processes=8),
+    "compile_models": Part(compile_models, 100, processes=14),
     "speed_compiled": Part(speed_compiled, 50, timed=True),
     "training": Part(training, 60),
     "distributed": Part(distributed, 40),
