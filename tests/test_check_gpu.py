@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from spectral_backbones.backbones.mixers import list_mixers
+from spectral_backbones.backbones.registry import variants
 from spectral_backbones.tools import check_gpu, gpu_operators, gpu_parts
 
 ROOT = Path(__file__).parents[1]
@@ -17,12 +19,31 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize(
-    "name", ["machine", "parity", "gate_errors", "gate_speed", "operators", "speed", "distributed"]
+    "name",
+    ["machine", "parity", "gate_errors", "gate_speed", "operators", "speed", "distributed", "methods"],
 )
 def test_a_part_has_rows_and_finds_nothing_wrong_on_the_cpu(name):
     rows = list(gpu_parts.PARTS[name].run(gpu_parts.Place(CPU, 60)))
     assert rows
     assert [row for row in rows if row.get("ok") is False] == []
+
+
+def test_every_family_and_every_mixer_is_checked():
+    names = gpu_parts.family_names()
+    classes = {variant.model_cls for variant in variants().values()}
+    assert {variants()[name].model_cls for name in names} == classes and len(set(names)) == len(names)
+    everywhere = gpu_parts.Place(torch.device("cuda"), 60)  # nothing runs there
+    assert everywhere.names == names
+    rows = [row for index in range(2) for row in gpu_parts.mixers(gpu_parts.Place(CPU, 60, index, 2))]
+    assert sorted(row["what"] for row in rows) == list_mixers() and all(row["ok"] for row in rows)
+
+
+def test_a_part_ends_by_the_clock_however_long_its_imports_took(tmp_path):
+    rows = tmp_path / "rows"
+    late = ["--part", "mixers", "--rows", str(rows), "--until", str(time.time() + 1)]
+    check_gpu.main(["--out", str(tmp_path), "--device", "cpu", *late])
+    found = [json.loads(line) for line in rows.read_text().splitlines()]
+    assert {row["error"] for row in found} == {"not reached"}
 
 
 @pytest.mark.slow
