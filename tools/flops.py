@@ -97,8 +97,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if not args.names and not args.config:
         parser.error("name a model, or a config by --config")
-    if args.num_classes is not None and any(name in volumes.list_models() for name in args.names):
-        parser.error("--num-classes is for classifiers: networks of volumes have the classes of their data")
+    of_volumes = [name for name in args.names if name in volumes.list_models()]
+    if args.num_classes is not None and of_volumes:
+        parser.error(f"--num-classes is for classifiers, {of_volumes[0]} has the classes of its data")
+    if not args.config and args.size and len(of_volumes) == len(args.names):
+        parser.error(f"--size is for images: {of_volumes[0]} takes --volume-size")
+    if not args.config and args.volume_size and not of_volumes:
+        parser.error(f"--volume-size is for volumes: {args.names[0]} takes --size")
     return args
 
 

@@ -173,8 +173,16 @@ def test_flops_of_a_published_network_are_counted_by_its_name():
     assert [line.split(",")[:3] for line in output.splitlines()[1:]] == [
         ["nnformer_acdc", "8x32x32", part] for part in ("model_down", "decoder", "final", "whole")
     ]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("nnformer_acdc", "--num-classes", 3), ("nnformer_acdc", "--size", 64), ("gfnet_ti", "--volume-size", 64)],
+)
+def test_options_that_a_network_cannot_heed_are_refused(arguments, capsys):
     with pytest.raises(SystemExit):
-        run_here("flops.py", "nnformer_acdc", "--num-classes", "3")
+        run_here("flops.py", *arguments)
+    assert f"{arguments[1]} is for" in capsys.readouterr().err
 
 
 def test_digits_are_written_by_the_command(tmp_path):
