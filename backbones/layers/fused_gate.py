@@ -99,9 +99,10 @@ def _count(f: int, width: int) -> float:
 
 
 def gate_macs(height: int, width: int, num_transforms: int = 2) -> int:
-    """Multiply-adds of the products for one channel of a map, without what pads them; a gate transforms twice."""
-    half, pairs = width // 2 + 1, height // 2 + 1
-    return num_transforms * (2 * half * width * height + 4 * half * height * pairs)
+    """Multiply-adds of the products along W for one channel of a map, without what pads them; a gate transforms twice.
+    Along H, where a fast Fourier transform takes the place of products, none are counted.
+    """
+    return num_transforms * 2 * (width // 2 + 1) * width * height
 
 
 def to_planes(weight: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -114,7 +115,7 @@ def to_planes(weight: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """
     half, dim = width // 2 + 1, weight.shape[2]
     padding = (0, 0, 0, -dim % CHANNELS, 0, padded_half(width) - half)
-    planes = torch.nn.functional.pad(weight.float(), padding)
+    planes = torch.nn.functional.pad(weight.float(), padding) if any(padding) else weight.float()
     planes = planes.reshape(height, -1, 4, (dim + padding[3]) // CHANNELS, 2, 8, 2)
     return planes.permute(3, 0, 1, 5, 2, 4, 6).contiguous()
 
