@@ -30,9 +30,9 @@ class Config(NamedTuple):
     split: bool = False  # whether the two gradients are computed by a kernel each
     parts: int = 1  # of the frequencies along W, a program's one, where the gradient of the filter is computed alone
 
-    def warps(self, height: int, width: int) -> int:
-        """A warp for each row and CHANNELS; all rows of large maps, if they are one tensor each, need several."""
-        many = self.rows == 1 and self.channels == CHANNELS and height * padded_half(width) > 256
+    def warps(self, height: int, frequencies: int) -> int:
+        """A warp for each row and CHANNELS; several for those of a large map whose rows are a tensor each."""
+        many = self.rows == 1 and self.channels == CHANNELS and height * frequencies > 256
         return 4 if many else self.rows * self.channels // CHANNELS
 
 
@@ -50,24 +50,42 @@ def padded_half(width: int) -> int:
     return max(8, _power_of_two(width // 2 + 1))
 
 
-# Grid, whether the maps are float32, and whether gradients are wanted -> the fastest division of those that
-# tools/check_gpu.py tried with 384 channels, on the card of `measured`.
-_FASTEST: Dict[Tuple[int, int, bool, bool], Config] = {}
+# Grid, whether the maps are float32, and whether gradients are wanted -> the fastest division of those that were tried
+# with 384 channels and 128 maps of 14 x 14, 32 of 28 x 28, 512 of 7 x 7 and 16 of 24 x 24, on the card of `measured`.
+_FASTEST: Dict[Tuple[int, int, bool, bool], Config] = {
+    (7, 7, False, False): Config(1, 64, 8, early=True),
+    (7, 7, False, True): Config(1, 16, 12),
+    (14, 14, False, False): Config(1, 32, 3, early=True),
+    (14, 14, False, True): Config(2, 16, 6, split=True),
+    (14, 14, True, False): Config(2, 16, 3),
+    (14, 14, True, True): Config(2, 16, 6),
+    (24, 24, False, False): Config(4, 16, 2),
+    (28, 28, False, False): Config(4, 16, 3),
+    (28, 28, False, True): Config(4, 16, 6, split=True, parts=2),
+    (28, 28, True, False): Config(4, 16, 1),
+    (28, 28, True, True): Config(4, 16, 6, split=True, parts=2),
+}
+
+
+def _usual(height: int, width: int, single: bool, backward: bool) -> Config:
+    """A division for what was not measured: as much as a thread's registers hold, as few exchanges as possible."""
+    half = padded_half(width)
+    parts = 2 if backward and half > 8 else 1
+    most = 56 if backward else 112  # values that a thread can hold of a spectrum; for gradients it holds three
+    rows = next((p for p in (1, 2, 4) if height % p == 0 and height // p * (half // parts) <= most), None)
+    if rows is None:
+        return Config(math.gcd(height, 4), CHANNELS, 4, split=backward, parts=parts)
+    early = rows == 1 and not single and not backward
+    return Config(rows, 2 * CHANNELS if rows == 1 else CHANNELS, 4, early=early, split=backward, parts=parts)
 
 
 def config_for(x: torch.Tensor, backward: bool) -> Config:
     """How the work on maps like `x` (B, H, W, C) is divided."""
     batch, height, width, dim = x.shape
-    config = _FASTEST.get((int(height), int(width), x.dtype == torch.float32, backward))
-    if config is None:
-        # A thread holds F values of each of the height / rows tensors.
-        rows = next((p for p in (1, 2, 4) if height % p == 0 and height // p * padded_half(width) <= 112), None)
-        rows = rows or math.gcd(int(height), 4)
-        many = padded_half(width) > 8 and height > 1
-        config = Config(rows, CHANNELS, 4, split=backward, parts=2 if many else 1)
-    blocks = -(-dim // config.channels)
-    # Enough programs for every multiprocessor to hold several, and then several images for each.
-    return config._replace(images=max(1, min(config.images, batch * blocks // 264)))
+    key = (int(height), int(width), x.dtype == torch.float32, backward)
+    config = _FASTEST.get(key) or _usual(*key)
+    programs = batch * -(-dim // config.channels) * config.parts  # if each had one image
+    return config._replace(images=max(1, min(config.images, programs // 132)))  # one for each multiprocessor at least
 
 
 @functools.lru_cache(maxsize=64)
@@ -167,7 +185,9 @@ def _launch(
     **options: Any,
 ) -> None:
     batch, height, width, dim = x.shape
-    grid = (-(-dim // config.channels), -(-batch // config.images), options.pop("parts", 1))
+    parts = options.pop("parts", 1)
+    frequencies = padded_half(width) // parts
+    grid = (-(-dim // config.channels), -(-batch // config.images), parts)
     kernel[grid](
         *pointers,
         batch,
@@ -176,12 +196,12 @@ def _launch(
         W=width,
         DIM=dim,
         W_BLOCK=padded_width(width),
-        F=padded_half(width) // grid[2],
+        F=frequencies,
         P=config.rows,
         C=config.channels,
         CONJUGATE=conjugate,
         PRECISION="tf32x3" if x.dtype == torch.float32 else "half",
-        num_warps=config.warps(height, width),
+        num_warps=config.warps(height, frequencies),
         **options,
     )
 

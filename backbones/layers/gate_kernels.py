@@ -344,14 +344,13 @@ def _store(
 
 
 @triton.jit
-def _transform(rows, high, low, P: tl.constexpr, Q: tl.constexpr, F: tl.constexpr, PRECISION: tl.constexpr):
-    """Rows -> along W, and along H between the Q tensors: (P, c, F), real and imaginary parts."""
+def _all_along_w(rows, high, low, P: tl.constexpr, Q: tl.constexpr, F: tl.constexpr, PRECISION: tl.constexpr):
     re, im = (), ()
     for j in tl.static_range(Q):
         a, b = _along_w(rows[j], high, low, P, F, PRECISION)
         re = re + (a,)
         im = im + (b,)
-    return dft(re, im, Q)
+    return re, im
 
 
 @triton.jit
@@ -479,17 +478,10 @@ def gate_kernel(
     for image in tl.range(0, count, num_stages=1):
         start = (first + image).to(tl.int64) * (H * STRIDE)
         following = exist & (image + 1 < count)
+        re, im = _all_along_w(rows, high, low, P, Q, F, PRECISION)
         if EARLY:
-            this = rows
-            re, im = (), ()
-            for j in tl.static_range(Q):
-                a, b = _along_w(this[j], high, low, P, F, PRECISION)
-                re = re + (a,)
-                im = im + (b,)
             rows = _load(x_pointer + start + H * STRIDE, places, following, P, Q, STRIDE)
-            re, im = dft(re, im, Q)
-        else:
-            re, im = _transform(rows, high, low, P, Q, F, PRECISION)
+        re, im = dft(re, im, Q)
         out_re, out_im = (), ()
         for j in tl.static_range(Q):
             x_re, x_im = _transform_rows(re[j], im[j], j, P, Q)
@@ -559,8 +551,10 @@ def gate_backward_kernel(
         sum_im = sum_im + (tl.zeros((C, F), tl.float32),)
     for image in tl.range(0, count, num_stages=1):
         start = (first + image).to(tl.int64) * (H * STRIDE)
-        re, im = _transform(rows, high, low, P, Q, F, PRECISION)
-        g_re, g_im = _transform(grads, high, low, P, Q, F, PRECISION)
+        re, im = _all_along_w(rows, high, low, P, Q, F, PRECISION)
+        re, im = dft(re, im, Q)
+        g_re, g_im = _all_along_w(grads, high, low, P, Q, F, PRECISION)
+        g_re, g_im = dft(g_re, g_im, Q)
         new_re, new_im, out_re, out_im = (), (), (), ()
         for j in tl.static_range(Q):
             x_re, x_im = _transform_rows(re[j], im[j], j, P, Q)
