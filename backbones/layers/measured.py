@@ -25,11 +25,12 @@ class Measured(NamedTuple):
 _HALF, _SINGLE = torch.bfloat16, torch.float32
 # Compute capability of the card -> grid and dtype of the map.
 #
-# (9, 0) is an NVIDIA H200 on 2026-11-26, with torch 2.11.0+cu130 and triton 3.6.0. Forward, the fused operator's kernels
-# were 7.7 to 19 times as fast as the FFT in bfloat16 and 4.2 to 5.3 times in float32; products were slower than earlier
-# kernels, which these surpass. In float32 products are left out, because users may let them run in TF32; but
+# (9, 0) is an NVIDIA H200 on 2026-11-26, with torch 2.11.0+cu130 and triton 3.6.0. Forward, the fused operator's
+# kernels were 7.7 to 19 times as fast as the FFT in bfloat16 and 4.2 to 5.3 times in float32; products were slower than
+# earlier kernels, which these surpass. In float32 products are left out, because users may let them run in TF32; but
 # SpectFormer-S compiled and trained under autocast, which gives the gate float32 maps of 14 x 14, saw 4647 images a
-# second by products, 4055 by an earlier kernel and 4009 by the FFT, because a compiler fuses what stands around a product.
+# second by products, 4055 by an earlier kernel and 4009 by the FFT, because a compiler fuses what stands around a
+# product.
 MEASURED: Dict[Tuple[int, int], Dict[Tuple[int, int, torch.dtype], Measured]] = {
     (9, 0): {
         (7, 7, _HALF): Measured(512 * 384, ("fused",)),
