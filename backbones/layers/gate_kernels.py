@@ -27,6 +27,7 @@ import triton
 import triton.language as tl
 
 CHANNELS = tl.constexpr(16)  # of a warp: rows of a product of the hardware
+SIZES = ["batch", "images"]  # one compiled kernel serves them all, whatever they are divisible by
 
 
 # Fast Fourier transforms between tensors --------------------------------------------------------------------------
@@ -432,7 +433,7 @@ def _map_places(DIM: tl.constexpr, W: tl.constexpr, C: tl.constexpr, W_BLOCK: tl
     return w * DIM + c, exist
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def gate_kernel(
     x_pointer,
     planes_pointer,
@@ -501,7 +502,7 @@ def gate_kernel(
             rows = _load(x_pointer + start + H * STRIDE, places, following, P, Q, STRIDE)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def gate_backward_kernel(
     x_pointer,
     grad_pointer,
