@@ -17,6 +17,7 @@ from .measured import is_measured_faster
 from .tracing import holds, is_exporting, is_transformed
 
 LONGEST = 31  # tokens on a side: more do not fit into a program's registers
+MOST_TENSORS = 16  # that a height is divided into: a kernel of more would take minutes to compile
 CHANNELS = 16  # that a warp works on
 
 
@@ -30,10 +31,10 @@ class Config(NamedTuple):
     split: bool = False  # whether the two gradients are computed by a kernel each
     parts: int = 1  # of the frequencies along W, a program's one, where the gradient of the filter is computed alone
 
-    def warps(self, height: int, frequencies: int) -> int:
-        """A warp for each row and CHANNELS; several for those of a large map whose rows are a tensor each."""
-        many = self.rows == 1 and self.channels == CHANNELS and height * frequencies > 256
-        return 4 if many else self.rows * self.channels // CHANNELS
+    @property
+    def warps(self) -> int:
+        """A warp for each row and CHANNELS."""
+        return self.rows * self.channels // CHANNELS
 
 
 def _power_of_two(n: int) -> int:
@@ -148,10 +149,13 @@ def why_unavailable(device: torch.device) -> Optional[str]:
 
 
 def can_transform(x: torch.Tensor) -> bool:
-    """Whether the operator covers maps like `x` (B, H, W, C): up to LONGEST on a side, not float64."""
+    """Whether the operator covers maps like `x` (B, H, W, C): up to LONGEST on a side, of heights above MOST_TENSORS
+    the even ones, not float64.
+    """
     return (
         holds(x.shape[1] <= LONGEST)
         and holds(x.shape[2] <= LONGEST)
+        and (holds(x.shape[1] <= MOST_TENSORS) or holds(x.shape[1] % 2 == 0))
         and x.dtype in (torch.float32, torch.bfloat16, torch.float16)
     )
 
@@ -201,7 +205,7 @@ def _launch(
         C=config.channels,
         CONJUGATE=conjugate,
         PRECISION="tf32x3" if x.dtype == torch.float32 else "half",
-        num_warps=config.warps(height, frequencies),
+        num_warps=config.warps,
         **options,
     )
 
@@ -247,7 +251,7 @@ def spectral_gate(x: torch.Tensor, planes: torch.Tensor, conjugate: bool) -> tor
     The products accumulate in float32. As `dft.irdft2`, it ignores what a real map's spectrum cannot have.
 
     Args:
-        x: float32, bfloat16 or float16, at most LONGEST on a side.
+        x: float32, bfloat16 or float16, see `can_transform`.
         planes: The filter, from `to_planes`.
         conjugate: Multiply by the conjugate of the filter, which is the adjoint.
     """

@@ -193,7 +193,7 @@ def _dot(left, right, acc, PRECISION: tl.constexpr):
     C: tl.constexpr = left.shape[1]
     K: tl.constexpr = left.shape[2]
     N: tl.constexpr = right.shape[1]
-    if R == 1:  # of two axes, so that several warps share the columns
+    if R == 1:
         y = tl.dot(left.reshape((C, K)), right, acc, input_precision=PRECISION)
     else:
         y = tl.dot(left, tl.broadcast_to(right[None, :, :], (R, K, N)), acc, input_precision=PRECISION)
