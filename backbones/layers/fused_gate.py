@@ -5,6 +5,7 @@ count of its operations, so that torch.compile, torch.export and FLOP counters s
 """
 
 import functools
+import importlib
 import importlib.util
 import math
 import os
@@ -19,6 +20,7 @@ from .tracing import holds, is_exporting, is_transformed
 LONGEST = 31  # tokens on a side: more do not fit into a program's registers
 MOST_TENSORS = 16  # that a height is divided into: a kernel of more would take minutes to compile
 CHANNELS = 16  # that a warp works on
+OLDEST_TRITON = (3, 6)  # that the kernels were written for; before 3.4 their language lacks what they are written in
 
 
 class Config(NamedTuple):
@@ -139,10 +141,22 @@ def to_planes(weight: torch.Tensor, height: int, width: int) -> torch.Tensor:
     return planes.permute(3, 0, 1, 5, 2, 4, 6).contiguous()
 
 
+@torch.compiler.assume_constant_result
+def triton_version() -> Optional[Tuple[int, ...]]:
+    """The first two numbers of Triton's version, None where it is not installed."""
+    if importlib.util.find_spec("triton") is None:
+        return None
+    return tuple(int(number) for number in importlib.import_module("triton").__version__.split(".")[:2])
+
+
 def why_unavailable(device: torch.device) -> Optional[str]:
     """What is missing for the operator on `device`, None if nothing is."""
-    if importlib.util.find_spec("triton") is None:
+    version = triton_version()
+    if version is None:
         return "Triton is not installed"
+    if version < OLDEST_TRITON:
+        needed, found = (".".join(map(str, each)) for each in (OLDEST_TRITON, version))
+        return f"Triton {needed} or later is needed, which torch 2.11 brings, and {found} is installed"
     if device.type not in ("cuda", "meta") and os.environ.get("TRITON_INTERPRET") != "1":
         return f"maps are on {device.type!r}, not on CUDA"
     return None

@@ -250,6 +250,13 @@ def test_without_triton_it_is_refused_with_what_is_missing(monkeypatch):
         gate(torch.randn(1, 5, 5, 4))
 
 
+def test_with_an_older_triton_it_is_refused_with_what_is_needed(monkeypatch):
+    monkeypatch.setattr(fused_gate, "triton_version", lambda: (3, 3))
+    gate = SpectralGating(4, (5, 5), method="fused")
+    with pytest.raises(ValueError, match=r"Triton 3\.6 or later is needed, .* and 3\.3 is installed"):
+        gate(torch.randn(1, 5, 5, 4))
+
+
 def test_shapes_are_known_without_values():
     gate = SpectralGating(4, (5, 5), method="fused", device="meta")
     assert gate(torch.empty(2, 5, 5, 4, device="meta")).shape == (2, 5, 5, 4)
