@@ -93,6 +93,25 @@ def test_a_part_that_breaks_or_hangs_takes_nothing_from_the_others(tmp_path, mon
     assert report["operators"]["ended"] == "whole" and check_gpu.failures(report["operators"])
 
 
+def test_nothing_goes_on_when_the_check_is_stopped(tmp_path, monkeypatch):
+    started = []
+
+    def start(name, index, count, limit, args):
+        popen = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+        started.append(check_gpu.Process(name, index, 60.0, tmp_path / "rows", tmp_path / "log", popen))
+        return started[-1]
+
+    def stopped(seconds):
+        raise SystemExit(143)
+
+    monkeypatch.setattr(check_gpu, "start", start)
+    monkeypatch.setattr(check_gpu.time, "sleep", stopped)
+    args = check_gpu.parse_args(["--out", str(tmp_path), "--device", "cpu"])
+    with pytest.raises(SystemExit):
+        check_gpu.run_together(["machine", "parity"], time.monotonic() + 60, args, {})
+    assert len(started) == 2 and all(process.popen.returncode is not None for process in started)
+
+
 def test_what_no_time_is_left_for_is_reported(tmp_path):
     args = check_gpu.parse_args(["--out", str(tmp_path), "--device", "cpu"])
     report = {}

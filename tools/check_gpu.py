@@ -18,6 +18,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -142,6 +143,15 @@ def run_together(names: Sequence[str], end: float, args: argparse.Namespace, rep
         count = PARTS[name].processes if args.device == "cuda" else 1
         limit = min(dict(args.only or ()).get(name, PARTS[name].seconds), left)
         running += [start(name, index, count, limit, args) for index in range(count)]
+    try:
+        _collect_all(running, report, args)
+    finally:  # stopped from outside: what is a session of its own would go on, and disturb what is timed next
+        for process in running:
+            process.stop()
+
+
+def _collect_all(running: list[Process], report: dict[str, Any], args: argparse.Namespace) -> None:
+    """Add parts to the report as they end."""
     while running:
         for process in list(running):
             over = time.monotonic() - process.start > process.limit + GRACE
@@ -280,6 +290,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         place = Place(torch.device(args.device), left, args.index, args.count, tuple(args.models))
         write_rows(args.part, place, args.rows)
         return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # as `timeout` stops it: parts are stopped
     end = time.monotonic() + args.seconds
     names = [name for name in PARTS if name in dict(args.only or [(name, 0) for name in PARTS])]
     report: dict[str, Any] = {}

@@ -44,7 +44,8 @@ MEASURED: Dict[Tuple[int, int], Dict[Tuple[int, int, torch.dtype], Measured]] = 
 
 
 @torch.compiler.assume_constant_result
-def _capability(device: torch.device) -> Tuple[int, int]:
+def capability(device: torch.device) -> Tuple[int, int]:
+    """Compute capability of a CUDA device."""
     return torch.cuda.get_device_capability(device)
 
 
@@ -60,7 +61,7 @@ def is_measured_faster(method: str, x: torch.Tensor) -> bool:
     """
     if x.device.type != "cuda":
         return False
-    found = MEASURED.get(_capability(x.device), {}).get((x.shape[1], x.shape[2], x.dtype))
+    found = MEASURED.get(capability(x.device), {}).get((x.shape[1], x.shape[2], x.dtype))
     if found is None or x.shape[0] * x.shape[3] < found.least:
         return False
     methods = found.methods
