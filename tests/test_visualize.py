@@ -208,6 +208,30 @@ def test_rows_of_a_rollout_sum_to_one(name):
     torch.testing.assert_close(rolled, by_hand)
 
 
+@pytest.mark.parametrize("name", ["window", "shifted_window", "centred_window"])
+def test_a_rollout_through_windows_larger_than_the_map_is_of_its_own_tokens_alone(name):
+    """Padding stands among the tokens of such a window, and a shift begins it elsewhere."""
+    model, x = mixed(name, 4, 5, window_size=7)
+    layers = record(model, x).attention
+    (group,) = rolled_together([*layers, *layers])
+    rolled = rollout(group)[-1]
+    assert rolled.shape == (20, 20)
+    torch.testing.assert_close(rolled.sum(-1), torch.ones(20))
+    assert rollout_map(layers[0], rolled).mean() == pytest.approx(1)
+    for cell in range(20):
+        weights = layers[0].of_cell(cell).mean(0).flatten()
+        torch.testing.assert_close(layers[0].between_tokens().mean(0)[cell], weights / (layers[0].keys >= 0).sum())
+
+
+def test_a_rollout_goes_through_shares_alone():
+    """Composed heads have weights below zero."""
+    model, x = mixed("dcmha", 4, 5)
+    nn.init.normal_(model.mixer.expand)
+    (layer,) = record(model, x).attention
+    assert (layer.weights < 0).any()
+    assert not rolled_together([layer, layer])
+
+
 # What families have of their own ------------------------------------------------------------------------------------
 
 
