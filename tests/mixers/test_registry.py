@@ -176,6 +176,13 @@ def test_options_of_a_pattern_reach_the_layer_before_those_of_the_trunk():
     assert create_mixer(dict(type="fnet", method="fft"), 16, (4, 6), 2, attn_drop=0.1).method == "fft"
 
 
+def test_words_that_begin_with_a_digit_need_no_quotation_marks_and_numbers_stay_numbers():
+    assert create_mixer("hyena_nd(directions=4dirp, order=3)", 16, (4, 6), 2).directions == "4dirp"
+    assert create_mixer("hyena_nd(directions='4dir')", 16, (4, 6), 2).directions == "4dir"
+    for text, value in (("1e-1", 0.1), ("2.5E-01", 0.25), ("0x0", 0), ("0.0_1", 0.01)):
+        assert create_mixer(f"attention(proj_drop={text})", 16, (4, 6), 2).proj_drop.p == value
+
+
 @pytest.mark.parametrize(
     ("mixer", "options", "message"),
     [
