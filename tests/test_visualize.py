@@ -10,6 +10,7 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from timm.layers import LayerNorm2d
 from timm.models.maxxvit import MaxxVitTransformerCfg, PartitionAttentionCl
 from timm.models.swin_transformer import SwinTransformerBlock
 from timm.models.swin_transformer_v2 import SwinTransformerV2Block
@@ -317,6 +318,16 @@ def test_the_receptive_field_of_a_convolution_is_its_kernel(kernel, layers, exte
     assert field.influence.sum() == pytest.approx(1)
     assert field.radius(1.0) <= math.sqrt(2) * extent / 2 + 0.5
     assert field.influence[8, 10] > 0
+
+
+def test_the_receptive_field_behind_a_norm_over_channels_is_no_rounding_error():
+    """The sum of what such a norm gives is always 0."""
+    model, x = nn.Sequential(nn.Conv2d(3, 8, 5, padding=2), LayerNorm2d(8)), torch.randn(1, 3, 15, 15)
+    (single,) = receptive_fields(lambda x: [model(x).permute(0, 2, 3, 1)], x, ["norm"])
+    model.double()
+    (double,) = receptive_fields(lambda x: [model(x).permute(0, 2, 3, 1)], x.double(), ["norm"])
+    assert single.extent == double.extent == (5, 5)
+    torch.testing.assert_close(single.influence, double.influence, atol=1e-5, rtol=1e-3)
 
 
 def test_a_circle_holds_the_share_that_is_asked_for():
