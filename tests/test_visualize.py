@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from timm.layers import LayerNorm2d
 from timm.models.maxxvit import MaxxVitTransformerCfg, PartitionAttentionCl
@@ -448,6 +449,52 @@ def test_what_a_model_does_not_have_is_answered_with_what_it_has(checkpoint, tmp
         draw(*arguments, "--what", "cam", "--cam-method", "grad")
     with pytest.raises(UserError, match="spectformer_tt"):
         draw("spectformer_tt", tmp_path / "photo.png")
+
+
+class ManyMaps(nn.Module):
+    """A classifier whose last unit gives maps of two sizes, which a layer behind it joins."""
+
+    num_classes = 3
+
+    class Unit(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3, 2, 1)
+
+        def forward(self, x):
+            return [self.conv(x), F.avg_pool2d(self.conv(x), 2)]
+
+    def __init__(self, joins=True):
+        super().__init__()
+        self.pretrained_cfg, self.feature_info = {}, [dict(num_chs=4, reduction=2, module="unit")]
+        self.unit, self.join, self.head = self.Unit(), nn.Conv2d(4, 4, 1) if joins else None, nn.Linear(4, 3)
+
+    def forward(self, x):
+        large, small = self.unit(x)
+        large = large + F.interpolate(small, large.shape[-2:])
+        return self.head((self.join(large) if self.join else large).mean((2, 3)))
+
+    def forward_features(self, x):
+        return self.unit(x)
+
+
+@pytest.mark.parametrize("joins", [True, False])
+def test_class_activation_is_of_the_last_single_map_or_left_out_without_one(joins, tmp_path):
+    picture(0, 0).save(tmp_path / "photo.png")
+    subject = classifier("many", "random weights", ManyMaps(joins), dict(input_size=(3, 32, 32)), [])
+    look = Look(subject, read_photo(tmp_path / "photo.png", subject.preparation))
+    assert ("cam" in look.kinds()) == joins
+    if joins:
+        (found,) = look.activations
+        assert (found.layer, found.values.shape) == ("join", look.photo.image)
+
+
+def test_groups_of_fit_are_drawn_as_the_map_that_they_lie_on():
+    model, x = drawn("fit_ti"), images(1, 64, 80)
+    recording = record(model, x)
+    for tokens, expected in zip(recording.blocks.values(), model.forward_intermediates(x, output_fmt="NHWC")[1]):
+        torch.testing.assert_close(tokens, expected[0])
+    assert recording.unplaced and not recording.attention  # latents have no place, nor do tokens of groups alone
 
 
 @pytest.mark.parametrize(("name", "what"), [("resnet10t", ()), ("test_vit2", ("cam", "receptive-field", "rollout"))])
