@@ -519,6 +519,13 @@ def test_class_activation_of_every_family_is_a_map_of_its_picture(name, tmp_path
     assert any(values.any() for values in either), "there is no gradient"
 
 
+def test_a_folder_that_cannot_be_made_is_told_before_anything_is_drawn(tmp_path):
+    picture(0, 0).save(tmp_path / "photo.png")
+    for out_dir in (tmp_path / "photo.png", tmp_path / "photo.png" / "pictures"):
+        with pytest.raises(UserError, match=r"--out-dir .* cannot be written: .*photo.png is no folder"):
+            load_tool("visualize").main(["test_vit", str(tmp_path / "photo.png"), "--out-dir", str(out_dir)])
+
+
 def test_a_picture_that_cannot_be_read_does_not_stop_the_others(checkpoint, tmp_path):
     (tmp_path / "a.png").write_bytes(b"no picture")
     picture(0, 0).save(tmp_path / "b.png")
