@@ -189,6 +189,11 @@ def test_words_that_begin_with_a_digit_need_no_quotation_marks_and_numbers_stay_
         ("window", dict(size=4), "no option 'size'"),
         ("window(window_size=0)", {}, "window_size must be at least 1, got 0"),
         ("window(window_size=small)", {}, "mixer 'window' cannot work with window_size='small': "),
+        ("ponet(segment=7)", {}, "a segment is its height and width in tokens, at least 1 each, got 7"),
+        ("ponet(segment=(1.5, 2))", {}, r"at least 1 each, got \(1\.5, 2\)"),
+        ("combiner_fixed(segment=wide)", {}, "at least 1 each, got 'wide'"),
+        ("routing(decay=2)", {}, "decay must be between 0 and 1, got 2"),
+        ("coda(noise=-1)", {}, "noise must be at least 0, got -1"),
         ("afno(num_blocks=3)", {}, "num_blocks must be a divisor of the 16 channels"),
     ],
 )
