@@ -54,7 +54,7 @@ class GatheredBatchNorm1d(nn.BatchNorm1d):
         processes = _processes() if self.training else 1
         if processes == 1:
             return super().forward(x)
-        return super().forward(gather(x)).chunk(processes)[dist.get_rank()]
+        return super().forward(gather(x)).narrow(0, dist.get_rank() * len(x), len(x))
 
 
 def terms(x: Tensor, y: Tensor, eps: float = 1e-4) -> Terms:

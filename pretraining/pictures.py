@@ -6,7 +6,7 @@ from typing import Mapping, Sequence, Tuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from spectral_backbones.engine.pictures import BLUE, GREEN, GREY, ORANGE, RED, as_written
 from spectral_backbones.engine.progress import Progress
@@ -41,6 +41,8 @@ def draw_embeddings(
         if name in scalars:
             _plot(loss, scalars[name], progress, color=colour, label=f"{name}, without its weight", linewidth=1)
     loss.set(title="loss", yscale="log")
+    loss.yaxis.set_major_formatter("{x:g}")
+    loss.yaxis.set_minor_formatter(NullFormatter())
     if rows:
         knn = [row["knn"] for row in rows]
         columns[1].plot([row["done"] for row in rows], knn, color=GREEN, marker="." if len(rows) < 40 else None)
