@@ -6,7 +6,7 @@ from typing import List, Tuple, Union
 from mmengine.config import Config, ConfigDict
 
 from spectral_backbones.engine.checkpoint import learnt_without_labels
-from spectral_backbones.engine.config import datasets
+from spectral_backbones.engine.config import LOADERS, datasets
 from spectral_backbones.engine.errors import UserError
 from spectral_backbones.engine.schedule import goes_by_iterations
 
@@ -126,7 +126,8 @@ def set_size(cfg: Config, size: Tuple[int, int]) -> List[str]:
     if height != width:
         raise UserError(f"--size is {height}x{width}; classifiers are trained on squares, of a side in pixels")
     cfg.model.img_size = height
-    for dataset in datasets(cfg):
+    around = [cfg[key].dataset for key in LOADERS if cfg.get(key)]  # which may have the transform of what they wrap
+    for dataset in [*datasets(cfg), *around]:
         given = (dataset.get("transform") or {}).get("input_size")
         if given is not None:
             dataset.transform.input_size = height if isinstance(given, int) else (given[0], height, width)

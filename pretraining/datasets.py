@@ -11,9 +11,10 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from spectral_backbones.classification.datasets import ImageDataset
+from spectral_backbones.classification.datasets.layout import split_word
 from spectral_backbones.engine.errors import UserError
 from spectral_backbones.engine.images import WHITE, check_colour, read_image
-from spectral_backbones.engine.listing import Listing, count, list_images, say_endings
+from spectral_backbones.engine.listing import Listing, count, folders_in, list_images, say_endings
 
 from .views import build
 
@@ -93,7 +94,12 @@ class UnlabelledFolder(_Files):
     def describe(self) -> List[str]:
         """Says what was found, and what is not used."""
         folders = len({Path(path).parent for path in self.paths})
-        return [f"images without labels: {self.root}, {len(self)} in {count(folders, 'folder')}", *self.notes()]
+        lines = [f"images without labels: {self.root}, {len(self)} in {count(folders, 'folder')}", *self.notes()]
+        held_out = [path.name for path in folders_in(self.root) if split_word(path.name)[0] in ("val", "test")]
+        if held_out:
+            names = " and ".join(f"{name}/" for name in held_out)
+            lines.append(f"note: the images of {names} are among them; --data-root names a folder without them")
+        return lines
 
 
 @DATASETS.register_module()

@@ -63,7 +63,7 @@ class TwoViews:
             v2.RandomApply([v2.ColorJitter(*color_jitter)], jitter_prob),
             v2.RandomGrayscale(grey_prob),
         ]
-        end = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))]
+        end = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std)), v2.ToPureTensor()]
         crop = v2.RandomResizedCrop(size, tuple(scale), interpolation=v2.InterpolationMode.BICUBIC, antialias=True)
         # No wider than the crop, whose border a blur mirrors.
         kernel = min(2 * math.ceil(_SIGMAS * blur_sigma[1]) + 1, min(size) // 2 * 2 - 1)
