@@ -6,9 +6,8 @@ _base_ = [
 ]
 model = dict(name="resnet50")
 data_root = "data/imagenet"
-train_dataloader = dict(
-    dataset=dict(type="Unlabelled", dataset=dict(type="ImageFolder", root=data_root, split="train"))
-)
+_train = dict(type="ImageFolder", root=data_root, split="train")
+train_dataloader = dict(dataset=dict(type="Unlabelled", dataset=_train))
 val_dataloader = dict(
     dataset=dict(
         per_class=50,  # neighbours among all of ImageNet would cost as much as an epoch
