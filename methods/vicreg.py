@@ -1,6 +1,6 @@
 """VICReg: features without labels, from two views of each picture (arXiv 2105.04906)."""
 
-from typing import NamedTuple, Sequence, Tuple
+from typing import Any, NamedTuple, Sequence, Tuple
 
 import torch
 import torch.distributed as dist
@@ -30,15 +30,28 @@ def gather(x: Tensor) -> Tensor:
     Gradients flow to every process and are summed there, so that a loss over all embeddings, averaged over processes as
     DDP does, has the gradient of one process that holds the whole batch.
     """
-    if _processes() == 1:
-        return x
-    from torch.distributed.nn.functional import all_gather
-
-    return torch.cat(all_gather(x))
+    return x if _processes() == 1 else _Gather.apply(x)
 
 
 def _processes() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+class _Gather(torch.autograd.Function):
+    """What torch.distributed.nn.functional.all_gather is, which torch calls deprecated without naming a public heir."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.size = len(x)
+        parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(_processes())]
+        dist.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        grad = grad.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(grad)
+        return grad.narrow(0, dist.get_rank() * ctx.size, ctx.size)
 
 
 class GatheredBatchNorm1d(nn.BatchNorm1d):

@@ -16,8 +16,8 @@ def complete(cfg: Config) -> Config:
     Only what the config leaves open is filled in.
 
     Raises:
-        UserError: The model's name is unknown, its pictures have bands that views know nothing of, or the schedule is
-            longer than the training.
+        UserError: The model's name is unknown, its pictures have bands that views know nothing of, neighbours have
+            nothing to be sought in, or the schedule is longer than the training.
     """
     model = cfg.model
     check_name(model.name)
@@ -36,6 +36,7 @@ def complete(cfg: Config) -> Config:
             _fill(cfg[f"{step}_dataloader"].dataset, "TimmTransform", resolved)
             cfg[f"{step}_cfg"] = cfg.get(f"{step}_cfg") or ConfigDict()
             cfg[f"{step}_evaluator"] = cfg.get(f"{step}_evaluator") or ConfigDict(type="NeighbourAccuracy")
+            _check_bank(cfg, step)
         else:
             cfg[f"{step}_cfg"] = cfg[f"{step}_evaluator"] = cfg[f"{step}_dataloader"] = None
     return cfg
@@ -45,3 +46,13 @@ def _fill(dataset: ConfigDict, kind: str, values: dict) -> None:
     dataset.setdefault("transform", ConfigDict(type=kind))
     for key, value in values.items():
         dataset.transform.setdefault(key, value)
+
+
+def _check_bank(cfg: Config, step: str) -> None:
+    kind = cfg[f"{step}_dataloader"].dataset.get("type")
+    evaluator = cfg[f"{step}_evaluator"]
+    if isinstance(evaluator, dict) and evaluator.get("type") == "NeighbourAccuracy" and kind != "BankAndQueries":
+        raise UserError(
+            f"{step}_dataloader.dataset is {kind}, and nearest neighbours are sought in a bank: "
+            "dict(type='BankAndQueries', datasets=[BANK, QUERIES]) of two data sets of classification"
+        )

@@ -22,10 +22,13 @@ from .views import build
 class _Views(Dataset):
     """Pictures of which a transform makes views; a subclass defines `image` and `__len__`."""
 
-    metainfo: Dict[str, Any] = {}  # noqa: RUF012  a constant: there are no classes
-
     def __init__(self, transform: Any) -> None:
         self.views = build(transform)
+
+    @property
+    def metainfo(self) -> Dict[str, Any]:
+        """What mmengine passes on to checkpoints: there are no classes."""
+        return {}
 
     def image(self, index: int) -> Image.Image:
         """Reads one picture."""

@@ -7,10 +7,7 @@ from typing import Any, Dict, Optional
 from mmengine.dist import master_only
 from mmengine.registry import HOOKS
 
-from spectral_backbones.classification.config import data_config
-from spectral_backbones.engine.config import plain
 from spectral_backbones.engine.hooks import CurveHook, DescribeHook
-from spectral_backbones.engine.images import WHITE
 from spectral_backbones.engine.models import bare
 from spectral_backbones.engine.names import model_name
 from spectral_backbones.engine.progress import Progress
@@ -20,19 +17,13 @@ from .pictures import draw_embeddings
 
 @HOOKS.register_module()
 class DescribePretrainingHook(DescribeHook):
-    """Adds to each checkpoint what a classifier begins from: the model, and the preparation of pictures."""
+    """Adds to each checkpoint what a classifier that begins from it needs: which model it is of."""
 
     task = "pretraining"
 
     def before_train(self, runner: Any) -> None:
-        """Finds it out, now and not at the first checkpoint, which may be hours away."""
-        spec = bare(runner.model).spec
-        self.known = {
-            "task": self.task,
-            "model": spec,
-            "transform": plain(data_config(spec["name"], spec["in_chans"], spec["img_size"])),
-            "background": list(runner.cfg.train_dataloader.dataset.get("background", WHITE)),
-        }
+        """Asks the model."""
+        self.known = {"task": self.task, "model": bare(runner.model).spec}
 
 
 @HOOKS.register_module()

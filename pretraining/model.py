@@ -115,6 +115,8 @@ class VICReg(LoggingModel):
         return features
 
     def _losses(self, views: Sequence[Tensor]) -> Dict[str, Tensor]:
+        if isinstance(views, Tensor):
+            raise UserError("training data give one picture and not two views of it: let their transform be TwoViews")
         if len(views[0]) * get_world_size() < 2:
             raise UserError("a batch of one picture has no variance: set train_dataloader.batch_size to 2 or more")
         features = [self.features(view) for view in (views if self.order else views[:2])]

@@ -192,6 +192,8 @@ def test_the_order_of_pictures_that_are_no_frames_is_refused(data, frames, label
 
 # What does not fit
 
+NO_VIEWS = "dict(_delete_=True, type='TimmTransform', input_size=(3, 16, 16))"
+
 
 @pytest.mark.parametrize(
     ("options", "message"),
@@ -205,6 +207,8 @@ def test_the_order_of_pictures_that_are_no_frames_is_refused(data, frames, label
         (["--probe"], "trains a classifier"),
         (["--weights", "/no/file.pth"], "does not exist"),
         (["--cfg-options", "model.frame_order=-1"], "from 0 up"),
+        (["--cfg-options", f"train_dataloader.dataset.transform={NO_VIEWS}"], "one picture and not two"),
+        (["--cfg-options", "val_dataloader=dict(dataset=dict(type='Digits'))"], "sought in a bank"),
         (["--cfg-options", "train_dataloader.dataset.transform.blur_prob=0.5"], "two numbers"),
     ],
 )
