@@ -5,7 +5,7 @@ from typing import List, Tuple, Union
 
 from mmengine.config import Config, ConfigDict
 
-from spectral_backbones.engine.checkpoint import learnt_without_labels
+from spectral_backbones.engine.checkpoint import learnt_without_labels, read
 from spectral_backbones.engine.config import LOADERS, datasets
 from spectral_backbones.engine.errors import UserError
 from spectral_backbones.engine.schedule import goes_by_iterations
@@ -69,7 +69,7 @@ def set_weights(cfg: Config, source: Union[bool, str]) -> List[str]:
     if source is not True and "://" not in source and not Path(source).is_file():
         raise UserError(f"--weights names {source}, which does not exist")
     cfg.model.pretrained = source
-    if source is True or "://" in source or not (known := learnt_without_labels(source)):
+    if source is True or "://" in source or not (known := learnt_without_labels(read(source))):
         return []
     spec, model = known["model"], cfg.model
     kept = {key: value for key, value in (model.get("kwargs") or {}).items() if key in _SHARED}

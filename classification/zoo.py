@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from spectral_backbones.backbones import dense
 from spectral_backbones.backbones.weights import family_filter, load_trunk
-from spectral_backbones.engine.checkpoint import learnt_without_labels, read_weights
+from spectral_backbones.engine.checkpoint import learnt_without_labels, read, timm_weights
 from spectral_backbones.engine.errors import UserError
 
 
@@ -58,11 +58,12 @@ def create_model(
         except ValueError as error:
             raise UserError(str(error)) from None
         arguments["pretrained"] = True
-    elif pretrained and learnt_without_labels(pretrained):
-        return _on_trunk(name, img_size, arguments, pretrained)
     elif pretrained:
+        checkpoint = read(pretrained)
+        if learnt_without_labels(checkpoint):
+            return _on_trunk(name, img_size, arguments, timm_weights(checkpoint), pretrained)
         # timm's own door: it renames official keys and adapts the head, the stem and the position tables.
-        overlay: Dict[str, Any] = {"state_dict": read_weights(pretrained)}
+        overlay: Dict[str, Any] = {"state_dict": timm_weights(checkpoint)}
         cfg = timm.get_pretrained_cfg(name) if timm.is_model(name.split(".")[0]) else None
         if keep_head and cfg is not None and cfg.classifier:
             # timm drops a classifier in silence where the two numbers differ.
@@ -71,12 +72,14 @@ def create_model(
     return _built(name, img_size, arguments, pretrained, kwargs)
 
 
-def _on_trunk(name: str, img_size: Optional[int], arguments: Dict[str, Any], source: Union[str, Path]) -> nn.Module:
+def _on_trunk(
+    name: str, img_size: Optional[int], arguments: Dict[str, Any], weights: Dict[str, Tensor], source: Union[str, Path]
+) -> nn.Module:
     """Builds a model with a new head on weights that have none."""
     model = _built(name, img_size, arguments, False, arguments)
     trunk = _built(name, img_size, {**arguments, "num_classes": 0}, False, arguments)
     try:
-        load_trunk(trunk, read_weights(source), arguments["in_chans"], source)
+        load_trunk(trunk, weights, arguments["in_chans"], source)
     except ValueError as error:
         raise UserError(str(error)) from error
     model.load_state_dict(trunk.state_dict(), strict=False)
