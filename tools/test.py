@@ -61,6 +61,8 @@ def main(arguments: Optional[List[str]] = None) -> Dict[str, Any]:
     choose = choices.chooser(args, said, "test_dataloader")
     cfg = load(args.config, args.cfg_options, args.data_root, choose)
     cfg = complete(augment_test(cfg) if args.tta else cfg)
+    if not cfg.get("test_dataloader"):
+        raise UserError(f"{cfg.filename} has no test_dataloader, so there is nothing to evaluate on")
     cfg.launcher = launcher
     if args.baseline:
         if args.tta or launcher != "none" or task_of(cfg) != "detection":

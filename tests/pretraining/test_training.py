@@ -238,3 +238,5 @@ def test_a_test_run_tells_the_neighbours_accuracy(finished, tmp_path):
     told = run_here("test.py", config, work_dir / "best.pth", "--work-dir", tmp_path)
     best = load(work_dir / "best.pth")["message_hub"]["runtime_info"]["best_score"]
     assert f"knn: {best:.4f}" in told
+    with pytest.raises(UserError, match="nothing to evaluate on"):
+        run_here("test.py", small_config(tmp_path, work_dir), work_dir / "best.pth")
