@@ -46,7 +46,7 @@ def test_the_published_recipe_has_its_numbers():
 
 
 def test_a_folder_named_on_the_command_line_is_that_of_all_parts():
-    path = ROOT / "configs" / "pretraining" / "vicreg_spectformer-small_cifar10.py"
+    path = ROOT / "configs" / "pretraining" / "vicreg_resnet10-small_cifar10.py"
     cfg = load(str(path), data_root="elsewhere")
     assert cfg.train_dataloader.dataset.dataset.root == "elsewhere"
     assert [part.root for part in cfg.val_dataloader.dataset.datasets] == ["elsewhere"] * 2
