@@ -18,7 +18,7 @@ _SHARED = ("drop_rate", "drop_path_rate")
 _PROBE = dict(
     type="OptimWrapper",
     constructor="TimmOptimWrapperConstructor",
-    optimizer=dict(opt="adamw", lr=3e-3, weight_decay=0.0),
+    optimizer=dict(opt="adamw", lr=0.03, weight_decay=0.0),
 )
 
 

@@ -55,7 +55,7 @@ def draw_embeddings(
     beside.set(ylabel="squared covariances a dimension", ylim=(0, None))
     handles = [*collapse.get_legend_handles_labels()[0], *beside.get_legend_handles_labels()[0]]
     collapse.legend(handles=handles, frameon=False)
-    loss.legend(frameon=False)
+    loss.legend(frameon=False, loc="upper right", bbox_to_anchor=(1, 0.9))  # below the loss, above its terms
     for axes in columns:
         axes.set(xlabel=progress.unit)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
