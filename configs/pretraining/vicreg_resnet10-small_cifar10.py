@@ -1,5 +1,5 @@
-# A small ResNet on CIFAR-10 at its own size, without labels: ten minutes of two cores for the 2,500 pictures of a sample
-# in CIFAR-10's layout. Figures are in docs/pretraining.md.
+# A small ResNet on CIFAR-10 at its own size, without labels, in less than ten minutes of two cores: for the 2,500
+# pictures of a sample in CIFAR-10's layout. Figures are in docs/pretraining.md.
 _base_ = [
     "../_base_/pretraining/views.py",
     "../_base_/pretraining/neighbours.py",
