@@ -61,6 +61,8 @@ class Backbone(nn.Module):
     def _init_head(
         self, num_features: int, num_classes: int, global_pool: str, drop_rate: float, device, dtype
     ) -> None:
+        if self.in_chans < 1:
+            raise ValueError(f"in_chans must be at least 1, got {self.in_chans}")
         self.num_classes = num_classes
         self.num_features = self.head_hidden_size = num_features
         self.drop_rate = drop_rate
@@ -74,6 +76,12 @@ class Backbone(nn.Module):
             raise ValueError(f"global_pool must be one of {allowed}, got {global_pool!r}")
         return global_pool
 
+    @staticmethod
+    def _check_num_classes(num_classes: int) -> int:
+        if num_classes < 0:
+            raise ValueError(f"num_classes must be at least 0, which is for features, got {num_classes}")
+        return num_classes
+
     def _set_pool(self, global_pool: str, device, dtype) -> None:
         self.global_pool = self._check_pool(global_pool)
         self.pool = (
@@ -83,7 +91,7 @@ class Backbone(nn.Module):
         )
 
     def _linear_head(self, num_classes: int, device, dtype) -> nn.Module:
-        if num_classes <= 0:
+        if self._check_num_classes(num_classes) == 0:
             return nn.Identity()
         return nn.Linear(self.head_hidden_size, num_classes, device=device, dtype=dtype)
 
@@ -99,8 +107,12 @@ class Backbone(nn.Module):
         Args:
             num_classes: Number of classes, 0 for none.
             global_pool: New pooling, None to keep it, "" for an unpooled output.
+
+        Raises:
+            ValueError: There is no such pooling, or `num_classes` is negative. Nothing was changed then.
         """
         dd = get_device_dtype(self)
+        self._check_num_classes(num_classes)
         if global_pool is not None and global_pool != self.global_pool:
             self._set_pool(global_pool, **dd)
             self._init_new(self.pool)

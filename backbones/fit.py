@@ -277,6 +277,7 @@ class FIT(Isotropic):
         group_size = check_group_size(group_size)
         self.in_chans = in_chans
         self.from_latents = pairs[-1][1] > 0  # whether features are latents
+        self.token_heads = num_heads
         self.num_heads = latent_heads if self.from_latents else num_heads  # of the pooling
         self._init_feature_info(embed_dim, len(pairs), patch_size)
         grid_size = self._grids(self._check_img_size(img_size))[0]
@@ -395,6 +396,7 @@ class FIT(Isotropic):
             self.from_latents = False
             self.latent_norm = nn.Identity()
             self.num_features = self.head_hidden_size = self.feature_info[len(self.blocks) - 1]["num_chs"]
+            self.embed_dim, self.num_heads = self.num_features, self.token_heads  # which a new pooling asks for
         return take_indices
 
     @torch.jit.ignore

@@ -217,11 +217,19 @@ FFT_NAMES = [f"{kind}{axes}" for kind in ("fft", "ifft", "rfft", "irfft", "hfft"
 
 
 def _spectral_gate(inputs: Sequence[Any], outputs: Sequence[Any]) -> Counter:
-    """As the kernel computes it, see `gate_kernels`: by products with matrices, and a product with the filter."""
+    """As the kernel computes it, see `gate_kernels`: products with matrices along W, Fourier transforms of the columns
+    along H, and a product with the filter.
+    """
     batch, height, width, dim = _shape(outputs[0])
     maps, half = batch * dim, width // 2 + 1
-    products = 2 * maps * gate_macs(height, width)
-    return Counter({"matmul": products, "complex product": 6 * maps * height * half, ACTIVATIONS: _numel(outputs[0])})
+    return Counter(
+        {
+            "matmul": 2 * maps * gate_macs(height, width),
+            "fft": 2 * fft_flops(height, maps * half),
+            "complex product": 6 * maps * height * half,
+            ACTIVATIONS: _numel(outputs[0]),
+        }
+    )
 
 
 # --- the rest -----------------------------------------------------------------------------------------------------

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from spectral_backbones.backbones.mixers import list_mixers
+from spectral_backbones.backbones.registry import variants
 from spectral_backbones.tools import check_gpu, gpu_operators, gpu_parts
 
 ROOT = Path(__file__).parents[1]
@@ -17,12 +19,31 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize(
-    "name", ["machine", "parity", "gate_errors", "gate_speed", "operators", "speed", "distributed"]
+    "name",
+    ["machine", "parity", "gate_errors", "gate_speed", "operators", "speed", "distributed", "methods"],
 )
 def test_a_part_has_rows_and_finds_nothing_wrong_on_the_cpu(name):
     rows = list(gpu_parts.PARTS[name].run(gpu_parts.Place(CPU, 60)))
     assert rows
     assert [row for row in rows if row.get("ok") is False] == []
+
+
+def test_every_family_and_every_mixer_is_checked():
+    names = gpu_parts.family_names()
+    classes = {variant.model_cls for variant in variants().values()}
+    assert {variants()[name].model_cls for name in names} == classes and len(set(names)) == len(names)
+    everywhere = gpu_parts.Place(torch.device("cuda"), 60)  # nothing runs there
+    assert everywhere.names == names
+    rows = [row for index in range(2) for row in gpu_parts.mixers(gpu_parts.Place(CPU, 60, index, 2))]
+    assert sorted(row["what"] for row in rows) == list_mixers() and all(row["ok"] for row in rows)
+
+
+def test_a_part_ends_by_the_clock_however_long_its_imports_took(tmp_path):
+    rows = tmp_path / "rows"
+    late = ["--part", "mixers", "--rows", str(rows), "--until", str(time.time() + 1)]
+    check_gpu.main(["--out", str(tmp_path), "--device", "cpu", *late])
+    found = [json.loads(line) for line in rows.read_text().splitlines()]
+    assert {row["error"] for row in found} == {"not reached"}
 
 
 @pytest.mark.slow
@@ -70,6 +91,25 @@ def test_a_part_that_breaks_or_hangs_takes_nothing_from_the_others(tmp_path, mon
     ]
     assert report["parity"]["ended"] == "stopped at its limit" and report["parity"]["rows"] == [{"what": "half"}]
     assert report["operators"]["ended"] == "whole" and check_gpu.failures(report["operators"])
+
+
+def test_nothing_goes_on_when_the_check_is_stopped(tmp_path, monkeypatch):
+    started = []
+
+    def start(name, index, count, limit, args):
+        popen = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+        started.append(check_gpu.Process(name, index, 60.0, tmp_path / "rows", tmp_path / "log", popen))
+        return started[-1]
+
+    def stopped(seconds):
+        raise SystemExit(143)
+
+    monkeypatch.setattr(check_gpu, "start", start)
+    monkeypatch.setattr(check_gpu.time, "sleep", stopped)
+    args = check_gpu.parse_args(["--out", str(tmp_path), "--device", "cpu"])
+    with pytest.raises(SystemExit):
+        check_gpu.run_together(["machine", "parity"], time.monotonic() + 60, args, {})
+    assert len(started) == 2 and all(process.popen.returncode is not None for process in started)
 
 
 def test_what_no_time_is_left_for_is_reported(tmp_path):

@@ -14,7 +14,7 @@ from spectral_backbones.backbones.mixers import list_mixers
 from spectral_backbones.backbones.mixers.registry import expand_mixers
 from spectral_backbones.backbones.spectformer import SpectFormer
 from spectral_backbones.engine import UserError
-from spectral_backbones.tools import benchmark, compare, learning
+from spectral_backbones.tools import benchmark, compare, learning, records
 from spectral_backbones.tools.records import Records
 
 from .classification_fixtures import ROOT
@@ -179,6 +179,38 @@ def test_what_cannot_be_compared_is_refused_in_a_line(arguments, message, tmp_pa
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=re.escape(message)):
         compare.main(arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--results", "file/results.json"], "--results file/results.json cannot be written: "),
+        (["--results", "."], "--results . is a folder"),
+        (["--picture", "file/costs.png"], "--picture file/costs.png cannot be written: "),
+        (["--picture", "costs.doc"], "--picture costs.doc has no ending of a picture"),
+        (["--page", "nosuch.md"], "nosuch.md"),
+        (["--page", "file"], "file: "),
+    ],
+)
+def test_where_nothing_can_be_written_is_told_before_anything_is_measured(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    monkeypatch.setattr(compare, "_measure", lambda *_: pytest.fail("measured"))
+    with pytest.raises(UserError, match=re.escape(message)):
+        compare.main(["test_vit", "--sizes", "32", *arguments])
+
+
+def test_results_that_cannot_be_kept_are_no_refusal_of_a_model(tmp_path, monkeypatch):
+    monkeypatch.setattr(compare, "_measure", lambda *_: {"seconds": 1.0, "bytes": 1})
+    monkeypatch.setattr(records, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(UserError, match=r"results\.json cannot be written: No space left"):
+        compare.main(["test_vit", "--sizes", "32", "64", "--results", str(tmp_path / "results.json")])
+
+
+def test_a_record_without_a_result_is_refused(tmp_path):
+    (tmp_path / "results.json").write_text('{"results": [{"of": {}}]}')
+    with pytest.raises(UserError, match=r"holds no results of a comparison: KeyError\('found'\)"):
+        Records(tmp_path / "results.json")
 
 
 def test_a_model_that_takes_none_of_the_sizes_is_told_behind_the_table(run, capsys):

@@ -65,6 +65,18 @@ def test_wrong_pooling_is_refused_with_what_is_allowed(name):
         on_meta(name, global_pool="median")
 
 
+def test_a_number_of_classes_or_channels_that_cannot_be_is_refused(name):
+    with pytest.raises(ValueError, match="num_classes must be at least 0, which is for features, got -1"):
+        on_meta(name, num_classes=-1)
+    with pytest.raises(ValueError, match="in_chans must be at least 1, got 0"):
+        on_meta(name, in_chans=0)
+    model = on_meta(name)
+    head = model.head
+    with pytest.raises(ValueError, match="num_classes must be at least 0"):
+        model.reset_classifier(-2, "max")
+    assert model.head is head and model.num_classes == 5
+
+
 def test_meta_device_then_init_weights_gives_finite_tensors(name):
     model = on_meta(name, dtype=torch.float64)
     assert all(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))

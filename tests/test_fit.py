@@ -210,6 +210,8 @@ def test_maps_of_such_a_layout_leave_its_last_latents_out(indices):
     maps[0].sum().backward()
     assert not [key for key, parameter in model.named_parameters() if parameter.grad is None]
     assert model(x).shape == (1, 8, 12, 8) and model.num_features == 8
+    model.reset_classifier(5, "lama")
+    assert model.double()(x).shape == (1, 5)
 
 
 def test_streams_take_from_one_another_with_the_channels_and_heads_of_the_smaller():

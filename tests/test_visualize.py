@@ -1,6 +1,7 @@
 """Pictures of what models look at: what is drawn is what the models compute."""
 
 import copy
+import importlib
 import json
 import math
 
@@ -8,7 +9,9 @@ import numpy as np
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 from PIL import Image
+from timm.layers import LayerNorm2d
 from timm.models.maxxvit import MaxxVitTransformerCfg, PartitionAttentionCl
 from timm.models.swin_transformer import SwinTransformerBlock
 from timm.models.swin_transformer_v2 import SwinTransformerV2Block
@@ -25,7 +28,7 @@ from spectral_backbones.visualization.receptive_field import receptive_fields
 from spectral_backbones.visualization.recording import record
 from spectral_backbones.visualization.sampled import sampled
 from spectral_backbones.visualization.significance import merge, merged
-from spectral_backbones.visualization.subject import classifier
+from spectral_backbones.visualization.subject import classifier, dense
 from spectral_backbones.visualization.tokens import alike, pca_colours
 from spectral_backbones.visualization.wish import Wish
 
@@ -207,6 +210,30 @@ def test_rows_of_a_rollout_sum_to_one(name):
     torch.testing.assert_close(rolled, by_hand)
 
 
+@pytest.mark.parametrize("name", ["window", "shifted_window", "centred_window"])
+def test_a_rollout_through_windows_larger_than_the_map_is_of_its_own_tokens_alone(name):
+    """Padding stands among the tokens of such a window, and a shift begins it elsewhere."""
+    model, x = mixed(name, 4, 5, window_size=7)
+    layers = record(model, x).attention
+    (group,) = rolled_together([*layers, *layers])
+    rolled = rollout(group)[-1]
+    assert rolled.shape == (20, 20)
+    torch.testing.assert_close(rolled.sum(-1), torch.ones(20))
+    assert rollout_map(layers[0], rolled).mean() == pytest.approx(1)
+    for cell in range(20):
+        weights = layers[0].of_cell(cell).mean(0).flatten()
+        torch.testing.assert_close(layers[0].between_tokens().mean(0)[cell], weights / (layers[0].keys >= 0).sum())
+
+
+def test_a_rollout_goes_through_shares_alone():
+    """Composed heads have weights below zero."""
+    model, x = mixed("dcmha", 4, 5)
+    nn.init.normal_(model.mixer.expand)
+    (layer,) = record(model, x).attention
+    assert (layer.weights < 0).any()
+    assert not rolled_together([layer, layer])
+
+
 # What families have of their own ------------------------------------------------------------------------------------
 
 
@@ -292,6 +319,16 @@ def test_the_receptive_field_of_a_convolution_is_its_kernel(kernel, layers, exte
     assert field.influence.sum() == pytest.approx(1)
     assert field.radius(1.0) <= math.sqrt(2) * extent / 2 + 0.5
     assert field.influence[8, 10] > 0
+
+
+def test_the_receptive_field_behind_a_norm_over_channels_is_no_rounding_error():
+    """The sum of what such a norm gives is always 0."""
+    model, x = nn.Sequential(nn.Conv2d(3, 8, 5, padding=2), LayerNorm2d(8)), torch.randn(1, 3, 15, 15)
+    (single,) = receptive_fields(lambda x: [model(x).permute(0, 2, 3, 1)], x, ["norm"])
+    model.double()
+    (double,) = receptive_fields(lambda x: [model(x).permute(0, 2, 3, 1)], x.double(), ["norm"])
+    assert single.extent == double.extent == (5, 5)
+    torch.testing.assert_close(single.influence, double.influence, atol=1e-5, rtol=1e-3)
 
 
 def test_a_circle_holds_the_share_that_is_asked_for():
@@ -414,6 +451,52 @@ def test_what_a_model_does_not_have_is_answered_with_what_it_has(checkpoint, tmp
         draw("spectformer_tt", tmp_path / "photo.png")
 
 
+class ManyMaps(nn.Module):
+    """A classifier whose last unit gives maps of two sizes, which a layer behind it joins."""
+
+    num_classes = 3
+
+    class Unit(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3, 2, 1)
+
+        def forward(self, x):
+            return [self.conv(x), F.avg_pool2d(self.conv(x), 2)]
+
+    def __init__(self, joins=True):
+        super().__init__()
+        self.pretrained_cfg, self.feature_info = {}, [dict(num_chs=4, reduction=2, module="unit")]
+        self.unit, self.join, self.head = self.Unit(), nn.Conv2d(4, 4, 1) if joins else None, nn.Linear(4, 3)
+
+    def forward(self, x):
+        large, small = self.unit(x)
+        large = large + F.interpolate(small, large.shape[-2:])
+        return self.head((self.join(large) if self.join else large).mean((2, 3)))
+
+    def forward_features(self, x):
+        return self.unit(x)
+
+
+@pytest.mark.parametrize("joins", [True, False])
+def test_class_activation_is_of_the_last_single_map_or_left_out_without_one(joins, tmp_path):
+    picture(0, 0).save(tmp_path / "photo.png")
+    subject = classifier("many", "random weights", ManyMaps(joins), dict(input_size=(3, 32, 32)), [])
+    look = Look(subject, read_photo(tmp_path / "photo.png", subject.preparation))
+    assert ("cam" in look.kinds()) == joins
+    if joins:
+        (found,) = look.activations
+        assert (found.layer, found.values.shape) == ("join", look.photo.image)
+
+
+def test_groups_of_fit_are_drawn_as_the_map_that_they_lie_on():
+    model, x = drawn("fit_ti"), images(1, 64, 80)
+    recording = record(model, x)
+    for tokens, expected in zip(recording.blocks.values(), model.forward_intermediates(x, output_fmt="NHWC")[1]):
+        torch.testing.assert_close(tokens, expected[0])
+    assert recording.unplaced and not recording.attention  # latents have no place, nor do tokens of groups alone
+
+
 @pytest.mark.parametrize(("name", "what"), [("resnet10t", ()), ("test_vit2", ("cam", "receptive-field", "rollout"))])
 def test_any_model_of_timm_can_be_drawn(name, what, tmp_path):
     picture(0, 0, (40, 64)).save(tmp_path / "photo.png")
@@ -434,6 +517,13 @@ def test_class_activation_of_every_family_is_a_map_of_its_picture(name, tmp_path
     assert 0 <= found.values.min() <= found.values.max() <= 1
     either = [Look(subject, look.photo, Wish(label=label)).activations[0].values for label in range(5)]
     assert any(values.any() for values in either), "there is no gradient"
+
+
+def test_a_folder_that_cannot_be_made_is_told_before_anything_is_drawn(tmp_path):
+    picture(0, 0).save(tmp_path / "photo.png")
+    for out_dir in (tmp_path / "photo.png", tmp_path / "photo.png" / "pictures"):
+        with pytest.raises(UserError, match=r"--out-dir .* cannot be written: .*photo.png is no folder"):
+            load_tool("visualize").main(["test_vit", str(tmp_path / "photo.png"), "--out-dir", str(out_dir)])
 
 
 def test_a_picture_that_cannot_be_read_does_not_stop_the_others(checkpoint, tmp_path):
@@ -474,6 +564,22 @@ def test_a_detector_and_a_segmenter_are_drawn_level_by_level(task, tmp_path):
     look = Look(subject, read_photo(tmp_path / "photo.png", subject.preparation, (64, 64)), Wish(cam_method="gradcam"))
     with pytest.raises(UserError, match="--cam-method gradcam needs a classifier"):
         _ = look.activations
+
+
+@pytest.mark.parametrize("task", ["detection", "segmentation"])
+def test_backbones_of_the_toolboxes_own_are_drawn_too(task):
+    toolbox = pytest.importorskip(dict(detection="mmdet", segmentation="mmseg")[task])
+    importlib.import_module(f"spectral_backbones.{task}")
+    importlib.import_module(f"{toolbox.__name__}.models")
+    resnet = importlib.import_module(f"{toolbox.__name__}.registry").MODELS.build(
+        dict(type="ResNet", depth=18, base_channels=8, stem_channels=8)
+    )
+    model = torch.nn.Module()
+    model.backbone, model.data_preprocessor = resnet, torch.nn.Identity()
+    subject = dense(task, "random weights", model)
+    assert subject.name == "ResNet in a Module" and not subject.trunk.training
+    maps = subject.features(torch.randn(1, 3, 64, 96))
+    assert list(maps) == [f"level {number}, stride {4 * 2**number}" for number in range(4)]
 
 
 @pytest.mark.skipif(browser.COMMAND is None, reason="there is no Chromium to open the page in")

@@ -18,6 +18,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -92,7 +93,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=290.0, metavar="S", help="for all; default: %(default)s")
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)  # from here on what a part's process is given
     parser.add_argument("--rows", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--limit", type=float, help=argparse.SUPPRESS)
+    parser.add_argument("--until", type=float, help=argparse.SUPPRESS)
     parser.add_argument("--index", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--count", type=int, default=1, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
@@ -107,7 +108,7 @@ def start(name: str, index: int, count: int, limit: float, args: argparse.Namesp
     rows, log = (args.out / f".{name}.{index}.{suffix}" for suffix in ("rows", "log"))
     rows.write_text("")
     given = ["--out", str(args.out), "--device", args.device, "--part", name, "--models", *args.models]
-    given += ["--rows", str(rows), "--limit", str(limit), "--index", str(index), "--count", str(count)]
+    given += ["--rows", str(rows), "--until", str(time.time() + limit), "--index", str(index), "--count", str(count)]
     command, environment = process_of("check-gpu", *given)
     with log.open("w") as file:
         popen = subprocess.Popen(command, stdout=file, stderr=file, env=environment, start_new_session=True)
@@ -142,6 +143,15 @@ def run_together(names: Sequence[str], end: float, args: argparse.Namespace, rep
         count = PARTS[name].processes if args.device == "cuda" else 1
         limit = min(dict(args.only or ()).get(name, PARTS[name].seconds), left)
         running += [start(name, index, count, limit, args) for index in range(count)]
+    try:
+        _collect_all(running, report, args)
+    finally:  # stopped from outside: what is a session of its own would go on, and disturb what is timed next
+        for process in running:
+            process.stop()
+
+
+def _collect_all(running: list[Process], report: dict[str, Any], args: argparse.Namespace) -> None:
+    """Add parts to the report as they end."""
     while running:
         for process in list(running):
             over = time.monotonic() - process.start > process.limit + GRACE
@@ -276,9 +286,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
     if args.part:
-        place = Place(torch.device(args.device), args.limit, args.index, args.count, tuple(args.models))
+        left = args.until - time.time()  # to import everything took some of it
+        place = Place(torch.device(args.device), left, args.index, args.count, tuple(args.models))
         write_rows(args.part, place, args.rows)
         return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # as `timeout` stops it: parts are stopped
     end = time.monotonic() + args.seconds
     names = [name for name in PARTS if name in dict(args.only or [(name, 0) for name in PARTS])]
     report: dict[str, Any] = {}

@@ -39,6 +39,7 @@ from spectral_backbones.backbones.mixers.registry import has_counts, split_mixer
 from spectral_backbones.engine import UserError
 from spectral_backbones.engine import checkpoint as files
 from spectral_backbones.engine.figures import figure_of, telling
+from spectral_backbones.engine.outputs import check_file
 from spectral_backbones.tools.arguments import model_name, positive_int
 from spectral_backbones.tools.benchmark import (
     DTYPES,
@@ -164,6 +165,8 @@ def measured(subjects: Sequence[Subject], args: argparse.Namespace, records: Rec
                 on_cpu = torch.device(args.device).type == "cpu"
                 yield {**row, "beyond": f"{args.memory:g} GiB" if on_cpu else "what the device has"}
                 break
+            except UserError:  # the results cannot be kept
+                raise
             except Exception as error:  # models refuse sizes with any exception, many with an assertion
                 print(f"{subject.label} at {side}x{side}: {type(error).__name__}: {error}", file=sys.stderr)
                 continue
@@ -516,8 +519,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     args = parse_args(argv)
     torch.set_num_threads(args.threads)
+    check_file(args.results, "--results")
     records = Records(args.results)
     picture = args.picture or args.results.with_suffix(".png")
+    _check_outputs(args, picture)
     if args.learn:
         rows = _learn(args, records)
         draw_learnt(rows, args.learn, picture)
@@ -539,6 +544,29 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"{args.results}, {picture}", file=sys.stderr)
 
 
+def _check_outputs(args: argparse.Namespace, picture: Path) -> None:
+    """Raise UserError where the picture or the page of the results could not be written in the end."""
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    check_file(picture, "--picture")
+    kinds = FigureCanvasBase.filetypes
+    if picture.suffix and picture.suffix[1:].lower() not in kinds:
+        raise UserError(f"--picture {picture} has no ending of a picture: {', '.join(sorted(kinds))}")
+    if args.page:
+        check_file(args.page, "--page")
+        _around_table(args)
+
+
+def _around_table(args: argparse.Namespace) -> tuple[str, str]:
+    """What stands before and behind the table in --page."""
+    begin, end = markers(args.results)
+    try:
+        before, _, after = between(args.page.read_text(encoding="utf-8"), begin, end)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{args.page}: {error}") from error
+    return before, after
+
+
 def _show(
     plain: Sequence[Mapping[str, Any]],
     shown: Sequence[Mapping[str, Any]],
@@ -549,10 +577,7 @@ def _show(
     print(render(plain if args.format in ("csv", "json") else shown, columns, args.format))
     if args.page:
         begin, end = markers(args.results)
-        try:
-            before, _, after = between(args.page.read_text(encoding="utf-8"), begin, end)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{args.page}: {error}") from error
+        before, after = _around_table(args)
         table = render(shown, columns, "markdown")
         args.page.write_text(f"{before}{begin}\n{table}\n{end}{after}", encoding="utf-8")
 

@@ -2,11 +2,12 @@
 
 spectral flops spectformer_s gfnet_h_s resnet50 --size 224 384 512x768
 spectral flops spectformer_h_s --by stage --format markdown
+spectral flops nnformer_synapse nnformer_acdc --volume-size 64x128x128
 spectral flops --config detection/spectformer/retinanet_spectformer-h-s_fpn_1x_coco
 
-Any model of timm can be named, ours among them. Of a config the whole detector or segmenter is counted, backbone, neck
-and heads apart. Fourier transforms and attention are counted, which torchinfo, ptflops and timm's profile scripts miss
-in part; one multiply-add is 1 MAC and 2 FLOPs. What papers call FLOPs are MACs.
+Any model of timm can be named, ours among them, and the networks of volumes. Of a config the whole detector or
+segmenter is counted, backbone, neck and heads apart. Fourier transforms and attention are counted, which torchinfo,
+ptflops and timm's profile scripts miss in part; one multiply-add is 1 MAC and 2 FLOPs. What papers call FLOPs are MACs.
 """
 
 if __name__ == "__main__" and not __package__:  # run as a script: of this clone's code
@@ -20,7 +21,7 @@ from pathlib import Path
 import timm
 from torch import nn
 
-from spectral_backbones import backbones  # noqa: F401  registers our models
+from spectral_backbones import backbones, volumes  # noqa: F401  registers our models
 from spectral_backbones.backbones.flops import Cost, count
 from spectral_backbones.tools.arguments import image_size, model_name, positive_int, volume_size
 from spectral_backbones.tools.script import make_parser, run
@@ -48,10 +49,17 @@ DENSE = {
 }
 
 
+def countable(text: str) -> str:
+    """A name of timm's, or of a network of volumes."""
+    return text if text in volumes.list_models() else model_name(text)
+
+
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = make_parser(__doc__)
-    parser.add_argument("names", nargs="*", type=model_name, metavar="NAME", help="as timm.create_model takes it")
+    parser.add_argument(
+        "names", nargs="*", type=countable, metavar="NAME", help="as timm.create_model or volumes.create_model takes it"
+    )
     parser.add_argument(
         "--size",
         nargs="+",
@@ -64,7 +72,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         nargs="+",
         type=volume_size,
         metavar="N|DxHxW",
-        help="sizes in voxels of configs on volumes; default: their crops",
+        help="sizes in voxels of networks of volumes; default: their crops",
     )
     parser.add_argument(
         "--config", nargs="+", default=[], help="detectors and segmenters: configs of the library's, or files"
@@ -89,6 +97,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if not args.names and not args.config:
         parser.error("name a model, or a config by --config")
+    of_volumes = [name for name in args.names if name in volumes.list_models()]
+    if args.num_classes is not None and of_volumes:
+        parser.error(f"--num-classes is for classifiers, {of_volumes[0]} has the classes of its data")
+    if not args.config and args.size and len(of_volumes) == len(args.names):
+        parser.error(f"--size is for images: {of_volumes[0]} takes --volume-size")
+    if not args.config and args.volume_size and not of_volumes:
+        parser.error(f"--volume-size is for volumes: {args.names[0]} takes --size")
     return args
 
 
@@ -120,6 +135,8 @@ def rows_of(cost: Cost, by: str | None, depth: int) -> Iterator[dict[str, str | 
 def count_names(args: argparse.Namespace) -> Iterator[dict[str, str | float]]:
     """The lines of the models that are named."""
     for name in args.names:
+        if name in volumes.list_models():
+            continue
         model = timm.create_model(name, num_classes=args.num_classes)
         for height, width in args.size or [model.pretrained_cfg["input_size"][1:]]:
             where = f"{name} at {height}x{width}"
@@ -134,42 +151,55 @@ def count_names(args: argparse.Namespace) -> Iterator[dict[str, str | float]]:
             yield from (labels | row for row in rows_of(cost, args.by, args.depth))
 
 
-def count_configs(args: argparse.Namespace) -> Iterator[dict[str, str | float]]:
-    """The lines of the detectors and segmenters that configs describe: by default their parts and the whole."""
-    if not args.config:
+def count_wholes(args: argparse.Namespace) -> Iterator[dict[str, str | float]]:
+    """The lines of networks of volumes, and of what configs describe: by default their parts and the whole."""
+    named = [name for name in args.names if name in volumes.list_models()]
+    if not (named or args.config):
         return
     from spectral_backbones.engine.config import load
     from spectral_backbones.engine.errors import UserError
-    from spectral_backbones.tools.tasks import build_model, import_of, task_of  # these are optional, and slow to import
+    from spectral_backbones.tools.tasks import build_model, task_of  # these are optional, and slow to import
 
+    for name in named:
+        yield from count_parts(name, volumes.create_model(name), "volumes", args)
     for path in args.config:
         try:
             task = task_of(load(path))
             if task not in DENSE:
                 sys.exit(f"{path} is for {task}: name its model in place of --config")
-            counter, sizes = DENSE[task]
-            count_whole = getattr(import_of(task, "flops"), counter)
             model = build_model(path)
         except UserError as error:
             sys.exit(f"error: {error}")
-        sizes = getattr(getattr(model, "backbone", None), "counted_at", None) or sizes
-        for size in (args.volume_size if task == "volumes" else args.size) or sizes:
-            size = model.network.crop_size if size is None else size
-            place = "x".join(map(str, size))
-            where = f"{path} at {place}"
-            options = dict(convention=args.convention, as_executed=args.as_executed)
-            try:
-                cost, parts = count_whole(model, size, **options)
-            except Exception as error:
-                sys.exit(f"{where}: {type(error).__name__}: {error}")
-            warn(cost, where)
-            labels = {"model": Path(path).stem, "size": place}
-            if args.by in ("module", "operator"):
-                yield from (labels | row for row in rows_of(cost, args.by, args.depth + 1))
-                continue
-            for name, part in {**parts, "whole": cost}.items():
-                row = {"params": part.params, "macs": part.macs, "flops": part.flops, "activations": part.activations}
-                yield labels | {"part": name} | row | {"share": part.flops / max(cost.flops, 1)}
+        yield from count_parts(path, model, task, args)
+
+
+def count_parts(name: str, model: nn.Module, task: str, args: argparse.Namespace) -> Iterator[dict[str, str | float]]:
+    """The lines of one detector, segmenter or network of volumes."""
+    from spectral_backbones.engine.errors import UserError
+    from spectral_backbones.tools.tasks import import_of
+
+    counter, sizes = DENSE[task]
+    try:
+        count_whole = getattr(import_of(task, "flops"), counter)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    sizes = getattr(getattr(model, "backbone", None), "counted_at", None) or sizes
+    for size in (args.volume_size if task == "volumes" else args.size) or sizes:
+        size = getattr(model, "network", model).crop_size if size is None else size
+        place = "x".join(map(str, size))
+        where = f"{name} at {place}"
+        try:
+            cost, parts = count_whole(model, size, convention=args.convention, as_executed=args.as_executed)
+        except Exception as error:
+            sys.exit(f"{where}: {type(error).__name__}: {error}")
+        warn(cost, where)
+        labels = {"model": Path(name).stem, "size": place}
+        if args.by in ("module", "operator"):
+            yield from (labels | row for row in rows_of(cost, args.by, args.depth + 1))
+            continue
+        for part_name, part in {**parts, "whole": cost}.items():
+            row = {"params": part.params, "macs": part.macs, "flops": part.flops, "activations": part.activations}
+            yield labels | {"part": part_name} | row | {"share": part.flops / max(cost.flops, 1)}
 
 
 def warn(cost: Cost, where: str) -> None:
@@ -184,7 +214,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
     args = parse_args(argv)
     # Rows of one table have the same columns, so models and detectors have tables of their own.
-    for rows in (list(count_names(args)), list(count_configs(args))):
+    for rows in (list(count_names(args)), list(count_wholes(args))):
         if rows:
             print(render(rows, COLUMNS, args.format))
 

@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import json
 import math
+import multiprocessing
 import os
 import pkgutil
 import platform
@@ -26,6 +27,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import timm
 import torch
 import torch.nn.functional as F
@@ -34,14 +36,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from spectral_backbones import backbones  # noqa: F401  registers our models
 from spectral_backbones.backbones.layers import fused_gate
-from spectral_backbones.backbones.mixers import Attention, SpectralGating, create_mixer, list_mixers
+from spectral_backbones.backbones.mixers import Attention, SpectralGating, create_mixer, list_mixers, load_official
+from spectral_backbones.backbones.registry import variants
 from spectral_backbones.tools import gpu_operators
-from spectral_backbones.tools.script import PACKAGES, process_of
+from spectral_backbones.tools.script import PACKAGES
 
 Row = dict[str, Any]
 OPTIONAL = ("triton", "fvcore", "rich", "mmengine", "mmcv", "mmdet", "mmseg", "detectron2", "onnx", "pytest")
 
-# One small name of each family, and timm's model of the same architecture where it has one.
+# Small names whose speed is measured, and timm's model of the same architecture where it has one. `family_names` adds
+# the first name of each family that has none here.
 SMALL = {
     "spectformer_s": None,
     "gfnet_s": None,
@@ -55,6 +59,17 @@ SMALL = {
     "pyramidtnt_s": None,
 }
 SIZES = {"halonet_26t": 256, "halonet26t": 256}  # where it is not 224: timm's takes no other
+
+
+def family_names() -> list[str]:
+    """A small name of each family that is registered: those of SMALL, of other classes the first of their table."""
+    of_class: dict[type, list[str]] = {}
+    for name, variant in variants().items():
+        of_class.setdefault(variant.model_cls, []).append(name)
+    known = [[name for name in names if name in SMALL] or names[:1] for names in of_class.values()]
+    return [*SMALL, *(name for names in known for name in names if name not in SMALL)]
+
+
 # On a CPU one model stands for all, shrunk.
 SHRUNK: dict[str, Any] = dict(
     depth=2, embed_dim=64, num_heads=2, mixers="spectral:1, attention", img_size=64, num_classes=5
@@ -62,7 +77,7 @@ SHRUNK: dict[str, Any] = dict(
 # The smallest file of each family first.
 GOLDEN_FIRST = (
     *("spectformer_ti", "spectformer_h_s", "gfnet_xs", "gfnet_h_ti", "convit_tiny", "tnt_s", "pyramidtnt_ti"),
-    *("halonet26t", "sgformer_s", "dat_tiny", "datpp_tiny", "vitae_tiny", "vitaev2_s"),
+    *("halonet26t", "sgformer_s", "dat_tiny", "datpp_tiny", "vitae_tiny", "vitaev2_s", "ffnet_1", "axial26s"),
 )
 
 
@@ -72,7 +87,7 @@ class Place:
 
     Attributes:
         device: CUDA, or the CPU with small numbers.
-        seconds: The part's limit.
+        seconds: What is left of the part's limit.
         index: Which of several processes of the part this is.
         count: How many there are.
         models: How the names of the models begin whose speed is measured.
@@ -95,7 +110,7 @@ class Place:
     @property
     def names(self) -> list[str]:
         """A name of each family, or the one that stands for all."""
-        return list(SMALL) if self.cuda else list(SMALL)[:1]
+        return family_names() if self.cuda else family_names()[:1]
 
     @property
     def shrunk(self) -> dict[str, Any]:
@@ -250,7 +265,7 @@ def without_extras(place: Place) -> Iterator[Row]:
 
 
 def parity(place: Place) -> Iterator[Row]:
-    """The golden files in float32 (SG-Former in float64), and under autocast against that."""
+    """The golden files in float32, those whose functions have steps in float64; models also under autocast."""
     golden_models = importlib.import_module("tests.golden_models")
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
@@ -258,6 +273,8 @@ def parity(place: Place) -> Iterator[Row]:
     paths = sorted(golden_models.MODELS, key=lambda path: (first.get(path.stem, len(first)), path.stem))
     if not place.cuda:
         paths = paths[:1]
+    yield from _others_parity(golden_models, place)
+    paths = paths[place.index :: place.count]
     with ThreadPoolExecutor(4) as pool:  # drawing the weights takes longer than the model
         pending = [pool.submit(golden_models.load, path) for path in paths]
         for number, (path, future) in enumerate(zip(paths, pending)):
@@ -267,6 +284,64 @@ def parity(place: Place) -> Iterator[Row]:
                 continue
             yield attempt({"what": path.stem}, lambda future=future: _parity(future.result(), golden_models, place))
             pending[number] = None  # the model may go
+
+
+def _others_parity(golden_models: Any, place: Place) -> Iterator[Row]:
+    """The golden files of mixers, MLPs and poolings, of FIT and of volumes."""
+    volumes = importlib.import_module("tests.volumes.golden_models")
+    small = [path for path in volumes.NETWORKS if path.stem == "nnformer_tumor_small"]
+    jobs = [(path, _part_parity) for path in golden_models.PARTS] + [(path, _fit_parity) for path in golden_models.FIT]
+    jobs += [(path, partial(_volume_parity, volumes)) for path in small]
+    for path, compare in (jobs if place.cuda else jobs[:1])[place.index :: place.count]:
+        if place.left() < 5:
+            yield {"what": path.stem, "ok": False, "error": "not reached"}
+            continue
+        yield attempt({"what": path.stem}, partial(compare, path, golden_models, place))
+
+
+def _error_of_scale(actual: Tensor, expected: Any) -> float:
+    """The largest difference in units of the largest value, infinite if `actual` is not finite."""
+    actual, expected = actual.detach().cpu().double(), torch.as_tensor(expected).double()
+    if not actual.isfinite().all() or actual.shape != expected.shape:
+        return math.inf
+    return ((actual - expected).abs().max() / expected.abs().max()).item()
+
+
+@torch.no_grad()
+def _part_parity(path: Path, golden_models: Any, place: Place) -> Row:
+    weights = importlib.import_module("tests.golden.weights")
+    with np.load(path) as golden:
+        part = golden_models.create_part(golden)
+        load_official(part, weights.state_dict(golden["names"], golden["shapes"]))
+        grid = next((golden[key].tolist() for key in ("map", "grid") if key in golden.files), (1, -1))
+        x = weights.images(golden["image_shape"]).unflatten(1, tuple(map(int, grid)))
+        outputs = [golden[key] for key in golden.files if key.removeprefix("output").removeprefix("_").isdigit()]
+        outputs = [golden["output"]] if "output" in golden.files else outputs
+    has_steps = any(getattr(module, "jumps", None) for module in part.modules())
+    dtype = torch.float64 if has_steps else torch.float32
+    y = part.to(place.device, dtype).eval()(x.to(place.device, dtype))
+    found = [tensor if tensor.dim() == 3 else tensor.flatten(1, 2) for tensor in (y if isinstance(y, list) else [y])]
+    error = max(_error_of_scale(*pair) for pair in zip(found, outputs, strict=True))
+    return {"ok": error < golden_models.TOLERANCE, "dtype": str(dtype)[6:], "error_of_scale": error}
+
+
+@torch.no_grad()
+def _fit_parity(path: Path, golden_models: Any, place: Place) -> Row:
+    golden, model, images = golden_models.load_fit(path)
+    streams = model.to(place.device).forward_streams(images.to(place.device))
+    expected = [golden[key] for key in ("output", "latents")]
+    error = max(_error_of_scale(stream.flatten(1, 2), wanted) for stream, wanted in zip(streams, expected, strict=True))
+    return {"ok": error < golden_models.TOLERANCE, "dtype": "float64", "error_of_scale": error}
+
+
+@torch.no_grad()
+def _volume_parity(volumes: Any, path: Path, golden_models: Any, place: Place) -> Row:
+    golden, model, images = volumes.load(path, torch.float32)
+    logits = model.to(place.device)(images.to(place.device))
+    expected = golden["logits_0_sample"]
+    actual = logits.flatten()[:: int(golden["logits_0_step"])][: len(expected)]
+    error = _error_of_scale(actual, expected)
+    return {"ok": error < golden_models.TOLERANCE, "dtype": "float32", "error_of_scale": error}
 
 
 @torch.no_grad()
@@ -331,8 +406,8 @@ ODD_MAPS = [
     (3, 5, 9, 20),
     (2, 13, 20, 48),
     (5, 1, 6, 16),
-    (2, 17, 31, 24),
-    (3, 31, 30, 16),
+    (2, 18, 31, 24),
+    (3, 30, 29, 16),
     (7, 7, 7, 40),
     (2, 8, 16, 16),
 ]
@@ -341,62 +416,19 @@ TUNED = 4  # for so many of the maps every division of the work is tried
 
 
 def forward_configs(maps: Maps) -> list[Fused]:
-    """Divisions of the work and precisions to be tried, the likeliest first."""
-    plain, fast = (None, "bf16") if maps.dtype != torch.float32 else (None, "bf16x6")
-    if maps.dtype == torch.float32:
-        size = 16 if maps.height <= 16 else 8
-        rows = [(size, 8, groups, True, True, 1, plain) for groups in (8, 4, 1)]
-        rows += [(8, 8, 4, True, True, 1, plain), (8, 8, 4, True, False, 1, plain), (8, 4, 4, True, True, 1, plain)]
-        rows += [(16, 8, 8, True, True, 1, fast), (8, 8, 8, True, True, 1, fast)] if size == 16 else []
-    elif maps.height <= 16:
-        rows = [
-            *[(16, 8, groups, True, True, 1, precision) for precision in (plain, fast) for groups in (8, 4, 2, 1)],
-            *[(16, 8, groups, True, True, 2, precision) for precision in (plain, fast) for groups in (8, 4)],
-            *[(16, 16, groups, True, True, 1, precision) for precision in (plain, fast) for groups in (8, 4)],
-            *[(32, 16, groups, True, True, 1, precision) for precision in (plain, fast) for groups in (8, 4)],
-            *[(32, 8, 8, True, True, 1, precision) for precision in (plain, fast)],
-            *[(16, 4, 8, True, True, 1, precision) for precision in (plain, fast)],
-            (64, 16, 4, True, True, 1, fast),
-            (16, 8, 8, True, True, 1, "bf16x3"),
-            (16, 8, 4, False, False, 1, plain),
-        ]
-    else:
-        rows = [
-            *[(16, 16, groups, True, True, 1, precision) for precision in (plain, fast) for groups in (4, 2)],
-            *[(16, 16, 4, True, False, 1, precision) for precision in (plain, fast)],
-            *[(8, 8, groups, True, True, 1, precision) for precision in (plain, fast) for groups in (4, 2, 1)],
-            *[(8, 8, 4, True, False, 1, precision) for precision in (plain, fast)],
-            *[(8, 4, 4, True, True, 1, precision) for precision in (plain, fast)],
-            (16, 8, 4, False, True, 1, fast),
-            (16, 16, 4, True, True, 2, fast),
-            (8, 8, 4, False, False, 1, plain),
-        ]
-    return [Fused(*row[:-1], precision=row[-1]) for row in rows]
+    """Divisions of the work to be tried, the likeliest first."""
+    rows = 4 if maps.height > 16 else 2
+    configs = [Fused(rows, channels, images) for channels in (16, 32) for images in (2, 3, 4)]
+    if maps.height <= 16 and maps.dtype != torch.float32:
+        configs += [Fused(1, 64, images, early=True) for images in (2, 3, 6)]
+    return configs
 
 
 def backward_configs(maps: Maps) -> list[Fused]:
     """The same for the gradients, by one kernel and by two."""
-    precisions = (None, "bf16") if maps.dtype != torch.float32 else (None,)
-    if maps.height <= 16:
-        rows = [
-            (16, 8, 8, True, True, 1),
-            (16, 8, 4, True, True, 1),
-            (16, 16, 8, True, True, 1),
-            (8, 8, 8, True, True, 1),
-        ]
-    else:
-        rows = [
-            (8, 8, 4, True, True, 1),
-            (8, 8, 4, True, False, 1),
-            (16, 16, 4, True, True, 1),
-            (8, 8, 4, False, False, 1),
-        ]
-    return [
-        Fused(*row, split=split, precision=precision)
-        for precision in precisions
-        for split in (False, True)
-        for row in rows
-    ]
+    if maps.height > 16:
+        return [Fused(4, 16, images, split=True, parts=parts) for parts in (2, 1) for images in (3, 6)]
+    return [Fused(2, 16, images, split=split) for split in (False, True) for images in (3, 6)]
 
 
 def _gate_jobs(place: Place) -> list[tuple[Maps, Fused | None, bool]]:
@@ -437,14 +469,13 @@ def gate_errors(place: Place) -> Iterator[Row]:
 def _show(config: Fused | None) -> str:
     if config is None:
         return "default"
-    kept = "".join(name for name, keeps in (("f", config.keep_filter), ("t", config.keep_tables)) if keeps)
-    text = f"C{config.block} w{config.warps} g{config.groups} s{config.stages}"
-    words = [text, f"keep {kept}" if kept else "", "split" if config.split else "", config.precision or ""]
-    return " ".join(word for word in words if word)
+    words = [f"rows {config.rows} channels {config.channels} images {config.images}"]
+    words += [name for name in ("early", "split") if getattr(config, name)]
+    return " ".join(words + ([f"parts {config.parts}"] if config.parts > 1 else []))
 
 
 def _gate_error(maps: Maps, config: Fused | None, backward: bool, place: Place) -> Row:
-    few = Maps(min(maps.batch, 9), *(maps.height, maps.width, maps.dim), maps.dtype)  # odd, so that a pack is not full
+    few = Maps(min(maps.batch, 9), *(maps.height, maps.width, maps.dim), maps.dtype)  # odd: a program has fewer
     gate = SpectralGating(maps.dim, (maps.height, maps.width), method="fft", device=place.device)
     nn.init.normal_(gate.complex_weight)
     x, grad = few.draw(place), few.draw(place)
@@ -463,8 +494,6 @@ def _gate_error(maps: Maps, config: Fused | None, backward: bool, place: Place) 
     usual_errors = [relative_error(a, b) for a, b in zip(usual, expected)]
     # Four times torch.fft's own error; half precision rounds the map and, as TF32, what is between the transforms.
     limits = [4 * error + 1e-7 if maps.dtype == torch.float32 else max(4 * error, 2e-3) for error in usual_errors]
-    if config is not None and config.precision == "bf16":  # tried for its speed: each operand is rounded to bfloat16
-        limits = [max(limit, 8e-3) for limit in limits]
     return {
         "ok": all(error <= limit for error, limit in zip(errors, limits)),
         "errors": errors,
@@ -622,9 +651,11 @@ def contenders(place: Place) -> list[tuple[str, Callable[..., nn.Module]]]:
     models.append(("spectformer_s plain", partial(plain_spectformer, **place.shrunk)))
     if not place.cuda:
         return models
-    for ours, timms in SMALL.items():
+    for ours in place.names:
         models += [
-            (name, partial(timm.create_model, name)) for name in (ours, timms) if name and name != "spectformer_s"
+            (name, partial(timm.create_model, name))
+            for name in (ours, SMALL.get(ours))
+            if name and name != "spectformer_s"
         ]
     return [model for model in models if model[0].startswith(place.models)]
 
@@ -684,7 +715,7 @@ def _measure_model(
         if place.cuda:
             torch.cuda.synchronize()
         first_s = time.monotonic() - start
-    ms = median_ms(step, place, seconds=0.8, warmup=2)
+    ms = median_ms(step, place, seconds=0.4, warmup=2)
     row: Row = {"ms": ms, "images_per_s": batch / ms * 1e3, "first_s": first_s}
     if counter is not None:
         row["share_of_product_rate"] = counter.get_total_flops() / (ms / 1e3) / peak
@@ -699,15 +730,15 @@ def speed(place: Place) -> Iterator[Row]:
 
 
 def compile_models(place: Place) -> Iterator[Row]:
-    """Compile what `speed_compiled` measures into torch's cache, in several processes."""
+    """Compile what `speed_compiled` measures into torch's cache, in several processes: a model and a mode at a time."""
     batch, size = settings(place)[0]
-    for name, create in contenders(place)[place.index :: place.count]:
-        for train in (True, False):
-            what = {"what": name, "mode": "training" if train else "inference"}
-            if place.left() < (15 if place.cuda else 3):
-                yield {**what, "ok": False, "error": "not reached"}
-                continue
-            yield attempt(what, partial(_compile, create, batch, SIZES.get(name, size), train, place))
+    jobs = [(name, create, train) for train in (True, False) for name, create in contenders(place)]
+    for name, create, train in jobs[place.index :: place.count]:
+        what = {"what": name, "mode": "training" if train else "inference"}
+        if place.left() < (15 if place.cuda else 3):
+            yield {**what, "ok": False, "error": "not reached"}
+            continue
+        yield attempt(what, partial(_compile, create, batch, SIZES.get(name, size), train, place))
 
 
 def _compile(create: Callable[..., nn.Module], batch: int, size: int, train: bool, place: Place) -> Row:
@@ -756,19 +787,24 @@ def training(place: Place) -> Iterator[Row]:
 
 def _train_and_resume(place: Place) -> Row:
     epochs = 4 if place.cuda else 3  # the schedule warms up for two
+    # The server imports once what both trainings need, which takes longer than they do. It has no CUDA context, so that
+    # its children may make theirs.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["spectral_backbones.tools.train", "spectral_backbones.classification"])
     with tempfile.TemporaryDirectory() as folder:
         given = ["classification/spectformer/spectformer_ti_digits", "--amp", "--work-dir", folder, "--resume"]
-        command, environment = process_of("train", *given, "--epochs", str(epochs), "--cfg-options")
+        given += ["--epochs", str(epochs), "--cfg-options"]
         small = dict(depth=1, embed_dim=16, num_heads=1, mixers="spectral")  # what is checked does not depend on it
-        command += [f"model.kwargs.{name}={value}" for name, value in small.items()]
-        if not place.cuda:
-            environment["CUDA_VISIBLE_DEVICES"] = ""
+        given += [f"model.kwargs.{name}={value}" for name, value in small.items()]
         first, second = (Path(folder) / f"{name}.log" for name in ("first", "second"))
-        killed = _run(command, environment, first, lambda: bool(list(Path(folder).rglob("epoch_*.pth"))), place)
+        start = time.monotonic()
+        killed = _run(context, given, first, lambda: bool(list(Path(folder).rglob("epoch_*.pth"))), place)
         kept = sorted(path.name for path in Path(folder).rglob("epoch_*.pth"))
         if not killed or not kept:
-            return {"ok": False, "error": f"ended before it was killed: {first.read_text()[-300:]}"}
-        _run(command, environment, second, lambda: False, place)
+            said = "no checkpoint in time" if killed else "ended before it was killed"
+            return {"ok": False, "error": f"{said}: {first.read_text()[-300:]}"}
+        first_s = time.monotonic() - start
+        _run(context, given, second, lambda: False, place)
         text = second.read_text()
         done = [path.name for path in Path(folder).rglob(f"epoch_{epochs}.pth")]
         resumed = " epochs from epoch " in text  # a training that begins anew names no epoch
@@ -777,22 +813,35 @@ def _train_and_resume(place: Place) -> Row:
             "killed_with": " ".join(kept),
             "resumed": resumed,
             "ended": bool(done),
+            "seconds": [first_s, time.monotonic() - start - first_s],
         }
         return row if row["ok"] else {**row, "error": text[-300:]}
 
 
-def _run(
-    command: list[str], environment: dict[str, str], log: Path, is_enough: Callable[[], bool], place: Place
-) -> bool:
-    """Run a command until it ends, until it is enough, or until no time is left; returns whether it was killed."""
-    with log.open("w") as file:
-        process = subprocess.Popen(command, env=environment, stdout=file, stderr=file, start_new_session=True)
-    while process.poll() is None:
+def _train(given: list[str], log: Path, cuda: bool) -> None:
+    """`spectral train` in this process, with what it starts a group of its own."""
+    os.setsid()
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(file, stream)
+    if not cuda:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    importlib.import_module("spectral_backbones.tools.train").main(given)
+
+
+def _run(context: Any, given: list[str], log: Path, is_enough: Callable[[], bool], place: Place) -> bool:
+    """Train until it ends, until it is enough, or until no time is left; returns whether it was killed."""
+    process = context.Process(target=_train, args=(given, log, place.cuda))
+    process.start()
+    while process.is_alive():
         if is_enough() or place.left() < 3:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            try:
+                os.killpg(process.pid, signal.SIGKILL)
+            except ProcessLookupError:  # it has no group yet
+                process.kill()
+            process.join()
             return True
-        time.sleep(0.1)
+        time.sleep(0.05)
     return False
 
 
@@ -826,7 +875,7 @@ def distributed(place: Place) -> Iterator[Row]:
 
 def families(place: Place) -> Iterator[Row]:
     """Every family forward and backward: eager, channels last, checkpointed, at another size."""
-    for name in place.names:
+    for name in place.names[::-1][place.index :: place.count]:  # those first whose speed no part measures
         for variant in ("plain", "channels last", "checkpointed", "other size"):
             if place.left() < 3:
                 yield {"what": name, "mode": variant, "ok": False, "error": "not reached"}
@@ -851,29 +900,184 @@ def _family(name: str, variant: str, place: Place) -> Row:
     return {"ok": finite and len(grads) > 0, "grads": len(grads)}
 
 
+class MixerAlone(nn.Module):
+    """A registered mixer as a function of a map alone, behind another one that gives it what it takes.
+
+    (B, H, W, C) -> (B, H, W, C).
+    """
+
+    def __init__(self, name: str, dim: int = 32, grid_size: tuple[int, int] = (7, 6), **factory: Any) -> None:
+        super().__init__()
+        self.mixer = create_mixer(name, dim, grid_size, num_heads=4, **factory)
+        takes = getattr(self.mixer, "takes", None)
+        self.giver = None
+        for other in list_mixers() if takes else ():
+            giver = create_mixer(other, dim, grid_size, num_heads=4, **factory)
+            if getattr(giver, "gives", None) == takes and not getattr(giver, "needs_handed", False):
+                self.giver = giver
+                break
+        for parameter in self.parameters():  # what begins as zeros or ones would hide what it does
+            nn.init.normal_(parameter, std=0.2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The map alone, without what the mixer hands on."""
+        if getattr(self.mixer, "takes", None) is None and getattr(self.mixer, "gives", None) is None:
+            return self.mixer(x)
+        return self.mixer(x, None if self.giver is None else self.giver(x, None)[1])[0]
+
+
 def mixers(place: Place) -> Iterator[Row]:
-    """The mixers on this device against the CPU, float32 and under autocast."""
-    for mixer in list_mixers():
+    """All registered mixers on this device against the CPU: answers and gradients, at two sizes, and under autocast."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    for name in list_mixers()[place.index :: place.count]:
+        if place.left() < 3:
+            yield {"what": name, "ok": False, "error": "not reached"}
+            continue
+        yield attempt({"what": name}, partial(_mixer, name, place))
 
-        def compare(mixer: str = mixer) -> Row:
-            torch.manual_seed(0)
-            layer = create_mixer(mixer, 32, (7, 6), num_heads=4)
-            there = copy.deepcopy(layer).to(place.device)
-            x = torch.randn(2, 7, 6, 32)
-            expected = layer(x)
-            error = relative_error(there(x.to(place.device)).cpu(), expected)
-            with torch.autocast(place.device.type, torch.bfloat16):
-                half = relative_error(there(x.to(place.device)).float().cpu(), expected)
-            return {"ok": error < 1e-3 and half < 0.1, "largest_error": error, "bfloat16_error": half}
 
-        yield attempt({"what": mixer}, compare)
+def _mixer(name: str, place: Place) -> Row:
+    torch.manual_seed(0)
+    alone = MixerAlone(name).eval()
+    dtype = torch.float64 if getattr(alone.mixer, "jumps", None) else torch.float32  # only that can agree
+    there = copy.deepcopy(alone.to(dtype)).to(place.device)
+    errors, halves = [], []
+    for grid in ((7, 6), (5, 9)):
+        x = torch.randn(2, *grid, 32, dtype=dtype)
+        expected, actual = (_answer_and_gradients(*pair) for pair in ((alone, x), (there, x.to(place.device))))
+        largest = max(gradient.abs().max() for gradient in expected[1:])
+        errors += [relative_error(actual[0].cpu(), expected[0])]
+        # Of the largest of all: some parameters have no gradient but rounding.
+        errors += [((a.cpu() - b).abs().max() / largest).item() for a, b in zip(actual[1:], expected[1:], strict=True)]
+        if dtype == torch.float32:
+            with torch.no_grad(), torch.autocast(place.device.type, torch.bfloat16):
+                halves.append(relative_error(there(x.to(place.device)).float().cpu(), expected[0]))
+    made = create_mixer(name, 32, (7, 6), num_heads=4, device=place.device)
+    elsewhere = [key for key, tensor in made.state_dict().items() if tensor.device.type != place.device.type]
+    row: Row = {"ok": max(errors) < 1e-3 and max(halves, default=0.0) < 0.1 and not elsewhere}
+    row["largest_error"] = max(errors)
+    row.update({"bfloat16_error": max(halves)} if halves else {})
+    row.update({"elsewhere": elsewhere} if elsewhere else {})
+    return row
+
+
+def _answer_and_gradients(model: nn.Module, x: Tensor) -> list[Tensor]:
+    x = x.clone().requires_grad_()
+    y = model(x)
+    leaves = [x, *(parameter for parameter in model.parameters() if parameter.requires_grad)]
+    gradients = torch.autograd.grad(y.square().sum(), leaves, allow_unused=True)
+    return [y.detach(), *(torch.zeros_like(x) if g is None else g for x, g in zip(leaves, gradients, strict=True))]
+
+
+def methods(place: Place) -> Iterator[Row]:
+    """What is no backbone, on this device against the CPU: activations in eight bits, fewer tokens, losses, volumes."""
+    for name, compare in (
+        ("eight-bit activations", _eight_bit),
+        *((f"fewer tokens, {way}", partial(_fewer_tokens, way)) for way in ("merge", "class_attention", "uniform")),
+        ("VICReg", _vicreg),
+        ("LARS", _lars),
+        ("nnFormer", _volumes),
+    ):
+        if place.left() < 3:
+            yield {"what": name, "ok": False, "error": "not reached"}
+            continue
+        yield attempt({"what": name}, partial(compare, place))
+
+
+def _tiny(**kwargs: Any) -> nn.Module:
+    torch.manual_seed(0)
+    return timm.create_model("spectformer_ti", **{**SHRUNK, "depth": 3, **kwargs})
+
+
+def _eight_bit(place: Place) -> Row:
+    from spectral_backbones.methods.eight_bit import eight_bit_activations
+
+    model = _tiny().to(place.device).train()
+    images = torch.randn(4, 3, 64, 64, device=place.device)
+    losses, gradients = [], []
+    for kept in (False, True):
+        model.zero_grad()
+        with eight_bit_activations() if kept else nullcontext():
+            loss = model(images).square().mean()
+        loss.backward()
+        losses.append(loss.item())
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+    error = relative_error(gradients[1], gradients[0])
+    return {"ok": losses[0] == losses[1] and 0 < error < 0.05, "gradient_error": error}
+
+
+def _fewer_tokens(way: str, place: Place) -> Row:
+    from spectral_backbones.methods.reduce_tokens import reduce_tokens
+
+    model = timm.create_model("convit_ti", img_size=64, embed_dim=64, depth=4, num_heads=4, local_up_to_layer=2).eval()
+    there = copy.deepcopy(model).to(place.device)
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        answers = []
+        for network, x in ((model, images), (there, images.to(place.device))):
+            reduce_tokens(network, way, 4)
+            answers.append(network(x).cpu())
+    error = relative_error(answers[1], answers[0])
+    return {"ok": error < 1e-3, "largest_error": error}
+
+
+def _vicreg(place: Place) -> Row:
+    from spectral_backbones.methods.vicreg import VICRegLoss
+
+    torch.manual_seed(0)
+    x, y = torch.randn(16, 24), torch.randn(16, 24)
+    found = []
+    for device in ("cpu", place.device):
+        leaf = x.to(device, copy=True).requires_grad_()
+        loss, _ = VICRegLoss()(leaf, y.to(device))
+        loss.backward()
+        found.append(torch.cat([loss.detach().reshape(1), leaf.grad.flatten()]).cpu())
+    error = relative_error(found[1], found[0])
+    return {"ok": error < 1e-4, "largest_error": error}
+
+
+def _lars(place: Place) -> Row:
+    from spectral_backbones.methods.lars import LARS
+
+    found = []
+    for device in ("cpu", place.device):
+        model = _tiny().to(device)
+        optimizer = LARS(model.parameters(), lr=0.1)
+        for parameter in model.parameters():
+            parameter.grad = parameter.detach() * 0.3 + 0.01
+        for _ in range(2):
+            optimizer.step()
+        found.append(torch.cat([parameter.detach().flatten().cpu() for parameter in model.parameters()]))
+    error = relative_error(found[1], found[0])
+    return {"ok": error < 1e-5, "largest_error": error}
+
+
+def _volumes(place: Place) -> Row:
+    from spectral_backbones.volumes import create_model
+
+    torch.manual_seed(0)
+    model = create_model(
+        "nnformer_tumor", in_channels=1, out_channels=3, crop_size=(32, 32, 32), feature_size=12, num_heads=(1, 2, 4, 4)
+    )
+    there = copy.deepcopy(model).to(place.device).eval()
+    volumes = torch.randn(1, 1, 32, 32, 32)
+    expected = _answer_and_gradients(model.eval(), volumes)
+    actual = _answer_and_gradients(there, volumes.to(place.device))
+    # The answer, and the gradient of the input.
+    errors = [relative_error(a.cpu(), b) for a, b in zip(actual[:2], expected[:2])]
+    return {"ok": max(errors) < 1e-3, "largest_error": max(errors)}
+
+
+MODES = ("default", "reduce-overhead", "max-autotune-no-cudagraphs")
 
 
 def compile_modes(place: Place) -> Iterator[Row]:
-    """CUDA graphs and max-autotune-no-cudagraphs, on two blocks: a compiler tries minutes on a whole model."""
-    modes = ("default", "reduce-overhead", "max-autotune-no-cudagraphs") if place.cuda else ("default",)
+    """CUDA graphs and max-autotune-no-cudagraphs, on two narrow blocks: for each shape of a product a compiler tries
+    twenty kernels, which takes minutes on a whole model.
+    """
     name = "spectformer_ti"
-    for mode in modes:
+    for mode in (MODES if place.cuda else MODES[:1])[place.index :: place.count]:
         if place.left() < 10:
             yield {"what": name, "mode": mode, "ok": False, "error": "not reached"}
             continue
@@ -883,8 +1087,8 @@ def compile_modes(place: Place) -> Iterator[Row]:
 def _compile_mode(name: str, mode: str, place: Place) -> Row:
     torch.compiler.reset()
     with torch.device(place.device):
-        model = timm.create_model(name, **(place.shrunk or {"depth": 2, "mixers": "spectral:1, attention"})).eval()
-    images = torch.randn(4, 3, place.size, place.size, device=place.device)
+        model = timm.create_model(name, **SHRUNK).eval()
+    images = torch.randn(4, 3, 64, 64, device=place.device)
     start = time.monotonic()
     compiled = compile_for(place, model, mode=mode, fullgraph=True)
     with torch.inference_mode():
@@ -984,18 +1188,19 @@ class Part:
 PARTS = {
     "machine": Part(machine, 15, timed=True),
     "without_extras": Part(without_extras, 40),
-    "parity": Part(parity, 80),
+    "parity": Part(parity, 60, processes=3),
     "gate_errors": Part(gate_errors, 70, processes=8),
     "gate_speed": Part(gate_speed, 45, timed=True),
     "operators": Part(operators, 60),
     "speed": Part(speed, 45, timed=True),
-    "compile_models": Part(compile_models, 100, processes=8),
+    "compile_models": Part(compile_models, 100, processes=14),
     "speed_compiled": Part(speed_compiled, 50, timed=True),
-    "training": Part(training, 100),
+    "training": Part(training, 60),
     "distributed": Part(distributed, 40),
-    "families": Part(families, 80),
-    "mixers": Part(mixers, 30),
-    "compile_modes": Part(compile_modes, 100),
+    "families": Part(families, 60, processes=4),
+    "mixers": Part(mixers, 40, processes=2),
+    "methods": Part(methods, 40),
+    "compile_modes": Part(compile_modes, 60, processes=len(MODES)),
     "attention": Part(attention, 25, timed=True),
 }
 

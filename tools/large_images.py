@@ -1,26 +1,24 @@
 """Measure what images of thousands of pixels take, and draw it: time and memory of a pass against the image's side.
 
-python tools/large_images.py --measure        # writes docs/large-images.json and docs/images/large-images.png
+python tools/large_images.py --measure        # adds to docs/large-images.json, draws docs/images/large-images.png
 python tools/large_images.py --segmenter      # measures a segmenter too, in training and prediction
 torchrun --nproc-per-node=2 tools/large_images.py --split      # and what two processes take that share a model
 python tools/large_images.py                  # only draws what was measured
 
 One pass a point, in evaluation, on one thread, whose CPU seconds other programs change little; a model is not measured
 further once a pass takes a minute, but for the first one. Memory is what a pass adds at its peak to weights and image;
-that of a training step has gradients and the averages of AdamW in it.
+that of a training step has gradients and the averages of AdamW in it. Each figure is kept as soon as it is there, and
+not measured again with the same versions: the same command goes on where it was stopped.
 """
 
 if __name__ == "__main__" and not __package__:  # run as a script: of this clone's code
     import clone  # noqa: F401
 
 import argparse
-import json
 import math
 import os
-import platform
 import time
 from collections.abc import Callable, Sequence
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +28,7 @@ import torch
 from spectral_backbones import backbones  # noqa: F401  registers our models
 from spectral_backbones.tools.arguments import model_name
 from spectral_backbones.tools.benchmark import growth, make_model, run_once
+from spectral_backbones.tools.records import Records, versions
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 MEASURED = DOCS / "large-images.json"
@@ -76,8 +75,6 @@ def measure_segmenter(config: str, side: int) -> dict[str, Any]:
     sample.gt_sem_seg = PixelData(data=torch.randint(0, model.decode_head.num_classes, (1, side, side)))
     data = dict(inputs=[torch.randint(0, 256, (3, side, side), dtype=torch.uint8)], data_samples=[sample])
     return {
-        "config": config,
-        "side": side,
         "params": sum(parameter.numel() for parameter in model.parameters()),
         "train": timed_growth(lambda: model.train().train_step(data, optim_wrapper)),
         "predict": timed_growth(lambda: model.eval().test_step(data)),
@@ -106,7 +103,7 @@ def measure_split(name: str, side: int) -> dict[str, Any]:
             optimizer.zero_grad()
 
     dist.init_process_group("gloo")
-    found: dict[str, Any] = {"model": name, "side": side, "processes": dist.get_world_size()}
+    found: dict[str, Any] = {"processes": dist.get_world_size()}
     for key, split in (("whole", False), ("split", True)):
         memories: list[int | None] = [None] * dist.get_world_size()
         dist.all_gather_object(memories, growth(lambda split=split: train(split)))
@@ -116,36 +113,40 @@ def measure_split(name: str, side: int) -> dict[str, Any]:
     return found
 
 
-def conditions() -> dict[str, str]:
-    """What is measured on, and when."""
-    return {
-        "machine": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}, 1 thread, float32",
-        "torch": torch.__version__,
-        "date": date.today().isoformat(),
-    }
+def kept(records: Records, of: dict[str, Any], measured: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The figures of what `of` says, measured where they are not there yet."""
+    of = {**of, "threads": 1, "dtype": "float32", **versions()}
+    record = records.find(of) or records.keep(of, measured())
+    return record["found"]
 
 
-def measure_all(names: Sequence[str], sides: Sequence[int]) -> dict[str, Any]:
+def measure_all(records: Records, names: Sequence[str], sides: Sequence[int]) -> None:
     """Figures of models by side."""
     timm.create_model("test_vit").eval()(torch.randn(1, 3, 160, 160))  # what a process does once
-    found: dict[str, Any] = {}
     for name in names:
-        rows = found[name] = {}
         for side in sides:
-            rows[str(side)] = measure(name, side)
-            print(name, side, rows[str(side)], flush=True)
-            if name != names[0] and rows[str(side)]["seconds"] > MINUTE:
+            row = kept(records, {"pass": name, "side": side}, lambda name=name, side=side: measure(name, side))
+            print(name, side, row, flush=True)
+            if name != names[0] and row["seconds"] > MINUTE:
                 break
-    return found
 
 
-def exponent(rows: dict[str, dict[str, float]]) -> float:
+def passes(records: Records) -> dict[str, dict[int, dict[str, float]]]:
+    """Figures of passes, by model and side; of several versions the latest."""
+    found: dict[str, dict[int, dict[str, float]]] = {}
+    for record in records.all:
+        if "pass" in record["of"]:
+            found.setdefault(record["of"]["pass"], {})[record["of"]["side"]] = record["found"]
+    return {name: dict(sorted(rows.items())) for name, rows in found.items()}
+
+
+def exponent(rows: dict[int, dict[str, float]]) -> float:
     """The power of the number of tokens that time grows with between the smallest and the largest image."""
     (small, first), *_, (large, last) = rows.items()
-    return math.log(last["seconds"] / first["seconds"]) / math.log((int(large) / int(small)) ** 2)
+    return math.log(last["seconds"] / first["seconds"]) / math.log((large / small) ** 2)
 
 
-def draw(measured: dict[str, Any], path: Path) -> None:
+def draw(measured: dict[str, dict[int, dict[str, float]]], path: Path) -> None:
     """Seconds and memory against tokens, both logarithmic, a line for each model and one that grows as L^(4/3)."""
     import matplotlib
 
@@ -156,8 +157,8 @@ def draw(measured: dict[str, Any], path: Path) -> None:
     titles = {"seconds": "CPU seconds of a pass", "memory_bytes": "memory of a pass (GiB)"}
     for axes, (key, title) in zip(panels, titles.items(), strict=True):
         scale = 1 if key == "seconds" else 2**30
-        for name, rows in measured["models"].items():
-            tokens = [(int(side) / PATCH_SIZE) ** 2 for side in rows]
+        for name, rows in measured.items():
+            tokens = [(side / PATCH_SIZE) ** 2 for side in rows]
             label = f"{name}: L^{exponent(rows):.2f}" if key == "seconds" and len(rows) > 1 else name
             axes.loglog(tokens, [row[key] / scale for row in rows.values()], marker="o", markersize=4, label=label)
             if key == "seconds" and name == MODELS[0]:
@@ -186,19 +187,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--sides", nargs="+", type=int, default=list(SIDES), metavar="N", help="in pixels")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
-    found = json.loads(MEASURED.read_text(encoding="utf-8")) if MEASURED.is_file() else {}
+    records = Records(MEASURED)
     if args.measure:
-        found.update(conditions(), models=measure_all(args.models, args.sides))
+        measure_all(records, args.models, args.sides)
     if args.segmenter:
-        found.update(conditions(), segmenter=measure_segmenter(SEGMENTER, SEGMENTER_SIDE))
+        of = {"segmenter": SEGMENTER, "side": SEGMENTER_SIDE}
+        print(kept(records, of, lambda: measure_segmenter(SEGMENTER, SEGMENTER_SIDE)))
     if args.split:
-        found.update(conditions(), split=measure_split(SPLIT, SPLIT_SIDE))
-    if int(os.environ.get("RANK", 0)) > 0:
-        return
-    if args.measure or args.segmenter or args.split:
-        MEASURED.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    if "models" in found:
-        draw(found, PICTURE)
+        found = measure_split(SPLIT, SPLIT_SIDE)  # all processes measure, and the first one keeps it
+        if int(os.environ["RANK"]) == 0:
+            print(kept(records, {"split": SPLIT, "side": SPLIT_SIDE}, lambda: found))
+    elif measured := passes(records):
+        draw(measured, PICTURE)
 
 
 if __name__ == "__main__":

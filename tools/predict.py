@@ -24,6 +24,7 @@ from spectral_backbones.engine import UserError, checkpoint
 from spectral_backbones.engine.config import load
 from spectral_backbones.engine.deploy import exported, open_program
 from spectral_backbones.engine.images import check_colour, find_images
+from spectral_backbones.engine.outputs import check_folder
 from spectral_backbones.tools.script import make_parser, run
 from spectral_backbones.tools.tasks import complete, import_of, task_of
 
@@ -59,6 +60,8 @@ def main(arguments: Optional[List[str]] = None) -> List[Any]:
     )
     parser.add_argument("--out-dir", default="predictions", help="where the annotated pictures go")
     args = parser.parse_args(arguments)
+    out_dir = Path(args.out_dir)
+    check_folder(out_dir, "--out-dir")
 
     task, predictor = _predictor(args)
     kinds = {"classification": classifier, "detection": detector, "segmentation": segmenter, "volumes": volumes}
@@ -66,7 +69,6 @@ def main(arguments: Optional[List[str]] = None) -> List[Any]:
     find = partial(find_images, are_numbers=getattr(predictor, "takes_numbers", False))
     if task == "volumes":
         find = import_of(task, "nifti").find_volumes
-    out_dir = Path(args.out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     results = []
     failures = []

@@ -35,6 +35,8 @@ class Records:
         try:
             self.all = json.loads(path.read_text(encoding="utf-8"))["results"]
             self._keys = [_key(record["of"]) for record in self.all]
+            if not all("found" in record for record in self.all):
+                raise KeyError("found")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path} holds no results of a comparison: {error!r}; name another file") from error
 
@@ -49,15 +51,21 @@ class Records:
         Args:
             of: All that determines the result, in types that JSON knows.
             found: The result, likewise.
+
+        Raises:
+            UserError: The file cannot be written.
         """
         record = {"of": of, "found": found, "date": str(date.today()), "machine": processor()}
         self.all.append(record)
         self._keys.append(_key(of))
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         part = self.path.with_name(f"{self.path.name}.part")
         lines = ",\n".join(f"  {json.dumps(record)}" for record in self.all)
-        part.write_text(f'{{\n "results": [\n{lines}\n ]\n}}\n', encoding="utf-8")
-        replace(part, self.path)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            part.write_text(f'{{\n "results": [\n{lines}\n ]\n}}\n', encoding="utf-8")
+            replace(part, self.path)
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be written: {error.strerror or error}") from error
         return record
 
 

@@ -44,7 +44,8 @@ def main(arguments: Optional[List[str]] = None) -> Dict[str, Any]:
     parser.add_argument(
         "--tta",
         action="store_true",
-        help="test-time augmentation by tta_model and tta_pipeline of the config; mirror images where it has none",
+        help="test-time augmentation by tta_model and tta_pipeline of the config; mirror images where it has none, of "
+        "volumes along the axes that training mirrors",
     )
     parser.add_argument(
         "--baseline",
@@ -60,7 +61,9 @@ def main(arguments: Optional[List[str]] = None) -> Dict[str, Any]:
     said: List[str] = []
     choose = choices.chooser(args, said, "test_dataloader")
     cfg = load(args.config, args.cfg_options, args.data_root, choose)
-    cfg = complete(augment_test(cfg) if args.tta else cfg)
+    if args.tta:
+        cfg = import_of("volumes", "config").mirror_test(cfg) if task_of(cfg) == "volumes" else augment_test(cfg)
+    cfg = complete(cfg)
     if not cfg.get("test_dataloader"):
         raise UserError(f"{cfg.filename} has no test_dataloader, so there is nothing to evaluate on")
     cfg.launcher = launcher

@@ -26,6 +26,7 @@ from spectral_backbones.engine import UserError
 from spectral_backbones.engine.config import load
 from spectral_backbones.engine.deploy import exported
 from spectral_backbones.engine.images import find_images
+from spectral_backbones.engine.outputs import check_folder
 from spectral_backbones.tools.arguments import image_size
 from spectral_backbones.tools.script import make_parser, run
 from spectral_backbones.tools.tasks import complete, import_of, task_of
@@ -74,6 +75,7 @@ def main(arguments: Optional[List[str]] = None) -> List[Path]:
     """
     args = parse_args(arguments)
     out_dir = Path(args.out_dir)
+    check_folder(out_dir, "--out-dir")
     images = [path for path in find_images(args.images) if out_dir.resolve() not in path.resolve().parents]
     if not images:
         raise UserError(f"all pictures of {', '.join(args.images)} were drawn by an earlier call, into {out_dir}")

@@ -42,8 +42,17 @@ class Attention(NamedTuple):
 
     @property
     def is_square(self) -> bool:
-        """Whether all tokens attend to all tokens, so that layers can be multiplied."""
-        return len(self.weights) == 1 and self.queries.shape == self.keys.shape and self.query_grid == self.key_grid
+        """Whether all tokens attend to all tokens, by shares of one, so that layers can be multiplied."""
+        if len(self.weights) != 1 or self.query_grid != self.key_grid:
+            return False
+        queries, keys = (tokens[0][_in_order(tokens[0])] for tokens in (self.queries, self.keys))
+        return torch.equal(queries, keys) and bool((self.weights >= 0).all())
+
+    def between_tokens(self) -> Tensor:
+        """The weights where all tokens attend to all (`is_square`), class tokens first and then the cells row by row,
+        whatever the order of the layer, and without padding, (heads, N, N).
+        """
+        return self.weights[0][:, _in_order(self.queries[0])][:, :, _in_order(self.keys[0])]
 
     @property
     def has_class_token(self) -> bool:
@@ -103,6 +112,12 @@ class Attention(NamedTuple):
         return cells.unflatten(1, (height, width))
 
 
+def _in_order(tokens: Tensor) -> Tensor:
+    """Places of the class tokens among `tokens`, then those of the cells row by row; padding has none."""
+    order = tokens.argsort(stable=True)
+    return order[tokens[order] != OUTSIDE]
+
+
 def rollout(layers: Sequence[Attention]) -> List[Tensor]:
     """Attention through several layers (Abnar and Zuidema, arXiv 2005.00928, section 3): the mean of the heads, half of
     it replaced by the token itself for the residual, multiplied layer by layer.
@@ -123,7 +138,7 @@ def rollout(layers: Sequence[Attention]) -> List[Tensor]:
     for layer in layers:
         if not layer.is_square or layer.query_grid != layers[0].query_grid:
             raise ValueError(f"{layer.layer} does not attend from all tokens to all, on the grid of {layers[0].layer}")
-        mean = layer.weights[0].mean(0)
+        mean = layer.between_tokens().mean(0)
         mean = mean / mean.sum(-1, keepdim=True)
         own = torch.eye(len(mean), dtype=mean.dtype)
         step = (mean + own) / 2

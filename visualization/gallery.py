@@ -1,6 +1,7 @@
 """All kinds of pictures of one model: which of them it has, and the sheets that hold them."""
 
 import fnmatch
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
@@ -11,6 +12,7 @@ import torch
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from PIL import Image
+from torch import nn
 
 from . import activation, attention, filters, positional, receptive_field, sampled, significance, tokens
 from .photo import Photo
@@ -97,12 +99,26 @@ class Look:
         return method
 
     @cached_property
+    @torch.no_grad()
+    def activation_layers(self) -> Dict[str, nn.Module]:
+        """Those of the subject that give a map of this picture too."""
+        layers, outputs = self.subject.activation_layers(), {}
+        with ExitStack() as stack:
+            for name, module in layers.items():
+                hook = module.register_forward_hook(lambda _, args, output, name=name: outputs.update({name: output}))
+                stack.callback(hook.remove)
+            if layers:
+                self.subject.model(self.photo.x)
+        image = self.photo.image
+        return {name: layers[name] for name, each in outputs.items() if self.subject.to_map(each, image) is not None}
+
+    @cached_property
     def activations(self) -> List[activation.Activation]:
         """Class activation."""
         return activation.activations(
             self.subject.model,
             self.photo.x,
-            self.subject.activation_layers(),
+            self.activation_layers,
             lambda output: self.subject.to_map(output, self.photo.image),
             self.cam_method,
             self.wish.label,
@@ -114,7 +130,7 @@ class Look:
         has = {kind: bool(items) for kind, items in self.layers.items()}
         has["rollout"] = bool(attention.rolled_together(self.layers["attention"]))
         has["features"] = has["receptive-field"] = bool(self.features)
-        has["cam"] = bool(self.subject.activation_layers())
+        has["cam"] = bool(self.activation_layers)
         has["depth"] = len(self.recording.blocks) > 1
         return [kind for kind in KINDS if has[kind]]
 

@@ -14,8 +14,10 @@ from spectral_backbones.backbones.layers.patch_embed import num_windows, token_g
 from spectral_backbones.backbones.mixers import (
     AxialAttention,
     AxialDeepLabAttention,
+    BiasedAttention,
     CentredWindowAttention,
     ClassAttention,
+    CrossAttention,
     DeformableAttention,
     GroupAttention,
     HaloAttention,
@@ -279,8 +281,11 @@ def _(mixer: Any, caught: Caught) -> Optional[Attention]:
     return Attention(caught.layer, kind, caught.weights, cells, cells, tuple(grid), tuple(grid))
 
 
-# Their keys are no cells: `sampled` and `significance` show them.
+# The keys of the first two are no cells: `sampled` and `significance` show them. Those of the others are FIT's, where
+# only the trunk knows which tokens a group has, and latents are nowhere.
 @placed.register(DeformableAttention)
 @placed.register(SelfGuidedAttention)
+@placed.register(BiasedAttention)
+@placed.register(CrossAttention)
 def _(mixer: Any, caught: Caught) -> Optional[Attention]:
     return None

@@ -16,8 +16,8 @@ class ReceptiveField(NamedTuple):
 
     Attributes:
         layer: Its name.
-        influence: Size of the gradient of the token in the middle, of the sum of its channels, in each pixel, summed
-            over the channels of the picture, (H, W); the sum is 1.
+        influence: Size of the gradient of the token in the middle, in each pixel, summed over the channels of the
+            picture, (H, W); the sum is 1.
     """
 
     layer: str
@@ -53,6 +53,9 @@ def receptive_fields(
 ) -> List[ReceptiveField]:
     """The effective receptive fields of feature maps (Luo et al., arXiv 1701.04128), at one picture.
 
+    A token's channels are added up with weights that are drawn, the same each time: their plain sum is constant behind
+    a norm over channels.
+
     Args:
         features: Gives maps (1, H', W', C) of a picture.
         x: The picture, (1, C, H, W).
@@ -66,7 +69,9 @@ def receptive_fields(
         height, width = tokens.shape[1:3]
         row, column = height // 2, width // 2
         keep = number < len(maps) - 1
-        (gradient,) = torch.autograd.grad(tokens[0, row, column].sum(), x, retain_graph=keep, allow_unused=True)
+        weights = torch.randn(tokens.shape[3], generator=torch.Generator().manual_seed(0))
+        output = (tokens[0, row, column] * weights.to(tokens)).sum()
+        (gradient,) = torch.autograd.grad(output, x, retain_graph=keep, allow_unused=True)
         gradient = torch.zeros_like(x) if gradient is None else gradient
         influence = gradient[0].abs().sum(0).double().cpu()
         found.append(ReceptiveField(name, influence / influence.sum().clamp(min=1e-300)))

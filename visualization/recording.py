@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from spectral_backbones.backbones.backbone import Backbone
+from spectral_backbones.backbones.layers.grouping import Groups
 from spectral_backbones.backbones.mixers import GPSA, DeformableAttention, SelfGuidedAttention
 from spectral_backbones.backbones.mixers.attention import DotProductAttention
 
@@ -189,8 +190,6 @@ def _unfused(model: nn.Module) -> Iterator[None]:
 
 def _keep_block(result: Recording, name: str, trunk: nn.Module, x: Tensor) -> Any:
     def hook(_: nn.Module, args: Any, output: Any) -> None:
-        while isinstance(output, (tuple, list)):
-            output = output[0]
         tokens = as_map(output, trunk, tuple(x.shape[-2:]))
         if tokens is not None:
             result.blocks[name] = tokens[0].detach().float().cpu()
@@ -198,8 +197,16 @@ def _keep_block(result: Recording, name: str, trunk: nn.Module, x: Tensor) -> An
     return hook
 
 
-def as_map(output: Tensor, trunk: nn.Module, image: Grid) -> Optional[Tensor]:
-    """What a block gave as a map (B, H, W, C), without class tokens; None if it is none."""
+def as_map(output: Any, trunk: nn.Module, image: Grid) -> Optional[Tensor]:
+    """What a block gave as a map (B, H, W, C), without class tokens; None if it is none. Of several tensors the first
+    counts, and of FIT's groups the tokens.
+    """
+    if isinstance(output, Groups):
+        return trunk.ungrouping(output)
+    while isinstance(output, (tuple, list)) and output:
+        output = output[0]
+    if not isinstance(output, Tensor):
+        return None
     if output.dim() == 4:
         last = isinstance(trunk, Backbone) or getattr(trunk, "output_fmt", "NCHW") == "NHWC"
         return output if last else output.permute(0, 2, 3, 1)

@@ -1,7 +1,9 @@
 """What is looked at: a model, how it wants its pictures, and what is said of its weights."""
 
-from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+import contextlib
+import math
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -32,7 +34,8 @@ class Subject:
         classes: Names, of a classifier.
         task: "classification", "detection" or "segmentation".
         is_random: Whether the weights are random, so that what it says means nothing.
-        gives_more: Whether its last unit gives more than a map, which class activation cannot take a gradient of.
+        gives_map: Whether each module of the trunk gives a map of more than one place and nothing else, as class
+            activation wants it, by name and in the order in which they end.
     """
 
     name: str
@@ -42,7 +45,7 @@ class Subject:
     classes: Sequence[str] = ()
     task: str = "classification"
     is_random: bool = False
-    gives_more: bool = False
+    gives_map: Mapping[str, bool] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -69,8 +72,7 @@ class Subject:
         model = self.model
         if self.task != "classification":
             maps = [each for each in model(x) if isinstance(each, Tensor)]
-            strides = getattr(model, "strides", [round(x.shape[-1] / each.shape[-1]) for each in maps])
-            names = [f"level {number}, stride {stride}" for number, stride in enumerate(strides)]
+            names = [f"level {n}, stride {round(x.shape[-1] / each.shape[-1])}" for n, each in enumerate(maps)]
             return {name: each.permute(0, 2, 3, 1) for name, each in zip(names, maps)}
         names = [info["module"] for info in getattr(model, "feature_info", [])]
         if hasattr(model, "forward_intermediates") and names:
@@ -90,21 +92,23 @@ class Subject:
         units = [info["module"] for info in getattr(trunk, "feature_info", []) if info["module"] in modules]
         if self.task != "classification":
             indices = getattr(self.model, "out_indices", range(len(units)))
-            return {units[index]: modules[units[index]] for index in indices if index < len(units)}
-        if not units:
+            chosen = [units[index] for index in indices if index < len(units)]
+            return {name: modules[name] for name in chosen if self.gives_map.get(name)}
+        if not units or units[-1] not in self.gives_map:
             return {}
         last = units[-1]
         if getattr(trunk, "global_pool", "") == "token":
             norms = [name for name in modules if name.startswith(f"{last}.") and name.endswith("norm1")]
+            norms = [name for name in norms if self.gives_map.get(name)]
             outer = [name for name in norms if ".outer." in name] or norms
             return {outer[0]: modules[outer[0]]} if outer else {}
-        last = "norm" if self.gives_more and "norm" in modules else last
-        return {last: modules[last]}
+        names = list(self.gives_map)
+        behind = [name for name in names[names.index(last) + 1 :] if self.gives_map[name]]
+        last = last if self.gives_map[last] else (behind or [None])[-1]
+        return {last: modules[last]} if last else {}
 
     def to_map(self, output: Any, image: Grid) -> Optional[Tensor]:
         """What a module gave as a map (B, H, W, C)."""
-        while isinstance(output, (tuple, list)):
-            output = output[0]
         return as_map(output, self.trunk, image)
 
 
@@ -138,7 +142,7 @@ def classifier(
         numbers=numbers,
         background=tuple(background),
     )
-    return _checked(Subject(name, weights, model.eval(), preparation, list(classes)))
+    return _checked(Subject(name, weights, model, preparation, list(classes)))
 
 
 def dense(task: str, weights: str, model: nn.Module) -> Subject:
@@ -166,7 +170,7 @@ def dense(task: str, weights: str, model: nn.Module) -> Subject:
     )
     name = trunk.name if isinstance(trunk, DenseBackbone) else type(trunk).__name__
     kind = type(model).__name__
-    return _checked(Subject(f"{name} in a {kind}", weights, trunk.eval(), preparation, task=task))
+    return _checked(Subject(f"{name} in a {kind}", weights, trunk, preparation, task=task))
 
 
 def _per_channel(values: Sequence[float], channels: int) -> List[float]:
@@ -179,25 +183,36 @@ def _stride(model: nn.Module) -> int:
     return max([int(value) for value in reductions], default=32)
 
 
-@torch.no_grad()
 def _checked(subject: Subject) -> Subject:
-    """The subject, which knows whether its model takes pictures of more than one size, and what its last unit gives."""
-
-    def see(_: nn.Module, args: Any, output: Any) -> None:
-        subject.gives_more = not isinstance(output, Tensor)
-
+    """The subject in evaluation; it knows whether its model takes pictures of more than one size, and which of its
+    modules give maps.
+    """
+    subject.model.eval()
     preparation = subject.preparation
     height, width = preparation.size
-    modules = dict(subject.trunk.named_modules())
-    units = [
-        modules[info["module"]] for info in getattr(subject.trunk, "feature_info", []) if info["module"] in modules
-    ]
-    hooks = [unit.register_forward_hook(see) for unit in units[-1:]]
     try:
-        subject.model(torch.zeros(1, preparation.channels, height, width + preparation.stride))
+        subject.gives_map = _maps(subject, (height, width + preparation.stride))
     except Exception:  # models refuse sizes with any exception, many with an assertion
         subject.preparation = preparation._replace(is_fixed=True)
-    finally:
-        for hook in hooks:
-            hook.remove()
+        with contextlib.suppress(Exception):  # a model that takes no picture at all says so when it is given one
+            subject.gives_map = _maps(subject, preparation.size)
     return subject
+
+
+@torch.no_grad()
+def _maps(subject: Subject, image: Grid) -> Dict[str, bool]:
+    """What `Subject.gives_map` is for a picture of some size."""
+    trunk = subject.trunk
+    found: Dict[str, bool] = {}
+
+    def see(name: str, output: Any) -> None:
+        seen = as_map(output, trunk, image) if isinstance(output, Tensor) else None
+        found.pop(name, None)
+        found[name] = seen is not None and math.prod(seen.shape[1:3]) > 1
+
+    with contextlib.ExitStack() as stack:
+        for name, module in trunk.named_modules():
+            handle = module.register_forward_hook(lambda _, args, output, name=name: see(name, output))
+            stack.callback(handle.remove)
+        subject.model(torch.zeros(1, subject.preparation.channels, *image))
+    return found

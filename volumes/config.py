@@ -12,6 +12,8 @@ from spectral_backbones.engine.errors import UserError
 from .models import VARIANTS, check_name
 from .preparation import SIZED
 
+MIRRORING = ("RandAxisFlip", "RandAxisFlipd", "RandFlip", "RandFlipd")  # of MONAI's transforms
+
 
 def complete(cfg: Config) -> Config:
     """Sets the head's width from the data, and the size of crops, the channels and the least size from the model.
@@ -46,6 +48,30 @@ def complete(cfg: Config) -> Config:
                 f"{key}.batch_size is {cfg[key].batch_size}: volumes are evaluated whole, and have sizes of their own, "
                 "so it has to be 1; model.windows_at_once says how many windows of one go through the network together"
             )
+    return cfg
+
+
+def mirror_test(cfg: Config) -> Config:
+    """Lets the test average over mirror images, along the axes that training mirrors: to others the network is blind.
+
+    Args:
+        cfg: Changed in place; a `model.mirror_axes` that it has is kept.
+
+    Raises:
+        UserError: Training mirrors no axis.
+    """
+    flips = [one for one in cfg.train_dataloader.dataset.transforms if one.get("type") in MIRRORING]
+    axes = []
+    for flip in flips:
+        along = flip.get("spatial_axis")
+        axes += (0, 1, 2) if along is None else [along] if isinstance(along, int) else along
+    axes = cfg.model.get("mirror_axes") or sorted({axis % 3 for axis in axes})
+    if not axes:
+        raise UserError(
+            f"the training of {cfg.filename} mirrors no axis, so that mirror images tell nothing: leave out --tta, or "
+            "name the axes by model.mirror_axes"
+        )
+    cfg.model.mirror_axes = tuple(axes)
     return cfg
 
 

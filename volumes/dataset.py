@@ -22,7 +22,7 @@ class VolumeDataset(Dataset):
 
     Args:
         root: The set's folder.
-        layout: "decathlon", "synapse", "acdc"; or "digits", which makes the set where it is missing.
+        layout: One of `volumes.layouts.LAYOUTS`; or "digits", which makes the set where it is missing.
         split: "train", "val" or "test".
         transforms: MONAI's dictionary transforms of "image" and, where `is_training`, "label".
         is_training: Whether samples are crops; otherwise whole volumes, with labels at the file's own resolution.

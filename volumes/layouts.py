@@ -86,6 +86,11 @@ def _splits(layout: Layout, root: Path, names: List[str], fold: int) -> Dict[str
             raise UserError(f"{own} names cases that {root} does not have, first {unknown[0]}")
         return folds[fold]
     if layout.splits is not None:
+        if fold:
+            raise UserError(
+                f"fold is {fold}, and the set has a split of its own: leave fold out, or put a splits_final.json of "
+                f"nnU-Net into {root}"
+            )
         return layout.splits(names)
     if not 0 <= fold < FOLDS:
         raise UserError(f"fold is {fold}, allowed are 0 to {FOLDS - 1}")
@@ -125,6 +130,41 @@ def _numbered(labels: Dict[str, Any]) -> List[str]:
     if sorted(by_number) != list(range(len(by_number))):
         raise ValueError(f"labels are numbered {sorted(by_number)}")
     return [by_number[number] for number in range(len(by_number))]
+
+
+# Cases of Task01, BRATS_001 to BRATS_484, of the official code's split: 387 to train on and 73 to validate on, which it
+# lists, and the 24 that it names in neither list, five in a hundred, to test on.
+TASK01_VAL = (
+    *(11, 12, 18, 20, 21, 28, 29, 32, 34, 36, 41, 47, 49, 53, 56, 57, 69, 71, 89),
+    *(90, 92, 95, 103, 105, 106, 107, 109, 118, 145, 147, 156, 161, 172, 176, 181, 194, 196, 198),
+    *(204, 205, 209, 220, 221, 227, 234, 235, 245, 250, 256, 257, 260, 269, 270, 271, 281, 282, 287),
+    *(289, 291, 292, 310, 314, 323, 327, 330, 333, 337, 346, 350, 352, 361, 382, 397),
+)
+TASK01_TEST = (
+    *(58, 59, 76, 77, 99, 113, 114, 124, 139, 151, 152, 157),
+    *(190, 240, 242, 295, 305, 325, 331, 362, 389, 425, 432, 450),
+)
+
+
+def _task01_splits(names: List[str]) -> Dict[str, List[str]]:
+    return _by_number(names, lambda name: name.rpartition("_")[2], TASK01_VAL, TASK01_TEST)
+
+
+def _by_number(
+    names: List[str], digits: Callable[[str], str], val: Sequence[int], test: Sequence[int]
+) -> Dict[str, List[str]]:
+    """Splits by the number in a case's name; what is not for "val" or "test" is to train on."""
+    parts: Dict[str, List[str]] = {split: [] for split in SPLITS}
+    for name in names:
+        try:
+            number = int(digits(name))
+        except ValueError:
+            raise UserError(
+                f"case {name} has no number, by which the official split goes; a splits_final.json of nnU-Net in the "
+                "folder takes its place"
+            ) from None
+        parts["val" if number in val else "test" if number in test else "train"].append(name)
+    return parts
 
 
 SYNAPSE_CLASSES = (
@@ -172,15 +212,12 @@ def _acdc(root: Path) -> Tuple[Sequence[str], List[Case]]:
 
 
 def _acdc_splits(names: List[str]) -> Dict[str, List[str]]:
-    parts: Dict[str, List[str]] = {split: [] for split in SPLITS}
-    for name in names:
-        number = int("".join(filter(str.isdecimal, name.partition("_")[0])))
-        parts["val" if number in ACDC_VAL else "test" if number in ACDC_TEST else "train"].append(name)
-    return parts
+    return _by_number(names, lambda name: name.partition("_")[0].removeprefix("patient"), ACDC_VAL, ACDC_TEST)
 
 
 LAYOUTS: Dict[str, Layout] = {
     "decathlon": Layout(_decathlon),
+    "decathlon_task01": Layout(_decathlon, _task01_splits),
     "synapse": Layout(_synapse, _synapse_splits),
     "acdc": Layout(_acdc, _acdc_splits),
 }

@@ -1,7 +1,8 @@
 """A network of volumes as something mmengine's runner can train."""
 
 from collections import OrderedDict
-from typing import Any, Dict, List, Optional, Tuple, Union
+from itertools import combinations
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
 from mmengine.dist import all_reduce_dict
@@ -33,6 +34,8 @@ class VolumeSegmenter(BaseModel):
         batch_dice: Whether the loss takes Dice of a batch as a whole.
         overlap: Of windows in inference, 0 up to 1.
         windows_at_once: How many windows go through the network together in inference.
+        mirror_axes: Axes along which windows are mirrored in inference too, of 0, 1 and 2 for W, H and D: the
+            probabilities of all combinations are averaged, so that k axes take 2^k times as long.
         data_preprocessor: See `mmengine.model.BaseModel`.
     """
 
@@ -48,11 +51,14 @@ class VolumeSegmenter(BaseModel):
         batch_dice: bool = False,
         overlap: float = 0.5,
         windows_at_once: int = 1,
+        mirror_axes: Sequence[int] = (),
         data_preprocessor: Optional[dict] = None,
     ) -> None:
         super().__init__(data_preprocessor)
         if not 0 <= overlap < 1:
             raise ValueError(f"overlap is {overlap}, allowed is 0 up to 1, without 1")
+        if len(set(mirror_axes)) != len(mirror_axes) or not set(mirror_axes) <= {0, 1, 2}:
+            raise ValueError(f"mirror_axes is {mirror_axes}, allowed are 0, 1 and 2, each once")
         self.spec = {  # what builds this model again, in plain types
             "name": name,
             "in_channels": in_channels,
@@ -67,6 +73,7 @@ class VolumeSegmenter(BaseModel):
         self.loss = DeepDiceCELoss(batch_dice)
         self.overlap = overlap
         self.windows_at_once = windows_at_once
+        self.views = [axes for count in range(len(mirror_axes) + 1) for axes in combinations(mirror_axes, count)]
 
     @property
     def crop_size(self) -> Tuple[int, int, int]:
@@ -112,14 +119,21 @@ class VolumeSegmenter(BaseModel):
 
         Args:
             inputs: Prepared volumes.
-            size: (W', H', D'), at which logits are resampled before classes are taken; the volumes' own if None.
+            size: (W', H', D'), at which scores are resampled before classes are taken; the volumes' own if None.
         """
-        logits = sliding_window_inference(
-            inputs, self.crop_size, self.windows_at_once, self.network, overlap=self.overlap, mode="gaussian"
+        scores = sliding_window_inference(
+            inputs, self.crop_size, self.windows_at_once, self._scores, overlap=self.overlap, mode="gaussian"
         )
-        if size is not None and tuple(size) != tuple(logits.shape[2:]):
-            logits = interpolate(logits, tuple(size), mode="trilinear")
-        return logits.argmax(1).to(torch.uint8)
+        if size is not None and tuple(size) != tuple(scores.shape[2:]):
+            scores = interpolate(scores, tuple(size), mode="trilinear")
+        return scores.argmax(1).to(torch.uint8)
+
+    def _scores(self, windows: Tensor) -> Tensor:
+        """Logits of windows (B, channels, W, H, D), or the mean probabilities of their mirror images."""
+        if len(self.views) == 1:
+            return self.network(windows)
+        axes_of_views = [[axis + 2 for axis in view] for view in self.views]
+        return sum(self.network(windows.flip(axes)).softmax(1).flip(axes) for axes in axes_of_views) / len(self.views)
 
     def parse_losses(self, losses: Dict[str, Tensor]) -> Tuple[Tensor, Dict[str, Tensor]]:
         """Returns this process's loss, and for the log the mean over all processes."""

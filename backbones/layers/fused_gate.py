@@ -5,173 +5,171 @@ count of its operations, so that torch.compile, torch.export and FLOP counters s
 """
 
 import functools
+import importlib
 import importlib.util
 import math
 import os
-from typing import Any, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 import torch
-from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils.flop_counter import register_flop_formula
 
 from .measured import is_measured_faster
 from .tracing import holds, is_exporting, is_transformed
 
-LONGEST = 31  # tokens on a side: the spectrum of a larger map does not fit into a program's registers
-
-
-class Shape(NamedTuple):
-    """Sizes of a program's blocks, all powers of two: see `gate_kernels`."""
-
-    pack: int
-    height: int
-    width: int
-    half: int
-    pairs: int
+LONGEST = 31  # tokens on a side: more do not fit into a program's registers
+MOST_TENSORS = 16  # that a height is divided into: a kernel of more would take minutes to compile
+CHANNELS = 16  # that a warp works on
+OLDEST_TRITON = (3, 6)  # that the kernels were written for; before 3.4 their language lacks what they are written in
 
 
 class Config(NamedTuple):
-    """How the work is divided, which decides the speed alone, and the precision where another one is tried."""
+    """How the work is divided, which decides the speed alone: see `gate_kernels`."""
 
-    block: int  # channels of a program
-    warps: int
-    groups: int  # packs of images that a program works through
-    keep_filter: bool
-    keep_tables: bool
-    stages: int
+    rows: int  # of one tensor: 1, 2 or 4, a divisor of the height
+    channels: int  # of a program, a multiple of CHANNELS
+    images: int  # that a program works through
+    early: bool = False  # whether a program reads the next image before it transforms this one
     split: bool = False  # whether the two gradients are computed by a kernel each
-    precision: Optional[str] = None  # of the products, see `gate_kernels`; None: as the dtype of the maps needs it
+    parts: int = 1  # of the frequencies along W, a program's one, where the gradient of the filter is computed alone
+
+    @property
+    def warps(self) -> int:
+        """A warp for each row and CHANNELS."""
+        return self.rows * self.channels // CHANNELS
 
 
 def _power_of_two(n: int) -> int:
     return 1 << (int(n) - 1).bit_length()  # a compiler's symbol becomes a number
 
 
-def shape_for(height: int, width: int) -> Shape:
-    """The blocks for a grid. No product contracts less than 16, the least of the hardware."""
-    half = _power_of_two(width // 2 + 1)
-    pack = max(1, 8 // half)
-    return Shape(
-        pack,
-        max(16, _power_of_two(height)),
-        max(16 // pack, _power_of_two(width)),
-        half,
-        max(8, _power_of_two(height // 2 + 1)),
-    )
+def padded_width(width: int) -> int:
+    """Columns in the kernel: no product contracts less than 16, the least of the hardware."""
+    return max(16, _power_of_two(width))
 
 
-# Blocks, whether the maps are float32, and whether gradients are wanted -> the fastest division of those that
-# tools/check_gpu.py tried, at the precision that the dtype needs, on 128 maps of 14 x 14 and 32 of 28 x 28 with 384
-# channels. On the card of `measured`; other blocks are divided as they were when they were measured there.
-_FASTEST = {
-    (Shape(1, 16, 16, 8, 8), False, False): Config(16, 4, 8, True, True, 1),
-    (Shape(1, 16, 16, 8, 8), False, True): Config(8, 8, 8, True, True, 1),
-    (Shape(1, 16, 16, 8, 8), True, False): Config(8, 4, 4, True, True, 1),
-    (Shape(1, 16, 16, 8, 8), True, True): Config(16, 8, 8, True, True, 1),
-    (Shape(1, 32, 32, 16, 16), False, False): Config(8, 8, 4, True, True, 1),
-    (Shape(1, 32, 32, 16, 16), False, True): Config(8, 8, 4, True, False, 1),
-    (Shape(1, 32, 32, 16, 16), True, False): Config(8, 8, 4, True, False, 1),
-    (Shape(1, 32, 32, 16, 16), True, True): Config(8, 8, 4, True, False, 1, split=True),
+def padded_half(width: int) -> int:
+    """Frequencies along W in the kernel, so that real and imaginary parts are 16 or more."""
+    return max(8, _power_of_two(width // 2 + 1))
+
+
+# Grid, whether the maps are float32, and whether gradients are wanted -> the fastest division of those that were tried
+# with 384 channels and 128 maps of 14 x 14, 32 of 28 x 28, 512 of 7 x 7 and 16 of 24 x 24, on the card of `measured`.
+_FASTEST: Dict[Tuple[int, int, bool, bool], Config] = {
+    (7, 7, False, False): Config(1, 64, 8, early=True),
+    (7, 7, False, True): Config(1, 16, 12),
+    (14, 14, False, False): Config(1, 32, 3, early=True),
+    (14, 14, False, True): Config(2, 16, 6, split=True),
+    (14, 14, True, False): Config(2, 16, 3),
+    (14, 14, True, True): Config(2, 16, 6),
+    (24, 24, False, False): Config(4, 16, 2),
+    (28, 28, False, False): Config(4, 16, 3),
+    (28, 28, False, True): Config(4, 16, 6, split=True, parts=2),
+    (28, 28, True, False): Config(4, 16, 1),
+    (28, 28, True, True): Config(4, 16, 6, split=True, parts=2),
 }
+
+
+def _usual(height: int, width: int, single: bool, backward: bool) -> Config:
+    """A division for what was not measured: as much as a thread's registers hold, as few exchanges as possible."""
+    half = padded_half(width)
+    parts = 2 if backward and half > 8 else 1
+    most = 56 if backward else 112  # values that a thread can hold of a spectrum; for gradients it holds three
+    rows = next((p for p in (1, 2, 4) if height % p == 0 and height // p * (half // parts) <= most), None)
+    if rows is None:
+        return Config(math.gcd(height, 4), CHANNELS, 4, split=backward, parts=parts)
+    early = rows == 1 and not single and not backward
+    return Config(rows, 2 * CHANNELS if rows == 1 else CHANNELS, 4, early=early, split=backward, parts=parts)
 
 
 def config_for(x: torch.Tensor, backward: bool) -> Config:
     """How the work on maps like `x` (B, H, W, C) is divided."""
     batch, height, width, dim = x.shape
-    shape = shape_for(height, width)
-    small = max(shape.height, shape.width) <= 16
-    usual = Config(16 if small else 8, 8, 8 if small else 4, True, small, 1, split=backward)
-    config = _FASTEST.get((shape, x.dtype == torch.float32, backward), usual)
-    block = min(config.block, max(4, _power_of_two(dim)))
-    packs = -(-batch // shape.pack)
-    # Enough programs for every multiprocessor to hold several, and then several packs for each.
-    groups = max(1, min(config.groups, packs * -(-dim // block) // 264))
-    return config._replace(block=block, warps=min(config.warps, block), groups=groups)
+    key = (int(height), int(width), x.dtype == torch.float32, backward)
+    config = _FASTEST.get(key) or _usual(*key)
+    programs = batch * -(-dim // config.channels) * config.parts  # if each had one image
+    return config._replace(images=max(1, min(config.images, programs // 132)))  # one for each multiprocessor at least
 
 
 @functools.lru_cache(maxsize=64)
-def tables_for(height: int, width: int, rounded: bool, device: torch.device) -> Tuple[torch.Tensor, torch.Tensor]:
-    """The matrices of the transform and its inverse, padded by zeros, and how often each place of a plane counts.
+def tables_for(height: int, width: int, device: torch.device) -> torch.Tensor:
+    """The matrices of the transform along W and its inverse, padded by zeros, in one flat float32 tensor.
 
     Returns:
-        In one flat float32 tensor, cosines before sines in each: along W (2 P F, P W), block by block for the P packed
-        images; along H (H, 2 K); back along H (2 K, H); back along W (P W, 2 P F). And the weights (F, K) in the
-        gradient of the planes.
+        Forth (W, F, 2) and back (F, 2, W): cosines at real parts and negative sines at imaginary ones. Both hold the
+        factor of the orthonormal transform of both axes, the second one how often a frequency counts.
     """
-    pack, height_block, width_block, half_block, pairs_block = shape_for(height, width)
-    half, pairs = width // 2 + 1, height // 2 + 1
-    with _disable_current_modes(), torch.inference_mode(False), torch.device("cpu"):
+    columns, half = padded_width(width), padded_half(width)
+    scale = 1 / math.sqrt(height * width)
+    forth = [0.0] * (columns * half * 2)
+    back = [0.0] * (half * 2 * columns)
+    for f in range(width // 2 + 1):
+        count = _count(f, width)
+        for w in range(width):
+            angle = 2 * math.pi * (f * w % width) / width
+            for part, wave in enumerate((math.cos(angle), -math.sin(angle))):
+                forth[(w * half + f) * 2 + part] = wave * scale
+                back[(f * 2 + part) * columns + w] = wave * scale * count
+    with torch.inference_mode(False):  # it is kept
+        return torch.tensor(forth + back, dtype=torch.float32, device=device)
 
-        def angles(rows: int, n: int) -> torch.Tensor:
-            return (torch.outer(torch.arange(rows), torch.arange(n)) % n).double() * (2 * math.pi / n)
 
-        def pad(matrix: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
-            padded = matrix.new_zeros(rows, columns)
-            padded[: matrix.shape[0], : matrix.shape[1]] = matrix
-            return padded
-
-        along_w, along_h = angles(half, width), angles(pairs, height)  # F W, K H
-        # Frequencies but 0 and W / 2 stand for their conjugates too; 0 and H / 2 meet themselves at -k.
-        count_w = torch.tensor([1.0 if 2 * f % width == 0 else 2.0 for f in range(half)], dtype=torch.float64)
-        count_h = torch.tensor([0.5 if 2 * k % height == 0 else 1.0 for k in range(pairs)], dtype=torch.float64)
-        scale = 1 / math.sqrt(height * width)
-        images = torch.eye(pack, dtype=torch.float64)
-        waves_w, waves_h = (along_w.cos(), -along_w.sin()), (along_h.cos(), along_h.sin())
-        matrices = [
-            torch.cat([torch.kron(images, pad(wave * scale, half_block, width_block)) for wave in waves_w]),
-            torch.cat([pad(wave.t(), height_block, pairs_block) for wave in waves_h], 1),
-            torch.cat([pad(wave * count_h[:, None], pairs_block, height_block) for wave in waves_h]),
-            torch.cat(
-                [
-                    torch.kron(images, pad((wave * (count_w * scale)[:, None]).t(), width_block, half_block))
-                    for wave in waves_w
-                ],
-                1,
-            ),
-        ]
-        flat = torch.cat([matrix.flatten() for matrix in matrices]).float()
-        if rounded:  # to TF32, as the kernel rounds the maps
-            flat = ((flat.view(torch.int32) + 0x1000) & -0x2000).view(torch.float32)
-        counts = pad(torch.outer(count_w, count_h), half_block, pairs_block).float()
-        return flat.to(device), counts.to(device)
+def _count(f: int, width: int) -> float:
+    """How often a frequency along W counts: those but 0 and W / 2 stand for their conjugates too."""
+    return 1.0 if 2 * f % width == 0 else 2.0
 
 
 def gate_macs(height: int, width: int, num_transforms: int = 2) -> int:
-    """Multiply-adds of the products for one channel of a map, without what pads them; a gate transforms twice."""
-    half, pairs = width // 2 + 1, height // 2 + 1
-    return num_transforms * (2 * half * width * height + 4 * half * height * pairs)
+    """Multiply-adds of the products along W for one channel of a map, without what pads them; a gate transforms twice.
+    Along H, where a fast Fourier transform takes the place of products, none are counted.
+    """
+    return num_transforms * 2 * (width // 2 + 1) * width * height
 
 
 def to_planes(weight: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Arrange a filter (H, W // 2 + 1, C, 2) for the kernel, which reads it in this order.
+    """Arrange a filter (H, W // 2 + 1, C, 2) for the kernel, whose threads read it in this order.
 
     Returns:
-        (4, C, F, K) float32, contiguous: real and imaginary part at frequencies k = 0 ... H // 2 along H, then both at
-        -k, with W's half spectrum and K padded by zeros to the blocks of the kernel.
+        (C / 16, H, F / 4, 8, 4, 2, 2) float32, contiguous: blocks of 16 channels, frequencies along H, those along W by
+        fours, then channels within 8, frequencies within 4, both eights of channels, and real and imaginary part.
+        Channels are padded to a multiple of 16, frequencies to `padded_half`.
     """
-    shape = shape_for(height, width)
-    pairs, half = height // 2 + 1, width // 2 + 1
-    plus = weight[:pairs]
-    minus = torch.cat([weight[:1], weight[height - pairs + 1 :].flip(0)])
-    planes = torch.stack([plus, minus]).permute(0, 4, 3, 2, 1)  # 2 2 C F K
-    planes = planes.reshape(4, weight.shape[2], half, pairs)
-    return torch.nn.functional.pad(planes.float(), (0, shape.pairs - pairs, 0, shape.half - half)).contiguous()
+    half, dim = width // 2 + 1, weight.shape[2]
+    padding = (0, 0, 0, -dim % CHANNELS, 0, padded_half(width) - half)
+    planes = torch.nn.functional.pad(weight.float(), padding) if any(padding) else weight.float()
+    planes = planes.reshape(height, -1, 4, (dim + padding[3]) // CHANNELS, 2, 8, 2)
+    return planes.permute(3, 0, 1, 5, 2, 4, 6).contiguous()
+
+
+@torch.compiler.assume_constant_result
+def triton_version() -> Optional[Tuple[int, ...]]:
+    """The first two numbers of Triton's version, None where it is not installed."""
+    if importlib.util.find_spec("triton") is None:
+        return None
+    return tuple(int(number) for number in importlib.import_module("triton").__version__.split(".")[:2])
 
 
 def why_unavailable(device: torch.device) -> Optional[str]:
     """What is missing for the operator on `device`, None if nothing is."""
-    if importlib.util.find_spec("triton") is None:
+    version = triton_version()
+    if version is None:
         return "Triton is not installed"
+    if version < OLDEST_TRITON:
+        needed, found = (".".join(map(str, each)) for each in (OLDEST_TRITON, version))
+        return f"Triton {needed} or later is needed, which torch 2.11 brings, and {found} is installed"
     if device.type not in ("cuda", "meta") and os.environ.get("TRITON_INTERPRET") != "1":
         return f"maps are on {device.type!r}, not on CUDA"
     return None
 
 
 def can_transform(x: torch.Tensor) -> bool:
-    """Whether the operator covers maps like `x` (B, H, W, C): up to LONGEST on a side, not float64."""
+    """Whether the operator covers maps like `x` (B, H, W, C): up to LONGEST on a side, of heights above MOST_TENSORS
+    the even ones, not float64.
+    """
     return (
         holds(x.shape[1] <= LONGEST)
         and holds(x.shape[2] <= LONGEST)
+        and (holds(x.shape[1] <= MOST_TENSORS) or holds(x.shape[1] % 2 == 0))
         and x.dtype in (torch.float32, torch.bfloat16, torch.float16)
     )
 
@@ -196,36 +194,31 @@ def uses_fused(method: str, x: torch.Tensor, weight: torch.Tensor) -> bool:
     return True
 
 
-def _precision(x: torch.Tensor, config: Config) -> str:
-    return config.precision or ("tf32x3" if x.dtype == torch.float32 else "tf32")
-
-
 def _launch(
-    kernel: Any, pointers: List[torch.Tensor], x: torch.Tensor, conjugate: bool, config: Config, **options: bool
+    kernel: Any,
+    pointers: List[torch.Tensor],
+    x: torch.Tensor,
+    conjugate: bool,
+    config: Config,
+    **options: Any,
 ) -> None:
     batch, height, width, dim = x.shape
-    shape = shape_for(height, width)
-    grid = (-(-dim // config.block), -(-batch // (shape.pack * config.groups)))
+    parts = options.pop("parts", 1)
+    frequencies = padded_half(width) // parts
+    grid = (-(-dim // config.channels), -(-batch // config.images), parts)
     kernel[grid](
         *pointers,
         batch,
-        height,
-        width,
-        dim,
-        dim * shape.half * shape.pairs,
-        config.groups,
-        PACK=shape.pack,
-        H=shape.height,
-        W=shape.width,
-        F=shape.half,
-        K=shape.pairs,
-        BLOCK=config.block,
-        EACH=max(1, config.block // config.warps),
+        config.images,
+        H=height,
+        W=width,
+        DIM=dim,
+        W_BLOCK=padded_width(width),
+        F=frequencies,
+        P=config.rows,
+        C=config.channels,
         CONJUGATE=conjugate,
-        PRECISION=_precision(x, config),
-        KEEP_FILTER=config.keep_filter,
-        KEEP_TABLES=config.keep_tables,
-        STAGES=config.stages,
+        PRECISION="tf32x3" if x.dtype == torch.float32 else "half",
         num_warps=config.warps,
         **options,
     )
@@ -236,12 +229,12 @@ def run_gate(x: torch.Tensor, planes: torch.Tensor, conjugate: bool, config: Opt
     from .gate_kernels import gate_kernel
 
     _, height, width, _ = x.shape
-    x = x.contiguous()
+    x, planes = x.contiguous(), planes.contiguous()
     y = torch.empty_like(x)
     if x.numel():
         config = config or config_for(x, backward=False)
-        tables, _ = tables_for(height, width, _precision(x, config) == "tf32", x.device)
-        _launch(gate_kernel, [x, planes, tables, y], x, conjugate, config)
+        pointers = [x, planes, tables_for(height, width, x.device), y]
+        _launch(gate_kernel, pointers, x, conjugate, config, EARLY=config.early)
     return y
 
 
@@ -252,19 +245,16 @@ def run_gate_backward(
     from .gate_kernels import gate_backward_kernel
 
     batch, height, width, _ = x.shape
-    x, grad = x.contiguous(), grad.contiguous()
-    grad_x = torch.empty_like(x)
+    x, grad, planes = x.contiguous(), grad.contiguous(), planes.contiguous()
     if not x.numel():
-        return grad_x, torch.zeros_like(planes)
+        return torch.empty_like(x), torch.zeros_like(planes)
     config = config or config_for(x, backward=True)
-    if config.split:
-        grad_x = run_gate(grad, planes, not conjugate)
-    pack = shape_for(height, width).pack
-    num_parts = -(-batch // (pack * config.groups)) * pack
-    tables, counts = tables_for(height, width, _precision(x, config) == "tf32", x.device)
-    parts = planes.new_empty(num_parts, *planes.shape)
-    pointers = [x, grad, planes, tables, counts, grad_x, parts]
-    _launch(gate_backward_kernel, pointers, x, conjugate, config, GRAD_X=not config.split)
+    grad_x = run_gate(grad, planes, not conjugate) if config.split else torch.empty_like(x)
+    parts = planes.new_empty(-(-batch // config.images), *planes.shape)
+    pointers = [x, grad, planes, tables_for(height, width, x.device), grad_x, parts]
+    options = {"GRAD_X": not config.split, "ALL": padded_half(width), "parts": config.parts if config.split else 1}
+    # Without this limit ptxas takes 32 registers where it finds that more than 255 were needed.
+    _launch(gate_backward_kernel, pointers, x, conjugate, config, maxnreg=255, **options)
     return grad_x, parts.sum(0)
 
 
@@ -275,7 +265,7 @@ def spectral_gate(x: torch.Tensor, planes: torch.Tensor, conjugate: bool) -> tor
     The products accumulate in float32. As `dft.irdft2`, it ignores what a real map's spectrum cannot have.
 
     Args:
-        x: float32, bfloat16 or float16, at most LONGEST on a side.
+        x: float32, bfloat16 or float16, see `can_transform`.
         planes: The filter, from `to_planes`.
         conjugate: Multiply by the conjugate of the filter, which is the adjoint.
     """

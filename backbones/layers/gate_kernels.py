@@ -1,187 +1,436 @@
 """The spectral gate in Triton: a map is read once and written once, its spectrum stays on the chip.
 
-A program holds the maps of one image, or of a few small ones, for a block of channels. Both transforms are products
-with small constant matrices, and the channels are the batch of these products, a warp's own:
+A program holds the maps of one image for blocks of 16 channels. Along W the real DFT is a product with a small constant
+matrix, (c, w) -> (c, F) for real and imaginary part of each row of the map. Along H it is arithmetic between tensors:
+each row is a tensor of its own, and a thread holds the same place of all rows, so that a fast Fourier transform of any
+length H needs no padding, no matrices and no exchange. Then the filter, and back the same way. The product back takes
+its operand from the registers in which the product forth leaves its result, as attention does.
 
-    (c, w, h)   -> (c, 2 F, h)    along W, from real to complex: rows of cosines above rows of sines
-    (c, 2 F, h) -> (c, 2 F, 2 K)  along H, complex: columns of cosines beside columns of sines; k and -k share them, so
-                                  that K = H // 2 + 1, and their spectra are sums and differences of the four quarters
-    multiply by the filter at k and at -k, and back the same way
+Where one warp's registers could not hold all rows, P rows at a time are one tensor, and each row a warp's own:
+H = P Q, Q such tensors are transformed as before, exchanged once through shared memory, so that a thread holds the P
+rows of a place, and transformed again. Twiddle factors stand between where P and Q have a common factor.
 
-The order matters: each product but the last contracts the axis that the one before left innermost, as attention does,
-and the quarters lie in one thread, so that between the load and the store nothing goes through shared memory. All axes
-are padded to powers of two by zeros in the matrices and by masks at the maps; where 2 F is below 16, the least that a
-product of the hardware contracts, `PACK` images share one.
+W is padded to the sizes of products by zeros in the matrices and by masks at the maps.
 
-PRECISION says how the products are computed: "tf32", whose operands are rounded here and not cut off by the hardware,
-is finer than bfloat16's own rounding and as fine as float16's; "tf32x3" and "bf16x6" have float32's precision, "bf16x3"
-is between these; "bf16" is the fastest and adds about as much as bfloat16's own rounding.
+PRECISION says how the products are computed: "half" is for maps of 16 bits, which are exact operands; the matrix is
+split into two halves of them, and the spectrum is rounded to TF32, which is finer than bfloat16 and as fine as float16.
+"tf32x3" has float32's precision.
 
 This module needs Triton; `fused_gate` imports it where it is wanted.
 """
 
+# ruff: noqa: RUF005  (Triton adds tuples, it does not unpack them)
+
+import math
+
 import triton
 import triton.language as tl
 
-SIZES = ["batch", "height", "width", "groups"]  # one compiled kernel serves them all, whatever they are divisible by
+CHANNELS = tl.constexpr(16)  # of a warp: rows of a product of the hardware
+SIZES = ["batch", "images"]  # one compiled kernel serves them all, whatever they are divisible by
+
+
+# Fast Fourier transforms between tensors --------------------------------------------------------------------------
+
+
+@triton.constexpr_function
+def _first_factor(n):
+    """The power of the least prime in n, or that prime where n is a power of it; 1 for 1."""
+    prime = next((p for p in range(2, n + 1) if n % p == 0), 1)
+    power = prime
+    while power > 1 and n % (power * prime) == 0:
+        power *= prime
+    return prime if power == n else power
+
+
+@triton.constexpr_function
+def _are_coprime(p, q):
+    return math.gcd(p, q) == 1
+
+
+@triton.constexpr_function
+def place_in(i, j, p, q):
+    """Where in time a transform of p q points has point i of the p and point j of the q."""
+    return (q * i + p * j) % (p * q) if math.gcd(p, q) == 1 else i + p * j
+
+
+@triton.constexpr_function
+def place_out(i, j, p, q):
+    """Where in frequency a transform of p q points has point i of the p and point j of the q."""
+    if math.gcd(p, q) > 1:
+        return j + q * i
+    return next(k for k in range(p * q) if k % p == i and k % q == j)
+
+
+@triton.constexpr_function
+def _parts_of(k, p, q):
+    """The inverse of `place_out`, as a number p j + i."""
+    return p * (k % q) + (k % p if math.gcd(p, q) == 1 else k // q)
+
+
+@triton.constexpr_function
+def _cos(k, n):
+    return {0: 1.0, n: 0.0, 2 * n: -1.0, 3 * n: 0.0}.get(4 * (k % n), math.cos(2 * math.pi * (k % n) / n))
+
+
+@triton.constexpr_function
+def _sin(k, n):
+    return {0: 0.0, n: 1.0, 2 * n: 0.0, 3 * n: -1.0}.get(4 * (k % n), math.sin(2 * math.pi * (k % n) / n))
 
 
 @triton.jit
-def _operand(x, PRECISION: tl.constexpr):
-    """float32 `x` as an operand of a product: for TF32 rounded to its 10 bits of mantissa, to nearest."""
-    if PRECISION == "bf16":
-        x = x.to(tl.bfloat16)
-    elif PRECISION == "tf32":
-        bits = x.to(tl.int32, bitcast=True) + 0x1000
-        x = (bits & -0x2000).to(tl.float32, bitcast=True)
-    return x
-
-
-@triton.jit
-def _dot(left, right, PRECISION: tl.constexpr):
-    if PRECISION == "bf16":
-        product = tl.dot(left, right)
+def _turn(re, im, K: tl.constexpr, N: tl.constexpr):
+    """(re + i im) exp(-2 pi i K / N)."""
+    C: tl.constexpr = _cos(K, N)
+    S: tl.constexpr = _sin(K, N)
+    if S == 0.0:
+        turned = (re, im) if C == 1.0 else (-re, -im)
+    elif C == 0.0:
+        turned = (im, -re) if S == 1.0 else (-im, re)
     else:
-        product = tl.dot(left, right, input_precision=PRECISION)
-    return product
+        turned = (re * C + im * S, im * C - re * S)
+    return turned
 
 
 @triton.jit
-def _matrix(pointer, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr):
-    """A table of (ROWS, COLUMNS), the same for all BLOCK channels. It was rounded to TF32 where that is wanted."""
-    table = tl.load(pointer + tl.arange(0, ROWS)[:, None] * COLUMNS + tl.arange(0, COLUMNS)[None, :])
-    if PRECISION == "bf16":
-        table = table.to(tl.bfloat16)
-    return tl.broadcast_to(table[None, :, :], (BLOCK, ROWS, COLUMNS))
+def _prime_dft(re, im, N: tl.constexpr):
+    """`dft` of a prime number: cosines of sums and sines of differences of what lies at n and at N - n."""
+    if N == 1:
+        out_re, out_im = re, im
+    elif N == 2:
+        out_re = (re[0] + re[1], re[0] - re[1])
+        out_im = (im[0] + im[1], im[0] - im[1])
+    else:
+        HALF: tl.constexpr = N // 2
+        sum_re, sum_im, dif_re, dif_im = (), (), (), ()
+        total_re, total_im = re[0], im[0]
+        for n in tl.static_range(1, HALF + 1):
+            sum_re = sum_re + (re[n] + re[N - n],)
+            sum_im = sum_im + (im[n] + im[N - n],)
+            dif_re = dif_re + (re[n] - re[N - n],)
+            dif_im = dif_im + (im[n] - im[N - n],)
+            total_re += sum_re[n - 1]
+            total_im += sum_im[n - 1]
+        plus_re, plus_im, minus_re, minus_im = (), (), (), ()
+        for k in tl.static_range(1, HALF + 1):
+            cos_re, cos_im = re[0], im[0]
+            sin_re, sin_im = dif_re[0] * _sin(k, N), dif_im[0] * _sin(k, N)
+            for n in tl.static_range(1, HALF + 1):
+                cos_re += sum_re[n - 1] * _cos(n * k, N)
+                cos_im += sum_im[n - 1] * _cos(n * k, N)
+                if n > 1:
+                    sin_re += dif_re[n - 1] * _sin(n * k, N)
+                    sin_im += dif_im[n - 1] * _sin(n * k, N)
+            plus_re = plus_re + (cos_re + sin_im,)
+            plus_im = plus_im + (cos_im - sin_re,)
+            minus_re = (cos_re - sin_im,) + minus_re
+            minus_im = (cos_im + sin_re,) + minus_im
+        out_re = (total_re,) + plus_re + minus_re
+        out_im = (total_im,) + plus_im + minus_im
+    return out_re, out_im
 
 
 @triton.jit
-def _transform(x, along_w, along_h, BLOCK: tl.constexpr, F: tl.constexpr, K: tl.constexpr, PRECISION: tl.constexpr):
-    """(c, w, h) -> the spectrum (c, F, K) at k and at -k, real and imaginary part each."""
-    rows = _operand(_dot(along_w, x, PRECISION), PRECISION)  # c 2F h
-    quarters = _dot(rows, along_h, PRECISION).reshape((BLOCK, 2, F, 2, K)).permute((0, 2, 4, 3, 1))
-    real, imag = tl.split(quarters)
-    real_cos, real_sin = tl.split(real)
-    imag_cos, imag_sin = tl.split(imag)
-    return real_cos + imag_sin, imag_cos - real_sin, real_cos - imag_sin, imag_cos + real_sin
+def _column(x, I0: tl.constexpr, P: tl.constexpr, Q: tl.constexpr):
+    picked = ()
+    for j in tl.static_range(Q):
+        picked = picked + (x[place_in(I0, j, P, Q)],)
+    return picked
 
 
 @triton.jit
-def _inverse(
-    real,
-    imag,
-    mirror_real,
-    mirror_imag,
-    along_h,
-    along_w,
-    BLOCK: tl.constexpr,
-    F: tl.constexpr,
-    K: tl.constexpr,
+def _every(x, FIRST: tl.constexpr, STEP: tl.constexpr, COUNT: tl.constexpr):
+    picked = ()
+    for i in tl.static_range(COUNT):
+        picked = picked + (x[FIRST + STEP * i],)
+    return picked
+
+
+@triton.jit
+def dft(re, im, N: tl.constexpr):
+    """The complex DFT of N tensors, without a factor; that of (im, re) is the inverse, as (im, re)."""
+    P: tl.constexpr = _first_factor(N)
+    if P == N:
+        out_re, out_im = _prime_dft(re, im, N)
+    else:
+        Q: tl.constexpr = N // P
+        inner_re, inner_im = (), ()
+        for i in tl.static_range(P):
+            r, m = dft(_column(re, i, P, Q), _column(im, i, P, Q), Q)
+            for j in tl.static_range(Q):
+                a, b = _twiddle(r[j], m[j], i, j, P, Q)
+                inner_re = inner_re + (a,)
+                inner_im = inner_im + (b,)
+        outer_re, outer_im = (), ()
+        for j in tl.static_range(Q):
+            r, m = dft(_every(inner_re, j, Q, P), _every(inner_im, j, Q, P), P)
+            outer_re = outer_re + r
+            outer_im = outer_im + m
+        out_re, out_im = (), ()
+        for k in tl.static_range(N):
+            out_re = out_re + (outer_re[_parts_of(k, P, Q)],)
+            out_im = out_im + (outer_im[_parts_of(k, P, Q)],)
+    return out_re, out_im
+
+
+@triton.jit
+def _twiddle(re, im, I0: tl.constexpr, J: tl.constexpr, P: tl.constexpr, Q: tl.constexpr):
+    """What stands between transforms of P and Q points that have a common factor."""
+    if _are_coprime(P, Q):
+        turned = (re, im)
+    else:
+        turned = _turn(re, im, I0 * J, P * Q)
+    return turned
+
+
+# Products along W -------------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def _dot(left, right, acc, PRECISION: tl.constexpr):
+    """(R, c, k) by the same (k, n) for all R -> (R, c, n)."""
+    R: tl.constexpr = left.shape[0]
+    C: tl.constexpr = left.shape[1]
+    K: tl.constexpr = left.shape[2]
+    N: tl.constexpr = right.shape[1]
+    if R == 1:
+        y = tl.dot(left.reshape((C, K)), right, acc, input_precision=PRECISION)
+    else:
+        y = tl.dot(left, tl.broadcast_to(right[None, :, :], (R, K, N)), acc, input_precision=PRECISION)
+    return y
+
+
+@triton.jit
+def _to_tf32(x):
+    """float32 `x` as an operand that is rounded to nearest: the hardware cuts off what TF32 does not hold."""
+    return (x.to(tl.int32, bitcast=True) + 0x1000).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _table(pointer, ROWS: tl.constexpr, COLUMNS: tl.constexpr, STRIDE: tl.constexpr):
+    return tl.load(pointer + tl.arange(0, ROWS)[:, None] * STRIDE + tl.arange(0, COLUMNS)[None, :])
+
+
+@triton.jit
+def _forth(pointer, DTYPE: tl.constexpr, W: tl.constexpr, F: tl.constexpr, ALL: tl.constexpr, PRECISION: tl.constexpr):
+    """The matrix along W for F of ALL frequencies, from `fused_gate.tables_for`, and its rest where it is split."""
+    matrix = _table(pointer, W, 2 * F, 2 * ALL)
+    if PRECISION == "half":
+        high = matrix.to(DTYPE)
+        low = (matrix - high.to(tl.float32)).to(DTYPE)
+    else:
+        high, low = matrix, matrix
+    return high, low
+
+
+@triton.jit
+def _back(pointer, W: tl.constexpr, F: tl.constexpr, PRECISION: tl.constexpr):
+    """The matrix back."""
+    matrix = _table(pointer + 2 * F * W, 2 * F, W, W)
+    if PRECISION == "half":
+        matrix = ((matrix.to(tl.int32, bitcast=True) + 0x1000) & -0x2000).to(tl.float32, bitcast=True)
+    return matrix
+
+
+@triton.jit
+def _along_w(x, high, low, P: tl.constexpr, F: tl.constexpr, PRECISION: tl.constexpr):
+    """Rows (P, w, c) -> real and imaginary part (P, c, F)."""
+    W: tl.constexpr = x.shape[1]
+    C: tl.constexpr = x.shape[2]
+    R: tl.constexpr = P * C // CHANNELS
+    x = x.reshape((P, W, C // CHANNELS, CHANNELS)).permute((0, 2, 3, 1)).reshape((R, CHANNELS, W))
+    if PRECISION == "half":
+        y = _dot(x, high, _dot(x, low, None, "tf32"), "tf32")
+    else:
+        y = _dot(x, high, None, PRECISION)
+    return tl.split(y.reshape((P, C, F, 2)))
+
+
+@triton.jit
+def _back_along_w(re, im, back, P: tl.constexpr, PRECISION: tl.constexpr):
+    """(P, c, F) -> rows (P, w, c)."""
+    C: tl.constexpr = re.shape[1]
+    F: tl.constexpr = re.shape[2]
+    W: tl.constexpr = back.shape[1]
+    R: tl.constexpr = P * C // CHANNELS
+    x = tl.join(re, im).reshape((R, CHANNELS, 2 * F))
+    if PRECISION == "half":
+        y = _dot(_to_tf32(x), back, None, "tf32")
+    else:
+        y = _dot(x, back, None, PRECISION)
+    return y.reshape((P, C // CHANNELS, CHANNELS, W)).permute((0, 3, 1, 2)).reshape((P, W, C))
+
+
+# Rows -------------------------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def _apart(re, im, P: tl.constexpr):
+    """P rows (P, c, F) -> real parts and imaginary parts of each, (c, F): exchanged between warps at once."""
+    C: tl.constexpr = re.shape[1]
+    F: tl.constexpr = re.shape[2]
+    x = tl.join(re, im)
+    if P == 1:
+        rows = (x.reshape((C, F, 2)),)
+    elif P == 2:
+        rows = tl.split(x.permute((1, 2, 3, 0)))
+    else:
+        even, odd = tl.split(x.reshape((2, 2, C, F, 2)).permute((2, 3, 4, 0, 1)))
+        first, third = tl.split(even)
+        second, fourth = tl.split(odd)
+        rows = (first, second, third, fourth)
+    out_re, out_im = (), ()
+    for i in tl.static_range(P):
+        a, b = tl.split(rows[i])
+        out_re = out_re + (a,)
+        out_im = out_im + (b,)
+    return out_re, out_im
+
+
+@triton.jit
+def _together(re, im, P: tl.constexpr):
+    """The inverse of `_apart`."""
+    C: tl.constexpr = re[0].shape[0]
+    F: tl.constexpr = re[0].shape[1]
+    rows = ()
+    for i in tl.static_range(P):
+        rows = rows + (tl.join(re[i], im[i]),)
+    if P == 1:
+        x = rows[0].reshape((1, C, F, 2))
+    elif P == 2:
+        x = tl.join(rows[0], rows[1]).permute((3, 0, 1, 2))
+    else:
+        x = tl.join(tl.join(rows[0], rows[2]), tl.join(rows[1], rows[3]))
+        x = x.permute((3, 4, 0, 1, 2)).reshape((4, C, F, 2))
+    return tl.split(x)
+
+
+@triton.jit
+def _height(J: tl.constexpr, P: tl.constexpr, Q: tl.constexpr):
+    """Which rows of the map the Jth P rows are, (P, 1, 1)."""
+    i = tl.arange(0, P)[:, None, None]
+    if _are_coprime(P, Q):
+        rows = (Q * i + P * J) % (P * Q)
+    else:
+        rows = i + P * J
+    return rows
+
+
+@triton.jit
+def _load(pointer, places, exist, P: tl.constexpr, Q: tl.constexpr, STRIDE: tl.constexpr):
+    """A map's rows, Q times (P, w, c)."""
+    rows = ()
+    for j in tl.static_range(Q):
+        rows = rows + (tl.load(pointer + _height(j, P, Q) * STRIDE + places, exist, 0.0),)
+    return rows
+
+
+@triton.jit
+def _store(
+    pointer,
+    re,
+    im,
+    back,
+    places,
+    exist,
+    P: tl.constexpr,
+    Q: tl.constexpr,
+    STRIDE: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """The spectrum (c, F, K) at k and at -k -> (c, w, h)."""
-    of_real = tl.join(real + mirror_real, mirror_imag - imag)  # what cosines and what sines are multiplied by
-    of_imag = tl.join(imag + mirror_imag, real - mirror_real)
-    quarters = tl.join(of_real, of_imag).permute((0, 4, 1, 3, 2)).reshape((BLOCK, 2 * F, 2 * K))
-    rows = _dot(_operand(quarters, PRECISION), along_h, PRECISION)  # c 2F h
-    return _dot(along_w, _operand(rows, PRECISION), PRECISION)
+    """Write the rows of a spectrum that was transformed back along H."""
+    for j in tl.static_range(Q):
+        y = _back_along_w(re[j], im[j], back, P, PRECISION)
+        tl.store(pointer + _height(j, P, Q) * STRIDE + places, y.to(pointer.dtype.element_ty), exist)
 
 
 @triton.jit
-def _load(pointer, offsets, exists, BLOCK: tl.constexpr, EACH: tl.constexpr, PRECISION: tl.constexpr):
-    """Maps (c, w, h) as an operand, channels in the order of `_channels`: read in memory's order, vectors of them."""
-    x = tl.load(pointer + offsets, exists, 0.0)
-    if EACH > 1:
-        W: tl.constexpr = x.shape[1]
-        H: tl.constexpr = x.shape[2]
-        x = x.reshape((BLOCK // EACH, EACH, W, H)).permute((1, 0, 2, 3)).reshape((BLOCK, W, H))
-    if PRECISION == "bf16":
-        x = x.to(tl.bfloat16)
-    else:
-        x = x.to(tl.float32)
-    return x
+def _all_along_w(rows, high, low, P: tl.constexpr, Q: tl.constexpr, F: tl.constexpr, PRECISION: tl.constexpr):
+    re, im = (), ()
+    for j in tl.static_range(Q):
+        a, b = _along_w(rows[j], high, low, P, F, PRECISION)
+        re = re + (a,)
+        im = im + (b,)
+    return re, im
 
 
 @triton.jit
-def _store(pointer, offsets, y, exists, BLOCK: tl.constexpr, EACH: tl.constexpr):
-    """Write maps as `_load` read them."""
-    y = y.to(pointer.dtype.element_ty)
-    if EACH > 1:
-        W: tl.constexpr = y.shape[1]
-        H: tl.constexpr = y.shape[2]
-        y = y.reshape((EACH, BLOCK // EACH, W, H)).permute((1, 0, 2, 3)).reshape((BLOCK, W, H))
-    tl.store(pointer + offsets, y, exists)
+def _transform_rows(re, im, J: tl.constexpr, P: tl.constexpr, Q: tl.constexpr):
+    """Along H between P rows: (c, F) at P frequencies, see `place_out`."""
+    re, im = _apart(re, im, P)
+    turned_re, turned_im = (), ()
+    for i in tl.static_range(P):
+        a, b = _twiddle(re[i], im[i], i, J, P, Q)
+        turned_re = turned_re + (a,)
+        turned_im = turned_im + (b,)
+    return dft(turned_re, turned_im, P)
 
 
 @triton.jit
-def _channels(BLOCK: tl.constexpr, EACH: tl.constexpr):
-    """The channels of a program in the order of its products: the EACH channels of a warp are neighbours in memory, so
-    that it reads them together.
+def _inverse_rows(re, im, J: tl.constexpr, P: tl.constexpr, Q: tl.constexpr):
+    """The inverse of `_transform_rows`, but for a factor."""
+    im, re = dft(im, re, P)
+    turned_re, turned_im = (), ()
+    for i in tl.static_range(P):
+        b, a = _twiddle(im[i], re[i], i, J, P, Q)
+        turned_re = turned_re + (a,)
+        turned_im = turned_im + (b,)
+    return _together(turned_re, turned_im, P)
+
+
+# The filter -------------------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def _tile_places(C: tl.constexpr, F: tl.constexpr, ALL: tl.constexpr, H: tl.constexpr):
+    """Places of a program's channels in planes as `fused_gate.to_planes` arranges them, at frequency 0 along H.
+
+    A warp reads 4 frequencies of 16 channels at once, 16 bytes for each thread.
     """
-    place = tl.arange(0, BLOCK)
-    return tl.program_id(0) * BLOCK + (place % (BLOCK // EACH)) * EACH + place // (BLOCK // EACH)
+    SIZE: tl.constexpr = CHANNELS * ALL * 2
+    block = tl.program_id(0) * (C // CHANNELS) + tl.arange(0, C // CHANNELS)[:, None, None]
+    return block * (H * SIZE) + tl.arange(0, F // 4)[None, :, None] * 128 + tl.arange(0, 128)[None, None, :]
 
 
 @triton.jit
-def _map_offsets(height, width, dim, BLOCK: tl.constexpr, PACK: tl.constexpr, W: tl.constexpr, H: tl.constexpr):
-    """Places (c, PACK w, h) in maps (PACK, height, width, dim), the image of each, and which of them exist."""
-    c = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    row = tl.arange(0, PACK * W)
-    image, w = row // W, row % W
-    h = tl.arange(0, H)
-    inside = (c < dim)[:, None, None] & (w < width)[None, :, None] & (h < height)[None, None, :]
-    position = image[:, None] * (height * width) + h[None, :] * width + w[:, None]
-    return position[None, :, :] * dim + c[:, None, None], image[None, :, None], inside
+def _known(DIM: tl.constexpr, C: tl.constexpr):
+    """Which blocks of a program's channels there are."""
+    block = tl.program_id(0) * (C // CHANNELS) + tl.arange(0, C // CHANNELS)[:, None, None]
+    return block * CHANNELS < DIM
 
 
 @triton.jit
-def _times(real, imag, by_real, by_imag, CONJUGATE: tl.constexpr):
-    """The product of two complex numbers, of the second one's conjugate with CONJUGATE."""
-    if CONJUGATE:
-        by_imag = -by_imag
-    return real * by_real - imag * by_imag, imag * by_real + real * by_imag
+def _load_tile(pointer, DIM: tl.constexpr, C: tl.constexpr, F: tl.constexpr):
+    """The filter at one frequency along H: real and imaginary part (c, F), as threads hold the results of products."""
+    if DIM % C == 0:
+        x = tl.load(pointer)
+    else:
+        x = tl.load(pointer, _known(DIM, C), 0.0)
+    x = x.reshape((C // CHANNELS, F // 4, 8, 4, 2, 2)).permute((0, 4, 2, 1, 3, 5))
+    return tl.split(x.reshape((C, F, 2)))
 
 
 @triton.jit
-def _filter(planes, at, size):
-    """The filter at k and at -k, real and imaginary part each, at the places `at` of planes of `size` values."""
-    return (
-        tl.load(planes + at),
-        tl.load(planes + size + at),
-        tl.load(planes + 2 * size + at),
-        tl.load(planes + 3 * size + at),
-    )
+def _store_tile(pointer, re, im, first, DIM: tl.constexpr, W: tl.constexpr, C: tl.constexpr, F: tl.constexpr):
+    """Write a gradient of the filter as `_load_tile` reads: frequencies but 0 and W / 2 count for their conjugates."""
+    count = tl.where(2 * (first + tl.arange(0, F)) % W == 0, 1.0, 2.0)[None, :]
+    x = tl.join(re * count, im * count).reshape((C // CHANNELS, 2, 8, F // 4, 4, 2)).permute((0, 3, 2, 4, 1, 5))
+    x = x.reshape((C // CHANNELS, F // 4, 128))
+    if DIM % C == 0:
+        tl.store(pointer, x)
+    else:
+        tl.store(pointer, x, _known(DIM, C))
 
 
 @triton.jit
-def _tables(
-    tables,
-    PACK: tl.constexpr,
-    H: tl.constexpr,
-    W: tl.constexpr,
-    F: tl.constexpr,
-    K: tl.constexpr,
-    BLOCK: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """The matrices of `fused_gate.tables_for`, in their order."""
-    ROWS: tl.constexpr = 2 * PACK * F
-    PW: tl.constexpr = PACK * W
-    back = tables + ROWS * PW + H * 2 * K
-    return (
-        _matrix(tables, ROWS, PW, BLOCK, PRECISION),
-        _matrix(tables + ROWS * PW, H, 2 * K, BLOCK, PRECISION),
-        _matrix(back, 2 * K, H, BLOCK, PRECISION),
-        _matrix(back + 2 * K * H, PW, ROWS, BLOCK, PRECISION),
-    )
-
-
-@triton.jit
-def _plane_offsets(c, PACK: tl.constexpr, F: tl.constexpr, K: tl.constexpr, STRIDE):
-    """Places (c, PACK F, K) in a plane (C, F, K), each packed image's STRIDE values further."""
-    row = tl.arange(0, PACK * F)
-    in_plane = (row % F)[:, None] * K + tl.arange(0, K)[None, :] + (row // F)[:, None] * STRIDE
-    return c[:, None, None] * (F * K) + in_plane[None, :, :]
+def _map_places(DIM: tl.constexpr, W: tl.constexpr, C: tl.constexpr, W_BLOCK: tl.constexpr):
+    """Places (1, w, c) in a row of a map, and which exist."""
+    c = tl.program_id(0) * C + tl.arange(0, C)[None, None, :]
+    w = tl.arange(0, W_BLOCK)[None, :, None]
+    exist = w < W
+    if DIM % C != 0:
+        exist = exist & (c < DIM)
+    return w * DIM + c, exist
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -191,58 +440,66 @@ def gate_kernel(
     tables_pointer,
     y_pointer,
     batch,
-    height,
-    width,
-    dim,
-    size,
-    groups,
-    PACK: tl.constexpr,
+    images,
     H: tl.constexpr,
     W: tl.constexpr,
+    DIM: tl.constexpr,
+    W_BLOCK: tl.constexpr,
     F: tl.constexpr,
-    K: tl.constexpr,
-    BLOCK: tl.constexpr,
-    EACH: tl.constexpr,
+    P: tl.constexpr,
+    C: tl.constexpr,
     CONJUGATE: tl.constexpr,
     PRECISION: tl.constexpr,
-    KEEP_FILTER: tl.constexpr,
-    KEEP_TABLES: tl.constexpr,
-    STAGES: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
-    """Maps (B, H, W, C) and the planes of a filter -> maps.
+    """Maps (B, H, W, DIM) and the planes of a filter -> maps.
 
     Args:
         x_pointer, y_pointer: The maps and the result.
-        planes_pointer: The filter as `fused_gate.to_planes` arranges it, `size` values a plane.
+        planes_pointer: The filter as `fused_gate.to_planes` arranges it.
         tables_pointer: The matrices of `fused_gate.tables_for`.
-        groups: Packs of images that a program works through.
-        EACH: Channels of a warp.
+        images: Images that a program works through.
+        W_BLOCK, F: Columns and frequencies along W, padded.
+        P: Rows of a tensor, see above.
+        C: Channels of a program, a multiple of 16.
         CONJUGATE: Whether to multiply by the conjugate of the filter.
-        KEEP_FILTER, KEEP_TABLES: Whether these stay in registers from pack to pack, or are read again from the cache.
-        STAGES: Packs in flight.
+        EARLY: Whether the next image is read before this one is transformed, or after.
     """
-    c = _channels(BLOCK, EACH)
-    offsets, image, inside = _map_offsets(height, width, dim, BLOCK, PACK, W, H)
-    at = _plane_offsets(c, PACK, F, K, 0)
-    if KEEP_TABLES:
-        along_w, along_h, back_h, back_w = _tables(tables_pointer, PACK, H, W, F, K, BLOCK, PRECISION)
-    if KEEP_FILTER:
-        g_real, g_imag, m_real, m_imag = _filter(planes_pointer, at, size)
-    first = tl.program_id(1) * groups * PACK
-    for group in tl.range(0, groups, num_stages=STAGES):
-        start = first + group * PACK
-        base = start.to(tl.int64) * height * width * dim
-        exists = inside & (start + image < batch)
-        x = _load(x_pointer + base, offsets, exists, BLOCK, EACH, PRECISION)
-        if not KEEP_TABLES:
-            along_w, along_h, back_h, back_w = _tables(tables_pointer, PACK, H, W, F, K, BLOCK, PRECISION)
-        real, imag, m_r, m_i = _transform(x, along_w, along_h, BLOCK, PACK * F, K, PRECISION)
-        if not KEEP_FILTER:
-            g_real, g_imag, m_real, m_imag = _filter(planes_pointer, at, size)
-        real, imag = _times(real, imag, g_real, g_imag, CONJUGATE)
-        m_r, m_i = _times(m_r, m_i, m_real, m_imag, CONJUGATE)
-        y = _inverse(real, imag, m_r, m_i, back_h, back_w, BLOCK, PACK * F, K, PRECISION)
-        _store(y_pointer + base, offsets, y, exists, BLOCK, EACH)
+    Q: tl.constexpr = H // P
+    STRIDE: tl.constexpr = W * DIM
+    SIZE: tl.constexpr = CHANNELS * F * 2
+    places, exist = _map_places(DIM, W, C, W_BLOCK)
+    tile = planes_pointer + _tile_places(C, F, F, H)
+    high, low = _forth(tables_pointer, x_pointer.dtype.element_ty, W_BLOCK, F, F, PRECISION)
+    back = _back(tables_pointer, W_BLOCK, F, PRECISION)
+    first = tl.program_id(1) * images
+    count = tl.minimum(images, batch - first)
+    start = first.to(tl.int64) * (H * STRIDE)
+    rows = _load(x_pointer + start, places, exist, P, Q, STRIDE)
+    for image in tl.range(0, count, num_stages=1):
+        start = (first + image).to(tl.int64) * (H * STRIDE)
+        following = exist & (image + 1 < count)
+        re, im = _all_along_w(rows, high, low, P, Q, F, PRECISION)
+        if EARLY:
+            rows = _load(x_pointer + start + H * STRIDE, places, following, P, Q, STRIDE)
+        re, im = dft(re, im, Q)
+        out_re, out_im = (), ()
+        for j in tl.static_range(Q):
+            x_re, x_im = _transform_rows(re[j], im[j], j, P, Q)
+            y_re, y_im = (), ()
+            for i in tl.static_range(P):
+                g_re, g_im = _load_tile(tile + place_out(i, j, P, Q) * SIZE, DIM, C, F)
+                if CONJUGATE:
+                    g_im = -g_im
+                y_re = y_re + (x_re[i] * g_re - x_im[i] * g_im,)
+                y_im = y_im + (x_im[i] * g_re + x_re[i] * g_im,)
+            a, b = _inverse_rows(y_re, y_im, j, P, Q)
+            out_re = out_re + (a,)
+            out_im = out_im + (b,)
+        im, re = dft(out_im, out_re, Q)
+        _store(y_pointer + start, re, im, back, places, exist, P, Q, STRIDE, PRECISION)
+        if not EARLY:
+            rows = _load(x_pointer + start + H * STRIDE, places, following, P, Q, STRIDE)
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -251,76 +508,85 @@ def gate_backward_kernel(
     grad_pointer,
     planes_pointer,
     tables_pointer,
-    counts_pointer,
     grad_x_pointer,
     parts_pointer,
     batch,
-    height,
-    width,
-    dim,
-    size,
-    groups,
-    PACK: tl.constexpr,
+    images,
     H: tl.constexpr,
     W: tl.constexpr,
+    DIM: tl.constexpr,
+    W_BLOCK: tl.constexpr,
     F: tl.constexpr,
-    K: tl.constexpr,
-    BLOCK: tl.constexpr,
-    EACH: tl.constexpr,
+    ALL: tl.constexpr,
+    P: tl.constexpr,
+    C: tl.constexpr,
     CONJUGATE: tl.constexpr,
     PRECISION: tl.constexpr,
-    KEEP_FILTER: tl.constexpr,
-    KEEP_TABLES: tl.constexpr,
-    STAGES: tl.constexpr,
     GRAD_X: tl.constexpr,
 ):
-    """Maps and gradients (B, H, W, C) -> gradients of the maps, and of the planes a part for each program and image
-    of its packs, (parts, 4, C, F, K).
+    """Maps and gradients (B, H, W, DIM) -> gradients of the maps, and of the planes a part for each program.
 
     A program sums its part over its images in their order, so that the sum of all parts is the same in every run.
 
     Args:
+        F, ALL: Frequencies along W of a program, and of all, padded: without GRAD_X it may compute a part of them.
         GRAD_X: Whether to write the gradients of the maps too, which `gate_kernel` can compute as well.
     """
-    c = _channels(BLOCK, EACH)
-    offsets, image, inside = _map_offsets(height, width, dim, BLOCK, PACK, W, H)
-    at = _plane_offsets(c, PACK, F, K, 0)
-    if KEEP_TABLES:
-        along_w, along_h, back_h, back_w = _tables(tables_pointer, PACK, H, W, F, K, BLOCK, PRECISION)
-    if GRAD_X and KEEP_FILTER:
-        g_real, g_imag, m_real, m_imag = _filter(planes_pointer, at, size)
-    sum_real = tl.zeros((BLOCK, PACK * F, K), tl.float32)
-    sum_imag = tl.zeros((BLOCK, PACK * F, K), tl.float32)
-    m_sum_real = tl.zeros((BLOCK, PACK * F, K), tl.float32)
-    m_sum_imag = tl.zeros((BLOCK, PACK * F, K), tl.float32)
-    first = tl.program_id(1) * groups * PACK
-    for group in tl.range(0, groups, num_stages=STAGES):
-        start = first + group * PACK
-        base = start.to(tl.int64) * height * width * dim
-        exists = inside & (start + image < batch)
-        x = _load(x_pointer + base, offsets, exists, BLOCK, EACH, PRECISION)
-        grad = _load(grad_pointer + base, offsets, exists, BLOCK, EACH, PRECISION)
-        if not KEEP_TABLES:
-            along_w, along_h, back_h, back_w = _tables(tables_pointer, PACK, H, W, F, K, BLOCK, PRECISION)
-        x_real, x_imag, x_m_real, x_m_imag = _transform(x, along_w, along_h, BLOCK, PACK * F, K, PRECISION)
-        real, imag, m_r, m_i = _transform(grad, along_w, along_h, BLOCK, PACK * F, K, PRECISION)
-        sum_real += real * x_real + imag * x_imag
-        sum_imag += imag * x_real - real * x_imag
-        m_sum_real += m_r * x_m_real + m_i * x_m_imag
-        m_sum_imag += m_i * x_m_real - m_r * x_m_imag
+    Q: tl.constexpr = H // P
+    STRIDE: tl.constexpr = W * DIM
+    SIZE: tl.constexpr = CHANNELS * ALL * 2
+    places, exist = _map_places(DIM, W, C, W_BLOCK)
+    at = _tile_places(C, F, ALL, H) + tl.program_id(2) * (CHANNELS * F * 2)
+    f = tl.program_id(2) * F
+    high, low = _forth(tables_pointer + 2 * f, x_pointer.dtype.element_ty, W_BLOCK, F, ALL, PRECISION)
+    if GRAD_X:
+        back = _back(tables_pointer, W_BLOCK, F, PRECISION)
+    first = tl.program_id(1) * images
+    count = tl.minimum(images, batch - first)
+    start = first.to(tl.int64) * (H * STRIDE)
+    rows = _load(x_pointer + start, places, exist, P, Q, STRIDE)
+    grads = _load(grad_pointer + start, places, exist, P, Q, STRIDE)
+    sum_re, sum_im = (), ()
+    for _ in tl.static_range(H):
+        sum_re = sum_re + (tl.zeros((C, F), tl.float32),)
+        sum_im = sum_im + (tl.zeros((C, F), tl.float32),)
+    for image in tl.range(0, count, num_stages=1):
+        start = (first + image).to(tl.int64) * (H * STRIDE)
+        re, im = _all_along_w(rows, high, low, P, Q, F, PRECISION)
+        re, im = dft(re, im, Q)
+        g_re, g_im = _all_along_w(grads, high, low, P, Q, F, PRECISION)
+        g_re, g_im = dft(g_re, g_im, Q)
+        new_re, new_im, out_re, out_im = (), (), (), ()
+        for j in tl.static_range(Q):
+            x_re, x_im = _transform_rows(re[j], im[j], j, P, Q)
+            d_re, d_im = _transform_rows(g_re[j], g_im[j], j, P, Q)
+            y_re, y_im = (), ()
+            for i in tl.static_range(P):
+                new_re = new_re + (sum_re[j * P + i] + d_re[i] * x_re[i] + d_im[i] * x_im[i],)
+                new_im = new_im + (sum_im[j * P + i] + d_im[i] * x_re[i] - d_re[i] * x_im[i],)
+                if GRAD_X:
+                    f_re, f_im = _load_tile(planes_pointer + at + place_out(i, j, P, Q) * SIZE, DIM, C, F)
+                    if not CONJUGATE:
+                        f_im = -f_im
+                    y_re = y_re + (d_re[i] * f_re - d_im[i] * f_im,)
+                    y_im = y_im + (d_im[i] * f_re + d_re[i] * f_im,)
+            if GRAD_X:
+                a, b = _inverse_rows(y_re, y_im, j, P, Q)
+                out_re = out_re + (a,)
+                out_im = out_im + (b,)
+        sum_re = new_re
+        sum_im = new_im
         if GRAD_X:
-            if not KEEP_FILTER:
-                g_real, g_imag, m_real, m_imag = _filter(planes_pointer, at, size)
-            real, imag = _times(real, imag, g_real, g_imag, not CONJUGATE)
-            m_r, m_i = _times(m_r, m_i, m_real, m_imag, not CONJUGATE)
-            grad_x = _inverse(real, imag, m_r, m_i, back_h, back_w, BLOCK, PACK * F, K, PRECISION)
-            _store(grad_x_pointer + base, offsets, grad_x, exists, BLOCK, EACH)
-    counts = tl.load(counts_pointer + _plane_offsets(tl.arange(0, BLOCK) * 0, PACK, F, K, 0))
-    sign_counts = -counts if CONJUGATE else counts
-    known = (c < dim)[:, None, None]
-    part = parts_pointer + tl.program_id(1).to(tl.int64) * (PACK * 4) * size
-    at = _plane_offsets(c, PACK, F, K, 4 * size)
-    tl.store(part + at, sum_real * counts, known)
-    tl.store(part + size + at, sum_imag * sign_counts, known)
-    tl.store(part + 2 * size + at, m_sum_real * counts, known)
-    tl.store(part + 3 * size + at, m_sum_imag * sign_counts, known)
+            im, re = dft(out_im, out_re, Q)
+            _store(grad_x_pointer + start, re, im, back, places, exist, P, Q, STRIDE, PRECISION)
+        following = exist & (image + 1 < count)
+        rows = _load(x_pointer + start + H * STRIDE, places, following, P, Q, STRIDE)
+        grads = _load(grad_pointer + start + H * STRIDE, places, following, P, Q, STRIDE)
+    BLOCKS: tl.constexpr = (DIM + CHANNELS - 1) // CHANNELS
+    part = parts_pointer + tl.program_id(1).to(tl.int64) * (BLOCKS * H * SIZE) + at
+    for j in tl.static_range(Q):
+        for i in tl.static_range(P):
+            total_re, total_im = sum_re[j * P + i], sum_im[j * P + i]
+            if CONJUGATE:
+                total_im = -total_im
+            _store_tile(part + place_out(i, j, P, Q) * SIZE, total_re, total_im, f, DIM, W, C, F)

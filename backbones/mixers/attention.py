@@ -6,7 +6,9 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from timm.layers import use_fused_attn
+from torch.nn.attention import sdpa_kernel
 
+from ..layers.measured_attention import EFFICIENT_FIRST, measured_way
 from ..layers.precision import compute_dtype
 from ..layers.tracing import is_recording, is_transforming, untraced
 from .registry import register_mixer
@@ -67,6 +69,10 @@ class DotProductAttention(nn.Module):
                 fused = False
         if fused:
             dropout_p = self.attn_drop.p if self.training else 0.0
+            if not torch.jit.is_scripting():  # noqa: SIM102  TorchScript leaves out the whole block in this form alone
+                if bias is not None and measured_way(q, k) == "efficient":
+                    with sdpa_kernel(EFFICIENT_FIRST, set_priority=True):
+                        return F.scaled_dot_product_attention(q, k, v, bias, dropout_p=dropout_p, scale=self.scale)
             return F.scaled_dot_product_attention(q, k, v, bias, dropout_p=dropout_p, scale=self.scale)
         scale = self.scale
         if scale is None:

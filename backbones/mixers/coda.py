@@ -45,7 +45,8 @@ class CascadedHeadAttention(nn.Module):
         proj_drop: Dropout after the output projection.
 
     Raises:
-        ValueError: `num_heads` does not divide `dim`, or the logits handed on are of another shape.
+        ValueError: `num_heads` does not divide `dim`, `noise` is negative, or the logits handed on are of
+            another shape.
     """
 
     memory_growth = 2
@@ -64,6 +65,8 @@ class CascadedHeadAttention(nn.Module):
         dtype=None,
     ) -> None:
         super().__init__()
+        if noise < 0:
+            raise ValueError(f"noise must be at least 0, got {noise}")
         dd = {"device": device, "dtype": dtype}
         self.num_heads = num_heads
         self.head_dim = check_heads(dim, num_heads)

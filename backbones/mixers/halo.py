@@ -1,7 +1,7 @@
 """Blocked local attention: a block of queries attends to its neighbourhood, the block and a halo around it."""
 
 import math
-from typing import Optional
+from typing import Optional, Tuple
 
 import torch
 import torch.nn as nn
@@ -10,6 +10,7 @@ from timm.layers import trunc_normal_
 from torch.utils.checkpoint import checkpoint
 
 from ..layers.chunk import CHUNK_BYTES
+from ..layers.measured_attention import measured_way
 from ..layers.patch_embed import crop, num_windows, token_grid
 from ..layers.tracing import is_eager, untraced
 from .attention import DotProductAttention, check_heads
@@ -95,6 +96,7 @@ class HaloAttention(nn.Module):
         self.q = nn.Linear(dim, num_heads * self.head_dim, bias=False, **dd)
         # For head 0 its keys and then its values, then for head 1: a head's channels are gathered in one piece.
         self.kv = nn.Linear(dim, num_heads * (self.head_dim + self.value_head_dim), bias=False, **dd)
+        self.excluded = -3e4  # what a mask adds to logits where infinity would be multiplied by zero
         self.attn = DotProductAttention(scale=1.0)  # queries are scaled before a stride leaves some out
         self.height_rel = nn.Parameter(torch.empty(2 * self.window_size - 1, self.head_dim, **dd))
         self.width_rel = nn.Parameter(torch.empty(2 * self.window_size - 1, self.head_dim, **dd))
@@ -190,22 +192,56 @@ class HaloAttention(nn.Module):
         q = q.unflatten(3, (cols, b)).unflatten(2, (rows, b)).transpose(3, 4).flatten(0, 3)
         by_row = torch.einsum("nyxd,ydw->nyxw", q, height_rel)
         by_column = torch.einsum("nyxd,xdw->nyxw", q, width_rel)
-        bias = (by_row[..., :, None] + by_column[..., None, :]).flatten(3).flatten(1, 2)  # N y*x window**2
         cells = self._window_cells(rows, cols, kv.shape[3], kv.device)
+        outside: Optional[torch.Tensor] = None
         if inside is not None:
             outside = inside.flatten().index_select(0, cells).reshape(rows * cols, 1, w * w) == 0
-            bias = (
-                bias.unflatten(0, (batch * self.num_heads, rows * cols))
-                .masked_fill(outside, float("-inf"))
-                .flatten(0, 1)
-            )
+            outside = outside.repeat(batch * self.num_heads, 1, 1)  # N 1 window**2
         # Tensor.unfold would gather as fast, but its gradient is slow.
         kv = kv.flatten(2, 3).index_select(2, cells).unflatten(2, (rows * cols, w * w)).flatten(0, 2)
         # N window**2 channels
         k, v = kv[..., : self.head_dim], kv[..., self.head_dim :]
-        x = self.attn(q.flatten(1, 2)[:, None], k[:, None], v[:, None], bias[:, None])  # as one head
+        bias: Optional[torch.Tensor] = None
+        way = ""
+        if not torch.jit.is_scripting():
+            way = measured_way(q.flatten(1, 2), k) if self.attn.fused_attn else ""
+        if way == "places":
+            q, k = self._with_places(q, k, by_row, by_column, outside)
+            v = F.pad(v, [0, q.shape[2] - self.value_head_dim])
+        else:
+            bias = (by_row[..., :, None] + by_column[..., None, :]).flatten(3).flatten(1, 2)  # N y*x window**2
+            if outside is not None:
+                bias = bias.masked_fill(outside, float("-inf"))
+            bias, q = bias[:, None], q.flatten(1, 2)
+        x = self.attn(q[:, None], k[:, None], v[:, None], bias)  # as one head
+        if way == "places":
+            x = x[..., : self.value_head_dim]
         x = x.reshape(batch, self.num_heads, rows, cols, b, b, self.value_head_dim)
         return x.permute(0, 2, 4, 3, 5, 1, 6).reshape(batch, rows * b, cols * b, self.num_heads * self.value_head_dim)
+
+    def _with_places(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        by_row: torch.Tensor,
+        by_column: torch.Tensor,
+        outside: Optional[torch.Tensor],
+    ) -> Tuple[torch.Tensor, torch.Tensor]:
+        """Queries with the logits of all rows and columns of their neighbourhood as further channels, and keys whose
+        channels choose from them: their product has all that is added to logits, and nothing of that size is written.
+        """
+        w = self.window_size
+        unit = torch.eye(w, dtype=k.dtype, device=k.device)
+        places = torch.cat([unit.repeat_interleave(w, 0), unit.repeat(w, 1)], dim=1)  # window**2 2*window
+        q_parts, k_parts = [q, by_row, by_column], [k, places.expand(k.shape[0], -1, -1)]
+        # Whole groups of eight, and no fewer than values have, for kernels of one width; the first is for a mask.
+        unused = max(8 - (self.head_dim + 2 * w) % 8, self.value_head_dim - self.head_dim - 2 * w)
+        q_parts.append(q.new_full([1], self.excluded).expand(q.shape[0], q.shape[1], q.shape[2], unused))
+        if outside is not None:
+            k_parts.append(outside.transpose(1, 2).to(k.dtype))
+            unused -= 1
+        k_parts.append(k.new_zeros(1).expand(k.shape[0], k.shape[1], unused))
+        return torch.cat(q_parts, dim=3).flatten(1, 2), torch.cat(k_parts, dim=2)
 
     def _window_cells(self, rows: int, cols: int, width: int, device: torch.device) -> torch.Tensor:
         """Where the neighbourhoods' cells are in a flat map of that width, (rows cols window**2)."""

@@ -87,6 +87,7 @@ class PoNet(nn.Module):
 
 def check_segment(segment: Sequence[int]) -> tuple[int, int]:
     """Height and width of a segment in tokens, or ValueError."""
-    if len(segment) != 2 or min(segment) < 1:
+    sides = tuple(segment) if isinstance(segment, (list, tuple)) else ()
+    if len(sides) != 2 or not all(isinstance(side, int) and side >= 1 for side in sides):
         raise ValueError(f"a segment is its height and width in tokens, at least 1 each, got {segment!r}")
-    return int(segment[0]), int(segment[1])
+    return sides

@@ -253,7 +253,7 @@ def _name_and_options(mixer: Mixer) -> Tuple[Union[str, Callable[..., nn.Module]
         return mixer, {}
     name, _, arguments = mixer.partition("(")
     try:
-        call = ast.parse(f"_({arguments}", mode="eval").body
+        call = ast.parse(f"_({_quoted(arguments)}", mode="eval").body
         if not isinstance(call, ast.Call) or call.args or not all(keyword.arg for keyword in call.keywords):
             raise ValueError("no list of options")
         return name.strip(), {keyword.arg: _value(keyword.value) for keyword in call.keywords}
@@ -261,6 +261,17 @@ def _name_and_options(mixer: Mixer) -> Tuple[Union[str, Callable[..., nn.Module]
         raise ValueError(
             f"cannot read {mixer!r}: options are written as in 'neighbourhood(kernel_size=9, qkv_bias=False)'"
         ) from error
+
+
+def _quoted(arguments: str) -> str:
+    """A list of options in which words that begin with a digit, such as 4dir, stand in quotation marks, as Python
+    wants them.
+    """
+    parts = re.findall(r"""'[^']*'|"[^"]*"|\w+|.""", arguments, flags=re.DOTALL)
+    is_word = [
+        re.match(r"\d+[A-Za-z_]", part) and not re.fullmatch(r"\d+[eE]\d*|0[xXbBoO]\w+|[\d_]+", part) for part in parts
+    ]
+    return "".join(f"'{part}'" if is_it else part for part, is_it in zip(parts, is_word))
 
 
 def _value(node: ast.expr) -> Any:

@@ -49,7 +49,8 @@ class RoutingAttention(nn.Module):
         proj_drop: Dropout after the output projection.
 
     Raises:
-        ValueError: `num_heads` does not divide `dim`, there is no cluster, or `untaken` is unknown.
+        ValueError: `num_heads` does not divide `dim`, there is no cluster, `untaken` is unknown, or `decay` is not
+            between 0 and 1.
     """
 
     memory_growth = 1
@@ -74,6 +75,8 @@ class RoutingAttention(nn.Module):
             raise ValueError(f"there must be at least 1 cluster, got {clusters}")
         if untaken not in UNTAKEN:
             raise ValueError(f"untaken must be one of {', '.join(UNTAKEN)}, got {untaken!r}")
+        if not 0 <= decay <= 1:
+            raise ValueError(f"decay must be between 0 and 1, got {decay}")
         dd = {"device": device, "dtype": dtype}
         self.num_heads = num_heads
         self.head_dim = check_heads(dim, num_heads)

@@ -48,7 +48,7 @@ class SpectralGating(nn.Module):
         grid_size: Token grid (H, W) the filter is stored for.
         method: "fft" computes with torch.fft; "matmul" with products of real matrices, which needs no complex numbers
             and exports to ONNX; "fused" with one CUDA kernel, see `fused_gate`, where that covers the map, and with
-            torch.fft for float64, larger grids, forward-mode derivatives, torch.func and TorchScript; "auto" takes
+            torch.fft for float64, other grids, forward-mode derivatives, torch.func and TorchScript; "auto" takes
             what was measured to be the fastest for the grid, and matmul in export.
         interpolation: How the filter is resampled to another grid, in the forward pass and for good: "bicubic", or
             "bilinear", as GFNet's author does for dense prediction. Corners are aligned.

@@ -12,6 +12,7 @@ import torch
 
 from .. import figures
 from ..errors import UserError
+from ..outputs import check_file
 from .compare import HALF_FACTOR, compare
 from .formats import FORMATS, SUFFIXES, check_opset, shape_of, trace, write
 from .photos import batch_of, find_photos
@@ -64,12 +65,7 @@ class Settings:
             raise UserError(f"--format is {self.kind!r}; allowed are {', '.join(FORMATS)}")
         if self.out.suffix != SUFFIXES[self.kind]:
             raise UserError(f"--out is {self.out}; the name of a file of {self.kind} ends in {SUFFIXES[self.kind]}")
-        if self.out.is_dir():
-            raise UserError(f"--out {self.out} is a folder")
-        there = next(folder for folder in self.out.absolute().parents if folder.exists())
-        if not there.is_dir() or not os.access(there, os.W_OK):
-            kind = "a folder that cannot be written to" if there.is_dir() else "no folder"
-            raise UserError(f"--out {self.out} cannot be written: {there} is {kind}")
+        check_file(self.out, "--out")
         if self.dtype not in DTYPES:
             raise UserError(f"--dtype is {self.dtype!r}; allowed are {', '.join(DTYPES)}")
         if self.dtype == "bfloat16" and self.kind != "pt2":

@@ -73,7 +73,7 @@ def test_one_key_gives_every_token_its_own_value():
 def test_memory_grows_like_the_map_and_not_like_its_square():
     """Beside the map there are the biases of blocks; a mask of all pairs of 56x56 tokens would take 39 MB a head."""
     layer = NeighbourhoodAttention(8, 2)
-    small, large = (layer._bias(side, side).numel() for side in (56, 112))
+    small, large = (layer._bias(side, side, layer.block_size).numel() for side in (56, 112))
     assert large == 4 * small
     assert small * 4 < 5 * 2**20
 
@@ -99,7 +99,7 @@ def test_biases_are_kept_for_a_grid_while_weights_stay(monkeypatch):
     with torch.no_grad():
         for size in ((8, 9), (8, 9), (9, 8)):
             layer(torch.randn(1, *size, 8, dtype=torch.float64))
-        assert calls == [(8, 9), (9, 8)]
+        assert calls == [(8, 9, 7), (9, 8, 7)]
         x = torch.randn(1, 9, 8, 8, dtype=torch.float64)
         before = layer(x)
         layer.relative_position_bias.mul_(2)
@@ -107,7 +107,7 @@ def test_biases_are_kept_for_a_grid_while_weights_stay(monkeypatch):
         monkeypatch.setattr(neighbourhood, "CHUNK_BYTES", 1000)
         for _ in range(2):
             layer(torch.randn(1, 20, 20, 8, dtype=torch.float64))
-        assert calls[-2:] == [(20, 20), (20, 20)]  # too large to keep
+        assert calls[-2:] == [(20, 20, 7), (20, 20, 7)]  # too large to keep
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

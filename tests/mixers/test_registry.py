@@ -176,12 +176,24 @@ def test_options_of_a_pattern_reach_the_layer_before_those_of_the_trunk():
     assert create_mixer(dict(type="fnet", method="fft"), 16, (4, 6), 2, attn_drop=0.1).method == "fft"
 
 
+def test_words_that_begin_with_a_digit_need_no_quotation_marks_and_numbers_stay_numbers():
+    assert create_mixer("hyena_nd(directions=4dirp, order=3)", 16, (4, 6), 2).directions == "4dirp"
+    assert create_mixer("hyena_nd(directions='4dir')", 16, (4, 6), 2).directions == "4dir"
+    for text, value in (("1e-1", 0.1), ("2.5E-01", 0.25), ("0x0", 0), ("0.0_1", 0.01)):
+        assert create_mixer(f"attention(proj_drop={text})", 16, (4, 6), 2).proj_drop.p == value
+
+
 @pytest.mark.parametrize(
     ("mixer", "options", "message"),
     [
         ("window", dict(size=4), "no option 'size'"),
         ("window(window_size=0)", {}, "window_size must be at least 1, got 0"),
         ("window(window_size=small)", {}, "mixer 'window' cannot work with window_size='small': "),
+        ("ponet(segment=7)", {}, "a segment is its height and width in tokens, at least 1 each, got 7"),
+        ("ponet(segment=(1.5, 2))", {}, r"at least 1 each, got \(1\.5, 2\)"),
+        ("combiner_fixed(segment=wide)", {}, "at least 1 each, got 'wide'"),
+        ("routing(decay=2)", {}, "decay must be between 0 and 1, got 2"),
+        ("coda(noise=-1)", {}, "noise must be at least 0, got -1"),
         ("afno(num_blocks=3)", {}, "num_blocks must be a divisor of the 16 channels"),
     ],
 )

@@ -31,16 +31,14 @@ def labels(size=(20, 18, 6), num_classes=3):
     return found
 
 
-def make_decathlon(root, cases=6, channels=2, classes=("background", "edema", "core")):
-    for number in range(cases):
-        save(root / "imagesTr" / f"case_{number}.nii.gz", scan(channels=channels, seed=number))
-        save(root / "labelsTr" / f"case_{number}.nii.gz", labels())
+def make_decathlon(root, cases=6, channels=2, classes=("background", "edema", "core"), names=None):
+    names = names or [f"case_{number}" for number in range(cases)]
+    for number, name in enumerate(names):
+        save(root / "imagesTr" / f"{name}.nii.gz", scan(channels=channels, seed=number))
+        save(root / "labelsTr" / f"{name}.nii.gz", labels())
     content = {
         "labels": {str(number): name for number, name in enumerate(classes)},
-        "training": [
-            {"image": f"./imagesTr/case_{number}.nii.gz", "label": f"./labelsTr/case_{number}.nii.gz"}
-            for number in range(cases)
-        ],
+        "training": [{"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"} for name in names],
         "test": ["./imagesTs/case_9.nii.gz"],
     }
     (root / "dataset.json").write_text(json.dumps(content))

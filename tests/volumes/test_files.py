@@ -11,7 +11,7 @@ from spectral_backbones.engine.errors import UserError
 from spectral_backbones.volumes import nifti
 from spectral_backbones.volumes.dataset import VolumeDataset
 from spectral_backbones.volumes.digits import Recipe, make_digits
-from spectral_backbones.volumes.layouts import find_cases
+from spectral_backbones.volumes.layouts import LAYOUTS, SPLITS, find_cases
 
 from .fixtures import AFFINE, labels, make_acdc, make_decathlon, make_synapse, save, scan
 
@@ -50,6 +50,30 @@ def test_synapse_has_the_official_split(tmp_path, where):
     assert names(train) == ["img0005", "img0006", "img0040"]
     assert names(find_cases("synapse", tmp_path / "moved", "test")[1]) == ["img0001", "img0002"]
     assert len(classes) == 14 and classes[6] == "liver"
+
+
+def test_task01_has_the_official_split():
+    split = LAYOUTS["decathlon_task01"].splits([f"BRATS_{number:03d}" for number in range(1, 485)])
+    assert [len(split[part]) for part in SPLITS] == [387, 73, 24]
+    assert len({name for part in SPLITS for name in split[part]}) == 484
+    assert "BRATS_011" in split["val"] and "BRATS_058" in split["test"] and "BRATS_484" in split["train"]
+
+
+def test_task01_is_split_as_far_as_it_is_there(tmp_path):
+    root = make_decathlon(tmp_path, names=["BRATS_001", "BRATS_011", "BRATS_058"])
+    assert [names(find_cases("decathlon_task01", root, part)[1]) for part in SPLITS] == [
+        ["BRATS_001"],
+        ["BRATS_011"],
+        ["BRATS_058"],
+    ]
+    with pytest.raises(UserError, match="fold is 1, and the set has a split of its own: leave fold out"):
+        find_cases("decathlon_task01", root, "val", fold=1)
+
+
+def test_cases_without_a_number_have_no_official_split(tmp_path):
+    root = make_decathlon(tmp_path, names=["head"])
+    with pytest.raises(UserError, match=r"case head has no number.*splits_final"):
+        find_cases("decathlon_task01", root, "train")
 
 
 def test_acdc_has_the_official_split_and_two_frames_a_patient(tmp_path):

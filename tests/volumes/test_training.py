@@ -4,7 +4,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from mmengine.registry import DATASETS
+from mmengine.registry import DATASETS, MODELS
 from PIL import Image
 
 from spectral_backbones.engine.config import load
@@ -12,6 +12,7 @@ from spectral_backbones.engine.errors import UserError
 from spectral_backbones.engine.library import list_configs
 from spectral_backbones.tools.tasks import complete, task_of
 from spectral_backbones.volumes import create_model
+from spectral_backbones.volumes.config import mirror_test
 from spectral_backbones.volumes.digits import Recipe, make_digits
 from spectral_backbones.volumes.nnformer import VARIANTS
 
@@ -70,6 +71,38 @@ def test_a_test_prints_the_figures_of_each_class(finished, tmp_path):
     output = run_here("test.py", config, run / "iteration_4.pth", "--work-dir", tmp_path)
     assert "Dice:" in output and "HD95/3:" in output and "empty:" in output
     assert (tmp_path / "slices.png").is_file()
+
+
+def test_mirror_images_are_averaged_along_the_axes_that_training_mirrors(finished, tmp_path):
+    config, run, _ = finished
+    checkpoint = run / "iteration_4.pth"
+    averaged = run_here("test.py", config, checkpoint, "--work-dir", tmp_path, "--tta")
+    cfg = mirror_test(load(str(config)))
+    assert cfg.model.mirror_axes == (2,)
+    segmenter = MODELS.build(complete(cfg).model)
+    segmenter.load_state_dict(weights(checkpoint))
+    segmenter.eval()
+    inputs = torch.randn(1, 1, *segmenter.crop_size)
+    with torch.no_grad():
+        mirrored = segmenter.network(inputs.flip(4)).softmax(1).flip(4)
+        expected = (segmenter.network(inputs).softmax(1) + mirrored).argmax(1)
+        assert torch.equal(segmenter.segment(inputs), expected.to(torch.uint8))
+    plain = run_here("test.py", config, checkpoint, "--work-dir", tmp_path)
+    own = run_here("test.py", config, checkpoint, "--work-dir", tmp_path, "--cfg-options", "model.mirror_axes=(2,)")
+    assert figures(averaged) == figures(own) != figures(plain)
+
+
+def figures(output):
+    return [line for line in output.splitlines() if line.startswith(("Dice", "HD95"))]
+
+
+def test_axes_that_training_does_not_mirror_are_not_mirrored(tmp_path):
+    cfg = load("volumes/nnformer/nnformer_synapse")
+    with pytest.raises(UserError, match=r"mirrors no axis.*leave out --tta, or name the axes by model.mirror_axes"):
+        mirror_test(cfg)
+    cfg.model.mirror_axes = [0, 0]
+    with pytest.raises(ValueError, match="allowed are 0, 1 and 2, each once"):
+        MODELS.build({**mirror_test(cfg).model, "out_channels": 2})
 
 
 @pytest.mark.parametrize("size", [(40, 33, 21), (9, 7, 5)], ids=["larger", "smaller"])
@@ -135,13 +168,34 @@ def test_flops_of_a_config_are_counted_by_parts(tmp_path, data):
     assert "16x16x16" in larger
 
 
+def test_flops_of_a_published_network_are_counted_by_its_name():
+    output = run_here("flops.py", "nnformer_acdc", "--volume-size", "8x32x32", "--format", "csv")
+    assert [line.split(",")[:3] for line in output.splitlines()[1:]] == [
+        ["nnformer_acdc", "8x32x32", part] for part in ("model_down", "decoder", "final", "whole")
+    ]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("nnformer_acdc", "--num-classes", 3), ("nnformer_acdc", "--size", 64), ("gfnet_ti", "--volume-size", 64)],
+)
+def test_options_that_a_network_cannot_heed_are_refused(arguments, capsys):
+    with pytest.raises(SystemExit):
+        run_here("flops.py", *arguments)
+    assert f"{arguments[1]} is for" in capsys.readouterr().err
+
+
 def test_digits_are_written_by_the_command(tmp_path):
     arguments = [tmp_path / "set", "--task", "volumes", "--train", 2, "--val", 1]
     assert "2 + 1 volumes written to" in run_here("make_digits.py", *arguments)
     assert "2 + 1 volumes are already in" in run_here("make_digits.py", *arguments)
 
 
-MADE = {"synapse": make_synapse, "acdc": make_acdc, "tumor": lambda root: make_decathlon(root, channels=4)}
+def make_tumours(root):
+    return make_decathlon(root, channels=4, names=["BRATS_001", "BRATS_011", "BRATS_058"])
+
+
+MADE = {"synapse": make_synapse, "acdc": make_acdc, "tumor": make_tumours}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "volumes").glob("*/nnformer_*.py")), ids=lambda p: p.stem)
