@@ -1,11 +1,8 @@
 """Any timm model as something mmengine's runner can train."""
 
-from collections import OrderedDict
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple, Union
+from typing import Any, Dict, List, Optional, Union
 
-from mmengine.dist import all_reduce_dict
-from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from timm.data import Mixup
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
@@ -13,12 +10,13 @@ from torch import Tensor, nn
 
 from spectral_backbones.engine.config import plain
 from spectral_backbones.engine.errors import UserError
+from spectral_backbones.engine.models import LoggingModel
 
 from .zoo import create_model
 
 
 @MODELS.register_module()
-class TimmClassifier(BaseModel):
+class TimmClassifier(LoggingModel):
     """A timm model with the loss it is trained by.
 
     Args:
@@ -31,6 +29,7 @@ class TimmClassifier(BaseModel):
         kwargs: Further arguments of `timm.create_model`, such as `drop_path_rate`.
         mixup: Arguments of `timm.data.Mixup`, without classes and smoothing; None mixes nothing.
         label_smoothing: Share of the target given to all classes alike, 0 to 1.
+        frozen: Whether the classifier alone learns, on features that stay as they are: a linear probe of them.
         data_preprocessor: See `mmengine.model.BaseModel`.
     """
 
@@ -46,6 +45,7 @@ class TimmClassifier(BaseModel):
         kwargs: Optional[Dict[str, Any]] = None,
         mixup: Optional[Dict[str, Any]] = None,
         label_smoothing: float = 0.0,
+        frozen: bool = False,
         data_preprocessor: Optional[dict] = None,
     ) -> None:
         super().__init__(data_preprocessor)
@@ -58,6 +58,9 @@ class TimmClassifier(BaseModel):
             "kwargs": plain(kwargs or {}),
         }
         self.model = create_model(**self.spec, pretrained=pretrained)
+        self.frozen = frozen
+        if frozen:
+            freeze(self.model)
         self.mixup = None
         if mixup:
             self.mixup = Mixup(**mixup, num_classes=num_classes, label_smoothing=label_smoothing)
@@ -66,6 +69,13 @@ class TimmClassifier(BaseModel):
             self.loss = LabelSmoothingCrossEntropy(label_smoothing)
         else:
             self.loss = nn.CrossEntropyLoss()
+
+    def train(self, mode: bool = True) -> "TimmClassifier":
+        """Lets a frozen model work as in evaluation: no dropout, and statistics of norms as they are."""
+        super().train(mode)
+        if self.frozen:
+            self.model.eval()
+        return self
 
     def init_weights(self) -> None:
         """Does nothing: timm has initialised or loaded the weights, and mmengine would initialise them anew."""
@@ -101,13 +111,6 @@ class TimmClassifier(BaseModel):
         accuracy = 100 * (logits.detach().argmax(1) == labels).float().mean()
         return {"loss": self.loss(logits, labels), "top1": accuracy}
 
-    def parse_losses(self, losses: Dict[str, Tensor]) -> Tuple[Tensor, Dict[str, Tensor]]:
-        """Returns this process's loss, and for the log the mean over all processes."""
-        loss, log = super().parse_losses(losses)
-        log = OrderedDict((key, value.detach().clone()) for key, value in log.items())
-        all_reduce_dict(log, op="mean")
-        return loss, log
-
     def check_data(self, dataset: Any) -> None:
         """Called by the runner with each data set.
 
@@ -122,6 +125,21 @@ class TimmClassifier(BaseModel):
                 f"the model has {self.num_classes} classes, {dataset} has {len(dataset.classes)}: "
                 f"set model.num_classes to {len(dataset.classes)}"
             )
+
+
+def freeze(model: nn.Module) -> None:
+    """Lets nothing of a timm model learn but its classifier.
+
+    Raises:
+        UserError: It has none of its own.
+    """
+    classifiers = model.get_classifier()
+    classifiers = classifiers if isinstance(classifiers, (tuple, list)) else [classifiers]
+    model.requires_grad_(False)
+    for classifier in classifiers:
+        classifier.requires_grad_(True)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise UserError(f"{type(model).__name__} has no classifier that could learn on features that stay as they are")
 
 
 def predictions(logits: Tensor, labels: Tensor, indices: Tensor) -> List[Dict[str, Any]]:

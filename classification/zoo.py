@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from spectral_backbones.backbones import dense
-from spectral_backbones.backbones.weights import family_filter
-from spectral_backbones.engine.checkpoint import read_weights
+from spectral_backbones.backbones.weights import family_filter, load_trunk
+from spectral_backbones.engine.checkpoint import learnt_without_labels, read, timm_weights
 from spectral_backbones.engine.errors import UserError
 
 
@@ -59,13 +59,41 @@ def create_model(
             raise UserError(str(error)) from None
         arguments["pretrained"] = True
     elif pretrained:
+        checkpoint = read(pretrained)
+        if learnt_without_labels(checkpoint):
+            return _on_trunk(name, img_size, arguments, timm_weights(checkpoint), pretrained)
         # timm's own door: it renames official keys and adapts the head, the stem and the position tables.
-        overlay: Dict[str, Any] = {"state_dict": read_weights(pretrained)}
+        overlay: Dict[str, Any] = {"state_dict": timm_weights(checkpoint)}
         cfg = timm.get_pretrained_cfg(name) if timm.is_model(name.split(".")[0]) else None
         if keep_head and cfg is not None and cfg.classifier:
             # timm drops a classifier in silence where the two numbers differ.
             arguments["num_classes"] = overlay["num_classes"] = count_classes(name, overlay["state_dict"], pretrained)
         arguments |= {"pretrained": True, "pretrained_cfg_overlay": overlay}
+    return _built(name, img_size, arguments, pretrained, kwargs)
+
+
+def _on_trunk(
+    name: str, img_size: Optional[int], arguments: Dict[str, Any], weights: Dict[str, Tensor], source: Union[str, Path]
+) -> nn.Module:
+    """Builds a model with a new head on weights that have none."""
+    model = _built(name, img_size, arguments, False, arguments)
+    trunk = _built(name, img_size, {**arguments, "num_classes": 0}, False, arguments)
+    try:
+        load_trunk(trunk, weights, arguments["in_chans"], source)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    model.load_state_dict(trunk.state_dict(), strict=False)
+    return model
+
+
+def _built(
+    name: str,
+    img_size: Optional[int],
+    arguments: Dict[str, Any],
+    pretrained: Union[bool, str, Path],
+    kwargs: Optional[Dict[str, Any]],
+) -> nn.Module:
+    """Calls timm, and says what a user gets wrong."""
     try:
         return _with_size(name, img_size, arguments)
     except TypeError as error:

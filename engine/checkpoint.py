@@ -80,9 +80,14 @@ def has_state(checkpoint: Dict[str, Any]) -> bool:
     return {"optimizer", "message_hub"} <= checkpoint.keys() and {"epoch", "iter"} <= checkpoint.get("meta", {}).keys()
 
 
-def read_weights(path: PathLike) -> Dict[str, Tensor]:
-    """Reads the weights of a bare timm model, from one of our checkpoints of any task or from an official one."""
-    checkpoint = read(path)
+def learnt_without_labels(checkpoint: Dict[str, Any]) -> Optional[Dict[str, Any]]:
+    """Returns the `predictor` of a checkpoint that was trained without labels, which has no head; None of others."""
+    known = checkpoint.get("predictor")
+    return known if isinstance(known, dict) and known.get("task") == "pretraining" else None
+
+
+def timm_weights(checkpoint: Dict[str, Any]) -> Dict[str, Tensor]:
+    """Picks the weights of a bare timm model, of one of our checkpoints of any task or of an official one."""
     if "predictor" not in checkpoint:
         return unwrap(checkpoint)
     return {key: value for key, value in trunk_weights(checkpoint).items() if not key.startswith("out_norms.")}

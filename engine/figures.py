@@ -48,6 +48,7 @@ FIGURES: Dict[str, Figure] = {
     "loss": Figure("val loss", digits=3, in_curve=False),
     "top1": Figure("top-1", " %"),
     "top5": Figure("top-5", " %", in_curve=False),
+    "knn": Figure("nearest neighbours", " %"),
     "coco/bbox_mAP": Figure("box AP", **_AP),
     "coco/bbox_mAP_50": Figure("box AP50", **_AP),
     "coco/bbox_mAP_25": Figure("box AP25", in_curve=False, **_AP),
@@ -70,7 +71,7 @@ FIGURES: Dict[str, Figure] = {
 # The figure that tells the best where the config names none: the first of these that a validation has, by the last part
 # of its name. Where an evaluator gives several, each stands for the whole of it.
 _TELLING = (
-    *("top1", "bbox_mAP", "bbox_AP", "mAP", "segm_mAP", "segm_AP", "PQ", "mIoU", "mDice", "mFscore", "Dice"),
+    *("top1", "knn", "bbox_mAP", "bbox_AP", "mAP", "segm_mAP", "segm_AP", "PQ", "mIoU", "mDice", "mFscore", "Dice"),
     *("averageScoreCategories", "cIoU", "AP50", "AP@50", "AR@1000", "AR@300", "AR@100", "aAcc"),
 )
 _OF_OBJECTS = re.compile(r"AP|AR|PQ|precision|recall")

@@ -11,7 +11,7 @@ PREFIX = f"{LIBRARY}::"  # before the path of a config, in `_base_`
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 if not CONFIGS.is_dir():  # installed from a wheel, where the folder lies as mm's own tools look for it
     CONFIGS = Path(__file__).resolve().parents[1] / ".mim" / "configs"
-_TASKS = ("classification", "detection", "segmentation", "volumes")
+_TASKS = ("classification", "pretraining", "detection", "segmentation", "volumes")
 
 
 def list_configs() -> List[str]:

@@ -1,7 +1,22 @@
-"""What a model is inside of what was put around it."""
+"""What a model is inside of what was put around it, and what models of several tasks share."""
 
-from mmengine.model import BaseTTAModel, is_model_wrapper
-from torch import nn
+from collections import OrderedDict
+from typing import Dict, Tuple
+
+from mmengine.dist import all_reduce_dict
+from mmengine.model import BaseModel, BaseTTAModel, is_model_wrapper
+from torch import Tensor, nn
+
+
+class LoggingModel(BaseModel):
+    """A model whose log has the means over all processes."""
+
+    def parse_losses(self, losses: Dict[str, Tensor]) -> Tuple[Tensor, Dict[str, Tensor]]:
+        """Returns this process's loss, and for the log the mean over all processes."""
+        loss, log = super().parse_losses(losses)
+        log = OrderedDict((key, value.detach().clone()) for key, value in log.items())
+        all_reduce_dict(log, op="mean")
+        return loss, log
 
 
 def bare(model: nn.Module) -> nn.Module:

@@ -112,10 +112,12 @@ class CarefulRunner(Runner):
                     self.cfg.sync_bn = None
             else:
                 model = revert_sync_batchnorm(model)
-                self.logger.warning(
-                    "batch norm takes its statistics from each process alone, because torch synchronises it on CUDA "
-                    "only: losses differ from those of one process with the same total batch"
-                )
+                norms = [one for one in model.modules() if isinstance(one, nn.modules.batchnorm._BatchNorm)]
+                if not all(getattr(one, "gathers", False) for one in norms):
+                    self.logger.warning(
+                        "batch norm takes its statistics from each process alone, because torch synchronises it on "
+                        "CUDA only: losses differ from those of one process with the same total batch"
+                    )
         if self.distributed and self.cfg.get("fsdp"):
             # Before the split, from one seed in all processes: torch has no way to draw or to broadcast parts.
             if hasattr(model, "init_weights"):

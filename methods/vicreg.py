@@ -1,6 +1,6 @@
 """VICReg: features without labels, from two views of each picture (arXiv 2105.04906)."""
 
-from typing import NamedTuple, Sequence, Tuple
+from typing import Any, NamedTuple, Sequence, Tuple
 
 import torch
 import torch.distributed as dist
@@ -30,11 +30,44 @@ def gather(x: Tensor) -> Tensor:
     Gradients flow to every process and are summed there, so that a loss over all embeddings, averaged over processes as
     DDP does, has the gradient of one process that holds the whole batch.
     """
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return x
-    from torch.distributed.nn.functional import all_gather
+    return x if _processes() == 1 else _Gather.apply(x)
 
-    return torch.cat(all_gather(x))
+
+def _processes() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+class _Gather(torch.autograd.Function):
+    """What torch.distributed.nn.functional.all_gather is, which torch calls deprecated without naming a public heir."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.size = len(x)
+        parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(_processes())]
+        dist.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        grad = grad.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(grad)
+        return grad.narrow(0, dist.get_rank() * ctx.size, ctx.size)
+
+
+class GatheredBatchNorm1d(nn.BatchNorm1d):
+    """Batch norm of features (B, D) with the statistics of all processes' batches, which must be of one size.
+
+    torch's SyncBatchNorm, which takes its place on GPUs, does the same with less traffic, and not on CPUs.
+    """
+
+    gathers = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalises; gradients flow to all processes."""
+        processes = _processes() if self.training else 1
+        if processes == 1:
+            return super().forward(x)
+        return super().forward(gather(x)).narrow(0, dist.get_rank() * len(x), len(x))
 
 
 def terms(x: Tensor, y: Tensor, eps: float = 1e-4) -> Terms:
@@ -88,7 +121,8 @@ class VICRegLoss(nn.Module):
 
 
 class Expander(nn.Sequential):
-    """Features to embeddings, (B, in_features) -> (B, widths[-1]): linear layers, batch norm and ReLU between them.
+    """Features to embeddings, (B, in_features) -> (B, widths[-1]): linear layers, batch norm over the batches of
+    all processes and ReLU between them.
 
     Args:
         in_features: Width of the features.
@@ -101,6 +135,6 @@ class Expander(nn.Sequential):
         dd = {"device": device, "dtype": dtype}
         layers: list[nn.Module] = []
         for width in widths[:-1]:
-            layers += [nn.Linear(in_features, width, **dd), nn.BatchNorm1d(width, **dd), nn.ReLU(inplace=True)]
+            layers += [nn.Linear(in_features, width, **dd), GatheredBatchNorm1d(width, **dd), nn.ReLU(inplace=True)]
             in_features = width
         super().__init__(*layers, nn.Linear(in_features, widths[-1], bias=False, **dd))

@@ -17,6 +17,7 @@ ROOMS = (
     "detection",
     "engine",
     "methods",
+    "pretraining",
     "segmentation",
     "toolboxes",
     "tools",

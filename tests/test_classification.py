@@ -282,7 +282,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path, monkeypatch):
 def test_an_official_checkpoint_with_its_command_line_is_read(tmp_path):
     weights = {"head.weight": torch.ones(2)}
     torch.save({"model": weights, "args": argparse.Namespace(lr=1.0)}, tmp_path / "official.pth")
-    assert torch.equal(files.read_weights(tmp_path / "official.pth")["head.weight"], weights["head.weight"])
+    assert torch.equal(files.timm_weights(files.read(tmp_path / "official.pth"))["head.weight"], weights["head.weight"])
 
 
 def test_weights_that_do_not_fit_are_named():

@@ -22,6 +22,7 @@ CFG_OPTIONS = (
 _SETS = {
     "model": ("model.name", "model.backbone.name"),
     "weights": ("model.pretrained", "model.backbone.init_cfg", "model.backbone.pretrained"),
+    "probe": ("model.frozen",),
     "epochs": ("train_cfg.max_epochs",),
     "iters": ("train_cfg.max_iters",),
     "lr": ("optim_wrapper.optimizer.lr",),
@@ -52,6 +53,12 @@ def add_to_training(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="what training starts from: a checkpoint, official ones too, or `timm` for what timm downloads; of a "
         "detector or segmenter the whole or the backbone, as the file has it",
+    )
+    group.add_argument(
+        "--probe",
+        action="store_true",
+        help="linear probe: the features of --weights, or of random ones, stay as they are, and a classifier on them "
+        "is trained; without it all is fine-tuned",
     )
     length = group.add_mutually_exclusive_group()
     length.add_argument(
@@ -100,7 +107,7 @@ def chooser(args: argparse.Namespace, said: List[str], loader: str = "train_data
             sets the same.
     """
     for option, keys in _SETS.items():
-        if getattr(args, option, None) is not None:
+        if getattr(args, option, None) not in (None, False):
             for key in keys:
                 if key in (args.cfg_options or {}):
                     raise UserError(f"--{option} and --cfg-options {key} set the same: give one of them")
@@ -110,10 +117,17 @@ def chooser(args: argparse.Namespace, said: List[str], loader: str = "train_data
             choices = import_of(task_of(cfg), "choices")
             if args.model:
                 said.extend(choices.set_model(cfg, args.model))
+            if getattr(args, "weights", None):
+                chosen = cfg.model.get("name")
+                said.extend(choices.set_weights(cfg, True if args.weights == "timm" else args.weights))
+                if args.model and cfg.model.get("name") != chosen:
+                    raise UserError(f"{args.weights} holds weights of {cfg.model.name}, not of --model {args.model}")
             if args.size:
                 said.extend(choices.set_size(cfg, args.size))
-            if getattr(args, "weights", None):
-                said.extend(choices.set_weights(cfg, True if args.weights == "timm" else args.weights))
+        if getattr(args, "probe", False):
+            if task_of(cfg) != "classification":
+                raise UserError(f"--probe trains a classifier on features, and {cfg.filename} is for {task_of(cfg)}")
+            said.extend(import_of("classification", "choices").set_probe(cfg))
         if getattr(args, "epochs", None) or getattr(args, "iters", None):
             set_length(cfg, args.epochs, args.iters)
         if args.batch_size:

@@ -32,6 +32,7 @@ RUNS = [
 ]
 CONFIGS = {
     "classification": "test_configs_classification.py",
+    "pretraining": "pretraining/test_configs.py",
     "detection": "detection/test_configs.py",
     "segmentation": "segmentation/test_configs.py",
 }

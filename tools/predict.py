@@ -97,10 +97,20 @@ def _pictures(paths: List[str], out_dir: Path, find: Callable[[List[str]], List[
 
 
 def trained_for(model: str) -> str:
-    """Says what a checkpoint was trained for; a name, or an official checkpoint, is a classifier's."""
+    """Says what a checkpoint was trained for; a name, or an official checkpoint, is a classifier's.
+
+    Raises:
+        UserError: It was trained without labels.
+    """
     if not Path(model).is_file() or Path(model).suffix == ".safetensors":
         return "classification"
-    return checkpoint.read(model).get("predictor", {}).get("task", "classification")
+    task = checkpoint.read(model).get("predictor", {}).get("task", "classification")
+    if task == "pretraining":
+        raise UserError(
+            f"{model} holds features that were learnt without labels, and no classes: train a classifier from it, "
+            f"`spectral train classification/folder --weights {model} --data-root DIR`"
+        )
+    return task
 
 
 def _predictor(args: argparse.Namespace) -> Tuple[str, Any]:

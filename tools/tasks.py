@@ -16,8 +16,8 @@ from spectral_backbones.engine.errors import told_plainly
 # By the default_scope of a config.
 _PACKAGES = {"mmengine": "classification", "mmdet": "detection", "mmseg": "segmentation"}
 # By its `task`, where several tasks need no toolbox but mmengine.
-_TASKS = {*_PACKAGES.values(), "volumes"}
-_EXTRAS = {"volumes": "volumes"}  # what to install for a task; "mm" for all others
+_TASKS = {*_PACKAGES.values(), "pretraining", "volumes"}
+_EXTRAS = {"volumes": "volumes", "pretraining": "train"}  # what to install for a task; "mm" for all others
 
 
 def complete(cfg: Config) -> Config:

@@ -64,6 +64,8 @@ def main(arguments: Optional[List[str]] = None) -> Dict[str, Any]:
     if args.tta:
         cfg = import_of("volumes", "config").mirror_test(cfg) if task_of(cfg) == "volumes" else augment_test(cfg)
     cfg = complete(cfg)
+    if not cfg.get("test_dataloader"):
+        raise UserError(f"{cfg.filename} has no test_dataloader, so there is nothing to evaluate on")
     cfg.launcher = launcher
     if args.baseline:
         if args.tta or launcher != "none" or task_of(cfg) != "detection":

@@ -1,0 +1,52 @@
+"""Every config without labels is completed, and what it describes is built and learns from two views."""
+
+import pytest
+import torch
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS, TRANSFORMS
+
+from spectral_backbones.engine.config import load
+from spectral_backbones.methods.lars import LARS
+from spectral_backbones.tools.tasks import complete, task_of
+
+from ..classification_fixtures import ROOT, picture
+
+CONFIGS = sorted((ROOT / "configs" / "pretraining").rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_config_builds_and_has_gradients(path):
+    cfg = load(str(path))
+    assert task_of(cfg) == "pretraining"
+    cfg = complete(cfg)
+    cfg.model.expander = [64, *[64] * (len(cfg.model.expander) - 1)]  # its widths are numbers, and its memory large
+    model = MODELS.build(cfg.model)
+    transform = TRANSFORMS.build(cfg.train_dataloader.dataset.transform)
+    image = picture(0, 0, size=(300, 260))
+    side = cfg.model.img_size or 224
+    views = [*transform(image), transform.neighbour(image), transform.neighbour(image)]
+    assert all(view.shape == (3, side, side) for view in views)
+    assert type(build_optim_wrapper(model, cfg.optim_wrapper).optimizer) is LARS
+    loss, _ = model.parse_losses(model([torch.stack([view, view.flip(-1)]) for view in views], mode="loss"))
+    loss.backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_the_published_recipe_has_its_numbers():
+    """training.md: 100 epochs, 0.3 for a batch of 256 at one of 512, 10 of warm-up, 8192 wide, 1e-6."""
+    cfg = complete(load(str(ROOT / "configs" / "pretraining" / "vicreg_resnet50_8xb64-100e_imagenet.py")))
+    assert dict(cfg.optim_wrapper.optimizer) == dict(type="LARS", lr=0.3, momentum=0.9, weight_decay=1e-6)
+    assert cfg.auto_scale_lr == dict(enable=True, base_batch_size=256) and cfg.train_dataloader.batch_size == 64
+    assert cfg.param_scheduler[0].ramp == 10 and cfg.train_cfg.max_epochs == 100
+    model = cfg.model
+    assert list(model.expander) == [8192] * 3 and model.loss == dict(invariance=25.0, variance=25.0, covariance=1.0)
+    views = cfg.train_dataloader.dataset.transform
+    assert (views.jitter_prob, views.grey_prob) == (0.8, 0.2)
+    assert list(views.blur_prob) == [1.0, 0.1] and list(views.solarize_prob) == [0.0, 0.2]
+
+
+def test_a_folder_named_on_the_command_line_is_that_of_all_parts():
+    path = ROOT / "configs" / "pretraining" / "vicreg_resnet10-small_cifar10.py"
+    cfg = load(str(path), data_root="elsewhere")
+    assert cfg.train_dataloader.dataset.dataset.root == "elsewhere"
+    assert [part.root for part in cfg.val_dataloader.dataset.datasets] == ["elsewhere"] * 2
