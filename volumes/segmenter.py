@@ -1,12 +1,9 @@
 """A network of volumes as something mmengine's runner can train."""
 
-from collections import OrderedDict
 from itertools import combinations
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
-from mmengine.dist import all_reduce_dict
-from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from monai.inferers import sliding_window_inference
 from torch import Tensor
@@ -14,13 +11,14 @@ from torch.nn.functional import interpolate
 
 from spectral_backbones.engine.config import plain
 from spectral_backbones.engine.errors import UserError
+from spectral_backbones.engine.models import LoggingModel
 
 from .losses import DeepDiceCELoss
 from .models import create_model
 
 
 @MODELS.register_module()
-class VolumeSegmenter(BaseModel):
+class VolumeSegmenter(LoggingModel):
     """A variant of nnFormer with its loss, and MONAI's sliding window for volumes larger than a crop.
 
     Volumes are (B, channels, W, H, D), the order of a NIfTI file's axes.
@@ -134,13 +132,6 @@ class VolumeSegmenter(BaseModel):
             return self.network(windows)
         axes_of_views = [[axis + 2 for axis in view] for view in self.views]
         return sum(self.network(windows.flip(axes)).softmax(1).flip(axes) for axes in axes_of_views) / len(self.views)
-
-    def parse_losses(self, losses: Dict[str, Tensor]) -> Tuple[Tensor, Dict[str, Tensor]]:
-        """Returns this process's loss, and for the log the mean over all processes."""
-        loss, log = super().parse_losses(losses)
-        log = OrderedDict((key, value.detach().clone()) for key, value in log.items())
-        all_reduce_dict(log, op="mean")
-        return loss, log
 
     def check_data(self, dataset: Any) -> None:
         """Called by the runner with each data set.
