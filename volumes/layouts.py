@@ -12,7 +12,7 @@ import numpy as np
 
 from spectral_backbones.engine.errors import UserError
 
-from .nifti import find_volumes, is_volume, stem
+from .nifti import MOST_CLASSES, find_volumes, is_volume, stem
 
 SPLITS = ("train", "val", "test")
 FOLDS = 5
@@ -60,6 +60,8 @@ def find_cases(layout: str, root: Path, split: str, fold: int = 0) -> Tuple[List
     classes, cases = LAYOUTS[layout].cases(root)
     if not cases:
         raise UserError(f"{root} holds no case of the layout {layout} that has labels")
+    if len(classes) > MOST_CLASSES:
+        raise UserError(f"{root} has {len(classes)} classes, allowed are {MOST_CLASSES} with the background")
     missing = [path for case in cases for path in (case.image, case.label) if not path.is_file()]
     if missing:
         raise UserError(f"{len(missing)} files of {root} are missing, first {missing[0]}")

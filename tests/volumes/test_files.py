@@ -135,8 +135,43 @@ def nowhere(root):
     return root / "scan.nii"
 
 
+def of_type(dtype, **changes):
+    """A file of a type, with numbers of its header written over: {offset: value, of NumPy's type}."""
+
+    def make(root):
+        data = scan().astype(dtype) if dtype != "rgb" else np.zeros((4, 4, 4), [(band, "u1") for band in "RGB"])
+        path = save(root / "scan.nii", data)
+        raw = bytearray(path.read_bytes())
+        for offset, value in changes.items():
+            place = int(offset.removeprefix("at"))
+            raw[place : place + value.nbytes] = value.tobytes()
+        path.write_bytes(raw)
+        return path
+
+    return make
+
+
+def with_a_flipped_bit(root):
+    """A compressed file that can be unpacked: its checksum alone tells."""
+    path = save(root / "scan.nii.gz", scan())
+    raw = bytearray(path.read_bytes())
+    raw[-6] ^= 1
+    path.write_bytes(raw)
+    return path
+
+
+def compressed_under_another_name(root):
+    return save(root / "scan.nii.gz", scan()).rename(root / "scan.nii")
+
+
 @pytest.mark.parametrize("make, message", [
     (with_nan, "1 voxels that are no numbers"),
+    (with_a_flipped_bit, "cannot be read, it is damaged"),
+    (compressed_under_another_name, "it is compressed: call it .nii.gz"),
+    (of_type("c8"), "holds complex numbers"),
+    (of_type("rgb"), "holds colours"),
+    (of_type("i2", at70=np.int16(999)), "damaged or no NIfTI file: data code 999"),
+    (of_type("i2", at42=np.int16(-5)), "damaged or no NIfTI file"),
     (cut_short, "cannot be read, it is damaged"),
     (flat, "has the shape"),
     (nowhere, "places no voxel in space"),
@@ -149,6 +184,36 @@ def test_a_volume_that_cannot_be_taken_is_named(tmp_path, make, message):
     with pytest.raises(UserError, match=message) as told:
         nifti.read(path)
     assert str(path) in str(told.value)
+
+
+def test_labels_that_are_whole_up_to_rounding_are_classes(tmp_path):
+    """Scaled files, and those of floats, hold 1.0000001 for 1."""
+    path = save(tmp_path / "labels.nii.gz", labels() * np.float64(1.0000001) - 1e-7)
+    np.testing.assert_array_equal(nifti.read_labels(path, 3), labels())
+
+
+@pytest.mark.parametrize("unit, millimetres", [("meter", 1000), ("mm", 1), ("micron", 0.001), ("unknown", 1)])
+def test_spacing_is_in_millimetres_whatever_the_unit_of_the_file(tmp_path, unit, millimetres):
+    image = nibabel.Nifti1Image(scan(), AFFINE)
+    image.header.set_xyzt_units(unit)
+    nibabel.save(image, tmp_path / "scan.nii")
+    volume = nifti.read(tmp_path / "scan.nii")
+    assert volume.spacing == pytest.approx([0.9 * millimetres, 0.8 * millimetres, 2.5 * millimetres])
+    nifti.write_labels(tmp_path / "labels.nii", labels(), volume)
+    assert nibabel.load(tmp_path / "labels.nii").header.get_xyzt_units()[0] == unit
+    nifti.read_labels(tmp_path / "labels.nii", 3, volume)
+
+
+def test_volumes_in_folders_are_listed_through_links_and_nothing_hidden_is(tmp_path):
+    root = tmp_path / "root"
+    path = save(root / "a b é.nii.gz", scan())
+    save(tmp_path / "outside" / "scan.NII", scan())
+    save(root / "__MACOSX" / "c.nii", scan())
+    (root / "linked").symlink_to(tmp_path / "outside")
+    (root / "dead.nii").symlink_to(root / "nowhere.nii")
+    (root / "folder.nii").mkdir()
+    (root / "picture.png").touch()
+    assert nifti.find_volumes([str(root)]) == [path, root / "linked" / "scan.NII"]
 
 
 def moved(affine, millimetres=5.0):
@@ -201,6 +266,7 @@ def test_a_volume_that_does_not_fit_the_model_is_named(tmp_path, options, messag
     (lambda root: (root / "labelsTr" / "case_1.nii.gz").unlink(), "1 files of .* are missing, first .*case_1.nii.gz"),
     (lambda root: (root / "splits_final.json").write_text('[{"train": ["x"], "val": []}]'), "names cases .* first x"),
     (lambda root: (root / "splits_final.json").write_text("{}"), "is no list of dicts"),
+    (lambda root: make_decathlon(root, classes=map(str, range(257))), "has 257 classes, allowed are 256"),
 ])  # fmt: skip
 def test_a_folder_that_is_none_of_the_layout_is_told(tmp_path, spoil, message):
     root = make_decathlon(tmp_path)
