@@ -11,7 +11,7 @@ from spectral_backbones.engine import checkpoint as files
 from spectral_backbones.engine.errors import UserError
 
 from . import nifti
-from .preparation import build_transforms, plain_tensor, resample, resampled_size
+from .preparation import build_transforms, prepare_whole
 from .segmenter import VolumeSegmenter
 
 
@@ -69,9 +69,6 @@ class Predictor:
         volume = nifti.read(path)
         network = self.model.network
         nifti.check_volume(volume, network.in_channels, network.patch_size[::-1])
+        inputs = prepare_whole(self.transforms, volume, self.spacing)
         size = volume.data.shape[1:]
-        data = resample(volume.data, resampled_size(size, volume.spacing, self.spacing), "trilinear")
-        inputs = plain_tensor(self.transforms({"image": data})["image"])
-        if not inputs.isfinite().all():
-            raise UserError(f"volume {path} has voxels that are no numbers once it is prepared")
         return volume, self.model.segment(inputs[None].to(self.device), size)[0].cpu().numpy()
