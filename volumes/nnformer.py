@@ -344,7 +344,7 @@ def _like(logits: torch.Tensor, volumes: torch.Tensor) -> torch.Tensor:
 
 
 def _times(size: Sequence[int]) -> str:
-    return "x".join(map(str, size))
+    return "x".join(str(int(side)) for side in size)  # tensors, as a graph is traced
 
 
 VARIANTS: Dict[str, Dict[str, Any]] = {

@@ -11,6 +11,7 @@ from spectral_backbones.engine import checkpoint as files
 from spectral_backbones.engine.errors import UserError
 
 from . import nifti
+from .models import list_models
 from .preparation import build_transforms, prepare_whole
 from .segmenter import VolumeSegmenter
 
@@ -45,6 +46,8 @@ class Predictor:
         Raises:
             UserError: The checkpoint cannot be read, or is none of a segmenter of volumes.
         """
+        if source in list_models():
+            raise UserError(f"{source} is a network without weights: name a checkpoint of its training")
         checkpoint = files.read(source)
         known = checkpoint.get("predictor", {})
         if known.get("task") != "volumes":
