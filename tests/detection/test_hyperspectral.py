@@ -275,13 +275,18 @@ def test_bands_are_chosen_and_divided(tmp_path):
     assert loaded() == [0, 1, 2, 3, 4, 5, 6] == loaded(bands=7)
     assert loaded(chosen=3) == [0, 3, 6] == loaded(bands=7, chosen=3) and loaded(chosen=1) == [3]
     assert loaded(chosen=[6, 1], divisor=[2.0, 4.0]) == [3, 0.25]
+    assert loaded(dtype=">f8") == loaded(dtype="<f8") == loaded()  # the order of bytes is no type
     for options, says in (
         (dict(bands=0), r"LoadBands.bands is 0"),
         (dict(chosen=8), r"a.npy has 7 bands, LoadBands.chosen takes 8"),
         (dict(bands=7, chosen=8), r"chosen is 8, of 7 bands"),
         (dict(chosen=[7]), r"a.npy has 7 bands, LoadBands.chosen takes \[7\]"),
-        (dict(bands=7, chosen=[7]), r"chosen is \[7\]: it has to be places from 0 to 6"),
+        (dict(bands=7, chosen=[7]), r"chosen is \[7\]: it has to be a number of bands, or places from 0 to 6"),
         (dict(chosen=[]), r"LoadBands.chosen is \[\]"),
+        (dict(chosen=1.5), r"LoadBands.chosen is 1.5: it has to be a number of bands, or places from 0$"),
+        (dict(divisor="much"), r"divisor is 'much': it has to be a number above 0"),
+        (dict(divisor=[]), r"divisor is \[\]: it has to be a number above 0"),
+        (dict(view=0), r"view is 0: it has to be one or three"),
         (dict(divisor=0.0), r"divisor is 0.0: it has to be a number above 0"),
         (dict(divisor=float("nan")), r"divisor is nan"),
         (dict(divisor=[1.0, 2.0]), r"a.npy gives 7 bands, LoadBands.divisor has 2"),
