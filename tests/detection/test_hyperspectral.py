@@ -117,6 +117,7 @@ def test_a_detector_of_many_bands_is_trained_tested_and_predicts(cubes, tmp_path
     np.save(inputs / "a.npy", good)
     np.save(inputs / "few.npy", good[..., :5])
     np.save(inputs / "none.npy", good[:0])
+    np.save(inputs / "reflectance.npy", good / 3000.0)
     scipy_io.savemat(inputs / "z.mat", {"data": good, "map": good[..., 0]})
     broken = good.astype(np.float32)
     broken[0, 0, 0] = np.nan
@@ -126,12 +127,13 @@ def test_a_detector_of_many_bands_is_trained_tested_and_predicts(cubes, tmp_path
     done = run_tool("predict.py", *arguments)  # in a process that has not trained
     assert done.returncode == 1
     for says in (
-        r"3 of 5 pictures failed, first image .*few.npy has 5 bands, the model takes 6",
+        r"4 of 6 pictures failed, first image .*few.npy has 5 bands, the model takes 6",
         r"none.npy holds no pixels",
+        r"reflectance.npy holds float64 numbers, LoadBands.dtype is uint16",
         r"nan.npy holds 1 values of 1536 that are NaN",
     ):
         assert re.search(says, done.stdout), done.stdout
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["000_a.png", "004_z.png"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["000_a.png", "005_z.png"]
     capsys.readouterr()
     with pytest.raises(UserError, match="SpecDETR with a SpecDETRHead cannot be exported: there is no graph"):
         load_tool("export").main([str(checkpoint), "--out", str(tmp_path / "a.onnx")])
