@@ -58,9 +58,8 @@ class VolumeWindows(nn.Module):
         shrink: Whether windows become cubes as small as the map's shortest side, unshifted, where one of their sides
             is not shorter; otherwise they are unshifted only where one window is the whole map.
         mask_shifted: Whether tokens that the roll brings together from opposite sides are kept apart.
-        relative_index: "right" gives every distance between query and key a value of its own, stored as (heads, 2d-1,
-            (2h-1)(2w-1)): with a side for each of its axes torch would take it for an image or a volume, whose memory
-            format can be changed. "official" stores a table ((2d-1)(2h-1)(2w-1), heads) and reads the rows that the
+        relative_index: "right" gives every distance between query and key a value of its own, saved as (heads, 2d-1,
+            2h-1, 2w-1). "official" saves a table ((2d-1)(2h-1)(2w-1), heads) and reads the rows that the
             official code reads, see `official_rows`. A table of the second form loads into the first: the function is
             the same.
 
@@ -91,6 +90,7 @@ class VolumeWindows(nn.Module):
         distances = [2 * side - 1 for side in window_size]
         if relative_index == "official" and official_rows(window_size, "cpu").max() >= math.prod(distances):
             raise ValueError(f"the official relative index leaves its table with windows of {window_size}")
+        # By four axes torch would take it for an image, whose memory format can be changed, and fail.
         right = (num_heads, distances[0], distances[1] * distances[2])
         shape = right if relative_index == "right" else (math.prod(distances), num_heads)
         self.relative_position_bias_table = nn.Parameter(torch.empty(shape))
@@ -165,6 +165,12 @@ class VolumeWindows(nn.Module):
             bias = bias.expand(-1, *windows.grid, -1, -1)
         return bias.flatten(1, 3).movedim(0, 1)
 
+    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.relative_index == "right":
+            key = f"{prefix}relative_position_bias_table"
+            destination[key] = destination[key].unflatten(2, [2 * side - 1 for side in self.window_size[1:]])
+
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
         """Takes what the official code saves: its index, which is rebuilt here, and its form of the table."""
         state_dict.pop(f"{prefix}relative_position_index", None)
@@ -174,9 +180,7 @@ class VolumeWindows(nn.Module):
         if table is not None and self.relative_index == "right":
             if table.shape == (rows, self.num_heads):
                 table = table[official_rows(self.window_size, table.device)].movedim(-1, 0)
-            if table.ndim == 4:  # as it was stored before
-                table = table.flatten(2)
-            state_dict[key] = table
+            state_dict[key] = table.flatten(2) if table.ndim == 4 else table
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

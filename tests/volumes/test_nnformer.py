@@ -162,11 +162,11 @@ def test_the_memory_format_of_volumes_can_be_changed(relative_index):
         torch.testing.assert_close(model(volumes.to(memory_format=torch.channels_last_3d)), expected)
 
 
-def test_weights_with_a_table_of_four_axes_load():
+def test_a_table_is_saved_with_an_axis_for_each_side():
     attention = VolumeWindowAttention(4, 2, (2, 3, 4))
-    state = attention.state_dict()
+    assert attention.state_dict()["relative_position_bias_table"].shape == (2, 3, 5, 7)
     table = torch.randn(2, 3, 5, 7)
-    attention.load_state_dict({**state, "relative_position_bias_table": table})
+    attention.load_state_dict({**attention.state_dict(), "relative_position_bias_table": table})
     assert torch.equal(attention.distances(), table)
 
 
