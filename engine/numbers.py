@@ -4,7 +4,10 @@ Pillow keeps eight bits of most of them, saturates others, and knows no picture 
 """
 
 import io
+import math
+import re
 import struct
+import tempfile
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +21,7 @@ from .errors import UserError
 
 _ORIENTATION, _MIN, _MAX, _SIGNED_MIN, _SIGNED_MAX = 274, 280, 281, 340, 341  # tags of TIFF
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two are BigTIFF
+_HDF5 = b"\x89HDF\r\n\x1a\n"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _INK_ON_WHITE, _PALETTE, _INKS, _LUMINANCE = 0, 3, 5, (6, 8, 9, 10)  # PhotometricInterpretation
 
@@ -44,7 +48,8 @@ class Numbers:
 
     @classmethod
     def of_type(cls, values: np.ndarray, alpha: str = "") -> "Numbers":
-        """Takes the range from the type of the values, (H, W) or (H, W, bands)."""
+        """Takes the range from the type of the values, (H, W) or (H, W, bands), in whatever order of bytes."""
+        values = values.astype(values.dtype.newbyteorder("="), copy=False)
         values = values[..., None] if values.ndim == 2 else values
         if values.dtype.kind == "b":
             return cls(values, 0, 1, "its type bool", alpha, 1)
@@ -135,6 +140,8 @@ def read_npy(content: bytes, channels: Optional[int]) -> Numbers:
         ValueError: It is no such array.
     """
     values = np.load(io.BytesIO(content), allow_pickle=False)
+    if not isinstance(values, np.ndarray):
+        raise ValueError("it is an archive of arrays, as .npz are: save one array by numpy.save")
     return Numbers.of_type(bands_last(values, channels))
 
 
@@ -150,11 +157,13 @@ def read_mat(content: bytes, channels: Optional[int]) -> Numbers:
     from scipy.io import loadmat
 
     try:
-        held = loadmat(io.BytesIO(content))
-    except NotImplementedError as error:
+        held = None if content[:8] == _HDF5 else loadmat(io.BytesIO(content))
+    except NotImplementedError:
+        held = None
+    if held is None:
         raise ValueError(
             "it is of MATLAB 7.3, which is HDF5 and not read: save it as save(file, name, '-v7'), or as .npy"
-        ) from error
+        )
     arrays = dict(_arrays({name: value for name, value in held.items() if not name.startswith("__")}))
     cubes = {name: value for name, value in arrays.items() if value.ndim == 3}
     fitting = {name: value for name, value in cubes.items() if channels in (value.shape[0], value.shape[2])}
@@ -180,6 +189,7 @@ def _arrays(held: Dict[str, Any]) -> Iterator[Tuple[str, np.ndarray]]:
 
 
 _ENVI_DATA = (".img", ".dat", ".bil", ".bip", ".bsq")
+_ENVI_OTHERS = (".raw", ".hyspex", ".sli")  # of data too, but not known by it: they are named by their header
 
 
 @register_reader(".hdr", by_path=True)
@@ -198,23 +208,66 @@ def read_envi(path: Path, channels: Optional[int]) -> Numbers:
         raise ValueError(
             "ENVI's files need the package spectral: pip install 'spectral-backbones[hyperspectral]'"
         ) from error
-    header, data = path, None
-    if path.suffix.lower() != ".hdr":
-        header, data = envi_header(path), path
-    elif path.with_suffix("").suffix and path.with_suffix("").is_file():
-        data = path.with_suffix("")
-    with warnings.catch_warnings():
+    is_header = path.suffix.lower() == ".hdr"
+    header = path if is_header else envi_header(path)
+    text = _envi_text(header)
+    data = _envi_data(path) if is_header else path
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
         warnings.simplefilter("ignore")  # of how names in headers are spelt
-        opened = envi.open(str(header), None if data is None else str(data))
+        plain = Path(folder, "plain.hdr")
+        plain.write_text(text, encoding="ascii")
+        try:
+            opened = envi.open(str(plain), str(data.absolute()))
+        except KeyError as error:
+            raise ValueError(f"{header.name} has the data type {error}, which is none of ENVI's") from error
         if isinstance(opened, envi.SpectralLibrary):
             raise ValueError("it is a library of spectra and no picture")
-        itemsize = np.dtype(opened.dtype).itemsize
-        expected = opened.offset + opened.nrows * opened.ncols * opened.nbands * itemsize
-        size = Path(opened.filename).stat().st_size
-        if size < expected:
-            raise ValueError(f"{opened.filename} has {size} bytes, its header tells of {expected}: it is cut short")
+        _check_envi(opened, header)
         values = np.array(opened.open_memmap(interleave="bip"))
-    return Numbers.of_type(values.astype(values.dtype.newbyteorder("=")))
+    return Numbers.of_type(values)
+
+
+def _envi_text(header: Path) -> str:
+    """A header as Spectral Python reads it: without what is not ASCII, such as units, and with `interleave` in small
+    letters, since it takes "Bip" for bsq.
+
+    Raises:
+        ValueError: It is no header of ENVI's.
+    """
+    content = header.read_bytes()
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = content.decode("latin-1")
+    if not text.lstrip().startswith("ENVI"):
+        raise ValueError("File does not appear to be an ENVI header, whose first line is ENVI")
+    text = text.encode("ascii", "replace").decode("ascii")
+    return re.sub(r"^\s*(interleave\s*=\s*\w+)", lambda found: found[1].lower(), text, flags=re.M | re.I)
+
+
+def _check_envi(opened: Any, header: Path) -> None:
+    """Raises ValueError where a header says what cannot be, or what is not read."""
+    interleave, sides = opened.metadata["interleave"], (opened.nrows, opened.ncols, opened.nbands)
+    if interleave not in ("bsq", "bil", "bip"):
+        raise ValueError(f"{header.name} has the interleave {interleave}; ENVI's are bsq, bil and bip")
+    if min(sides) < 1 or opened.offset < 0:
+        raise ValueError(f"{header.name} tells of {sides[0]} lines, {sides[1]} samples and {sides[2]} bands")
+    if opened.metadata.get("file compression", "0") != "0":
+        raise ValueError("it is compressed (file compression of its header), which is not read: save it without")
+    expected = opened.offset + math.prod(sides) * np.dtype(opened.dtype).itemsize
+    size = Path(opened.filename).stat().st_size
+    if size < expected:
+        raise ValueError(f"{opened.filename} has {size} bytes, its header tells of {expected}: it is cut short")
+
+
+def _envi_data(header: Path) -> Path:
+    """The data beside a header: "scene" or "scene.img" of "scene.hdr", "scene.img" of "scene.img.hdr"."""
+    endings = [ending for one in (*_ENVI_DATA, *_ENVI_OTHERS) for ending in (one, one.upper())]
+    names = [header.with_suffix(ending) for ending in ("", *endings)]
+    found = next((name for name in names if name.is_file()), None)
+    if found is None:
+        raise ValueError(f"its data do not lie beside it, such as {header.with_suffix('.img').name}")
+    return found
 
 
 def envi_header(path: Path) -> Optional[Path]:
@@ -450,8 +503,9 @@ def check_finite(values: np.ndarray, name: Path) -> None:
     """
     if not values.size:
         raise UserError(f"image {name} holds no pixels")
-    if values.dtype.kind == "c":
-        raise UserError(f"image {name} holds complex numbers")
+    if values.dtype.kind not in "biuf":
+        kind = "complex numbers" if values.dtype.kind == "c" else f"no numbers, but {values.dtype}"
+        raise UserError(f"image {name} holds {kind}")
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         bad = np.count_nonzero(~np.isfinite(values))
         kind = "NaN" if np.isnan(values).any() else "infinite"

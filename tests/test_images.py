@@ -359,6 +359,66 @@ def test_damaged_envi_is_told(tmp_path):
         read_bands(tmp_path / "a.hdr")
 
 
+ENVI_HEADERS = {
+    "a mark of UTF-8 comes first": lambda text: b"\xef\xbb\xbf" + text,
+    "lines end as in Windows": lambda text: text.replace(b"\n", b"\r\n"),
+    "a unit is in Latin-1": lambda text: text + b"wavelength units = \xb5m\n",
+    "a description is in UTF-8": lambda text: text.replace(b"\n", "\ndescription = {Größe in µm}\n".encode(), 1),
+    "names are in capitals": lambda text: text.replace(b"data type", b"DATA TYPE").replace(b"bands", b"Bands"),
+    "the interleave has a capital": lambda text: text.replace(b"interleave = bil", b"interleave = Bil"),
+    "a gain is left alone": lambda text: text + b"reflectance scale factor = 10000\n",
+}
+
+
+@pytest.mark.parametrize("kind", ENVI_HEADERS)
+def test_headers_of_envi_are_read_however_they_are_spelt(tmp_path, kind):
+    values = np.arange(6 * 8 * 5, dtype=np.uint16).reshape(6, 8, 5)
+    write_envi(tmp_path / "a.hdr", values, "bil")
+    (tmp_path / "a.hdr").write_bytes(ENVI_HEADERS[kind]((tmp_path / "a.hdr").read_bytes()))
+    assert np.array_equal(read_bands(tmp_path / "a.hdr", 5), values)
+
+
+@pytest.mark.parametrize("old, new, says", [
+    ("interleave = bsq", "interleave = tiled", "interleave tiled; ENVI's are bsq, bil and bip"),
+    ("data type = 12", "data type = 99", "data type '99', which is none of ENVI's"),
+    ("lines = 6", "lines = -6", "-6 lines, 8 samples and 5 bands"),
+    ("byte order = 0", "byte order = 0\nfile compression = 1", "it is compressed"),
+    ("bands = 5\n", "", "\"bands\" missing"),
+])  # fmt: skip
+def test_headers_of_envi_that_tell_of_no_picture_are_told(tmp_path, old, new, says):
+    write_envi(tmp_path / "a.hdr", np.zeros((6, 8, 5), dtype=np.uint16))
+    (tmp_path / "a.hdr").write_text((tmp_path / "a.hdr").read_text().replace(old, new))
+    with pytest.raises(UserError, match=rf"cannot read image .*a.hdr: .*{says}"):
+        read_bands(tmp_path / "a.hdr")
+
+
+def test_the_order_of_bytes_is_no_type_of_its_own(tmp_path):
+    """Sets are of one type, whatever machine wrote which file."""
+    values = np.arange(6 * 8 * 5, dtype=np.uint16).reshape(6, 8, 5)
+    np.save(tmp_path / "little.npy", values.astype("<u2"))
+    np.save(tmp_path / "big.npy", values.astype(">u2"))
+    for path in tmp_path.iterdir():
+        read = read_bands(path)
+        assert read.dtype == np.uint16 and read.dtype.isnative and np.array_equal(read, values)
+
+
+def test_arrays_of_what_is_no_number_are_told(tmp_path):
+    for values, says in (
+        (np.zeros((6, 8), dtype=[("a", "u1")]), r"holds no numbers, but \[\('a', 'u1'\)\]"),
+        (np.zeros((6, 8, 5), dtype="M8[s]"), r"holds no numbers, but datetime64\[s\]"),
+        (np.zeros((6, 8, 5), dtype="c8"), "holds complex numbers"),
+    ):
+        np.save(tmp_path / "a.npy", values)
+        with pytest.raises(UserError, match=f"a.npy {says}"):
+            read_bands(tmp_path / "a.npy", 5)
+    np.savez(tmp_path / "a.npz", values)
+    with pytest.raises(UserError, match=r"a.npy: it is an archive of arrays"):
+        read_bands((tmp_path / "a.npz").rename(tmp_path / "a.npy"))
+    (tmp_path / "a.mat").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(600))
+    with pytest.raises(UserError, match=r"a.mat: it is of MATLAB 7.3"):
+        read_bands(tmp_path / "a.mat")
+
+
 def test_matlabs_pictures_are_found_among_what_else_a_file_holds(tmp_path):
     values = np.random.RandomState(0).randint(0, 200, (6, 8, 5)).astype(np.uint16)
     mask = (values[..., 0] > 100).astype(np.uint8)

@@ -123,19 +123,23 @@ class LoadBands(BaseTransform):
             raise UserError(f"LoadBands.bands is {bands!r}: it has to be a number of bands, or None")
         self.bands = bands
         self.chosen = _chosen(chosen, bands)
-        self.divisor = np.asarray(divisor, dtype=np.float64)
-        if self.divisor.ndim > 1 or not (np.isfinite(self.divisor) & (self.divisor > 0)).all():
+        try:
+            self.divisor = np.asarray(divisor, dtype=np.float64)
+        except (TypeError, ValueError):
+            self.divisor = np.array(np.nan)
+        if self.divisor.ndim > 1 or not self.divisor.size or not (np.isfinite(self.divisor) & (self.divisor > 0)).all():
             raise UserError(f"LoadBands.divisor is {divisor!r}: it has to be a number above 0, or one for each band")
         taken = bands if self.chosen is None else self.chosen if isinstance(self.chosen, int) else len(self.chosen)
         if self.divisor.ndim and taken is not None and len(self.divisor) != taken:
             raise UserError(f"LoadBands.divisor has {len(self.divisor)} numbers for {taken} bands that are taken")
         try:
-            self.first = None if dtype is None else (np.dtype(dtype), "LoadBands.dtype")
+            self.first = None if dtype is None else (np.dtype(dtype).newbyteorder("="), "LoadBands.dtype")
         except TypeError as error:
             raise UserError(f"LoadBands.dtype is {dtype!r}, which is no type of NumPy's such as 'uint16'") from error
-        self.view = None if view is None else list(view)
-        if self.view is not None and not (len(self.view) in (1, 3) and _are_bands(self.view, taken)):
+        is_list = isinstance(view, (list, tuple))
+        if view is not None and not (is_list and len(view) in (1, 3) and _are_bands(view, taken)):
             raise UserError(f"LoadBands.view is {view!r}: it has to be one or three of {taken or 'the'} bands, from 0")
+        self.view = None if view is None else list(view)
 
     def transform(self, results: Dict[str, Any]) -> Dict[str, Any]:
         """Reads `img_path`.
@@ -196,8 +200,9 @@ def _chosen(chosen: Union[int, Sequence[int], None], bands: Optional[int]) -> Un
         if chosen < 1 or (bands is not None and chosen > bands):
             raise UserError(f"LoadBands.chosen is {chosen}, of {bands if bands is not None else 'any'} bands")
         return chosen if bands is None else _spaced(chosen, bands)
-    if not len(chosen) or not _are_bands(chosen, bands):
-        raise UserError(f"LoadBands.chosen is {chosen!r}: it has to be places from 0 to {(bands or 2) - 1}")
+    if not isinstance(chosen, (list, tuple)) or not chosen or not _are_bands(chosen, bands):
+        last = "" if bands is None else f" to {bands - 1}"
+        raise UserError(f"LoadBands.chosen is {chosen!r}: it has to be a number of bands, or places from 0{last}")
     return list(chosen)
 
 

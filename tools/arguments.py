@@ -8,9 +8,13 @@ from typing import Any, List, Sequence
 
 import timm
 
+from spectral_backbones import volumes
+
 
 def model_name(text: str) -> str:
     """A name that timm.create_model knows."""
+    if text in volumes.list_models():
+        raise argparse.ArgumentTypeError(f"{text} is a network of volumes, models of images are meant")
     if not timm.is_model(text):
         near = difflib.get_close_matches(text, timm.list_models(), n=5)
         raise argparse.ArgumentTypeError(

@@ -160,6 +160,15 @@ def count_wholes(args: argparse.Namespace) -> Iterator[dict[str, str | float]]:
     from spectral_backbones.engine.errors import UserError
     from spectral_backbones.tools.tasks import build_model, task_of  # these are optional, and slow to import
 
+    taken = {"--size" if name not in named else "--volume-size" for name in args.names}
+    for path in args.config:
+        try:
+            taken.add("--volume-size" if task_of(load(path)) == "volumes" else "--size")
+        except UserError as error:
+            sys.exit(f"error: {error}")
+    for option, given in (("--size", args.size), ("--volume-size", args.volume_size)):
+        if given and option not in taken:
+            sys.exit(f"error: {option} is for other models than {', '.join([*args.names, *args.config])}")
     for name in named:
         yield from count_parts(name, volumes.create_model(name), "volumes", args)
     for path in args.config:

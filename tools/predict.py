@@ -27,6 +27,7 @@ from spectral_backbones.engine.images import check_colour, find_images
 from spectral_backbones.engine.outputs import check_folder
 from spectral_backbones.tools.script import make_parser, run
 from spectral_backbones.tools.tasks import complete, import_of, task_of
+from spectral_backbones.volumes import list_models
 
 
 def main(arguments: Optional[List[str]] = None) -> List[Any]:
@@ -97,11 +98,14 @@ def _pictures(paths: List[str], out_dir: Path, find: Callable[[List[str]], List[
 
 
 def trained_for(model: str) -> str:
-    """Says what a checkpoint was trained for; a name, or an official checkpoint, is a classifier's.
+    """Says what a checkpoint was trained for; another name than of a network of volumes, or an official checkpoint, is
+    a classifier's.
 
     Raises:
         UserError: It was trained without labels.
     """
+    if model in list_models():
+        return "volumes"
     if not Path(model).is_file() or Path(model).suffix == ".safetensors":
         return "classification"
     task = checkpoint.read(model).get("predictor", {}).get("task", "classification")

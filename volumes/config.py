@@ -40,6 +40,8 @@ def complete(cfg: Config) -> Config:
         for transform in dataset.transforms:
             if transform.get("type") in SIZED:
                 transform.setdefault(SIZED[transform.type], list(reversed(variant["crop_size"])))
+    if cfg.get("train_dataloader"):
+        cfg.train_dataloader.dataset.setdefault("in_batches", cfg.train_dataloader.get("batch_size", 1) > 1)
     if model.get("out_channels") is None:
         model.out_channels = len(DATASETS.build(next(_datasets(cfg))).classes)
     for key in ("val_dataloader", "test_dataloader"):

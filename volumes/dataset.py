@@ -13,7 +13,7 @@ from spectral_backbones.engine.errors import UserError
 from . import nifti
 from .digits import Recipe, make_missing_digits
 from .layouts import find_cases
-from .preparation import build_transforms, plain_tensor, resample, resampled_size
+from .preparation import build_transforms, check_spacing, prepare, prepare_whole, resample, resampled_size
 
 
 @DATASETS.register_module()
@@ -30,6 +30,7 @@ class VolumeDataset(Dataset):
         least: Least size (W, H, D) of a volume in voxels, a patch of the model; likewise.
         spacing: Millimetres (W, H, D) that volumes are resampled to before the transforms; None leaves them.
         fold: Which fold is for validation, where the set has no split of its own.
+        in_batches: Whether crops go into batches and so have to be of one size; likewise.
         keep: Whether training volumes stay in memory once they were read and resampled, in each worker.
 
     Raises:
@@ -47,6 +48,7 @@ class VolumeDataset(Dataset):
         least: Sequence[int] = (1, 1, 1),
         spacing: Optional[Sequence[float]] = None,
         fold: int = 0,
+        in_batches: bool = False,
         keep: bool = False,
     ) -> None:
         if layout == "digits":
@@ -57,12 +59,13 @@ class VolumeDataset(Dataset):
         self.is_training = is_training
         self.channels = channels
         self.least = least
-        if spacing is not None and (len(spacing) != 3 or min(spacing) <= 0):
-            raise UserError(f"spacing is {spacing}, it has to be three positive numbers of millimetres (W, H, D)")
+        check_spacing(spacing)
         self.spacing = spacing
         self.transforms = build_transforms(transforms)
+        self.in_batches = in_batches
         self.keep = keep
         self._kept: Dict[int, Dict[str, torch.Tensor]] = {}
+        self._first: Optional[Tuple[Tuple[int, ...], Path]] = None  # size of crops, and the volume that says so
 
     @property
     def metainfo(self) -> Dict[str, Any]:
@@ -93,23 +96,39 @@ class VolumeDataset(Dataset):
         if self.is_training:
             # MONAI's transforms have generators of their own; the global one is seeded for this sample.
             self.transforms.set_random_state(int(np.random.randint(2**31)))
-            sample = self._prepared(self._training_sample(index), index)
+            sample = prepare(self.transforms, self._training_sample(index), self.cases[index].image)
+            self._check_crop(sample, self.cases[index].image)
             return {"inputs": sample["image"], "labels": sample["label"].to(torch.uint8)}
         volume, labels = self.read(index)
-        size = resampled_size(labels.shape, volume.spacing, self.spacing)
         return {
-            "inputs": self._prepared({"image": resample(volume.data, size, "trilinear")}, index)["image"],
+            "inputs": prepare_whole(self.transforms, volume, self.spacing),
             "labels": torch.from_numpy(labels[None]),
             "index": torch.tensor(index),
             "spacing": torch.tensor(volume.spacing, dtype=torch.float64),
         }
+
+    def _check_crop(self, sample: Dict[str, torch.Tensor], path: Path) -> None:
+        """Raises UserError where image and label differ in size, or this crop and the first, which make no batch."""
+        image, label = (tuple(sample[key].shape[1:]) for key in ("image", "label"))
+        if image != label:
+            raise UserError(
+                f"the transforms make {nifti.times(image)} voxels of volume {path} and {nifti.times(label)} of its "
+                'labels: name both by keys=["image", "label"]'
+            )
+        if self._first is None:
+            self._first = image, path
+        if self.in_batches and self._first[0] != image:
+            raise UserError(
+                f"the transforms make {nifti.times(image)} voxels of volume {path}, and {nifti.times(self._first[0])} "
+                f"of {self._first[1]}: put SpatialPadd before the crop, which pads what is smaller"
+            )
 
     def _training_sample(self, index: int) -> Dict[str, torch.Tensor]:
         """A volume and its labels, resampled, in memory that transforms may write to."""
         sample = self._kept.get(index)
         if sample is None:
             volume, labels = self.read(index)
-            size = resampled_size(labels.shape, volume.spacing, self.spacing)
+            size = resampled_size(volume, self.spacing)
             sample = {
                 "image": resample(volume.data, size, "trilinear"),
                 "label": resample(labels[None], size, "nearest-exact").to(torch.uint8),
@@ -117,23 +136,6 @@ class VolumeDataset(Dataset):
             if self.keep:
                 self._kept[index] = sample
         return {key: value.clone() for key, value in sample.items()}
-
-    def _prepared(self, sample: Dict[str, torch.Tensor], index: int) -> Dict[str, torch.Tensor]:
-        sample = self.transforms(sample)
-        if isinstance(sample, list):  # of transforms that cut several crops
-            if len(sample) != 1:
-                raise UserError(
-                    f"the transforms of {self} make {len(sample)} samples of one: set num_samples to 1, and "
-                    "train_dataloader.batch_size to more"
-                )
-            sample = sample[0]
-        sample = {key: plain_tensor(sample[key]) for key in ("image", "label") if key in sample}
-        if not sample["image"].isfinite().all():
-            raise UserError(
-                f"volume {self.cases[index].image} has voxels that are no numbers once it is prepared: a transform "
-                "divides by nothing, or its range is empty"
-            )
-        return sample
 
     def __str__(self) -> str:
         return f"{type(self).__name__} {self.root} ({self.split})"

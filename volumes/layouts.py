@@ -12,7 +12,7 @@ import numpy as np
 
 from spectral_backbones.engine.errors import UserError
 
-from .nifti import find_volumes, is_volume, stem
+from .nifti import MOST_CLASSES, find_volumes, is_volume, stem
 
 SPLITS = ("train", "val", "test")
 FOLDS = 5
@@ -60,28 +60,36 @@ def find_cases(layout: str, root: Path, split: str, fold: int = 0) -> Tuple[List
     classes, cases = LAYOUTS[layout].cases(root)
     if not cases:
         raise UserError(f"{root} holds no case of the layout {layout} that has labels")
+    if not 2 <= len(classes) <= MOST_CLASSES:
+        raise UserError(f"{root} has {len(classes)} classes, allowed are 2 to {MOST_CLASSES} with the background")
+    by_name = {case.name: case for case in cases}
+    for case in cases:
+        if by_name[case.name] != case:
+            raise UserError(
+                f"two cases are called {case.name}, {case.image} and {by_name[case.name].image}: rename one"
+            )
     missing = [path for case in cases for path in (case.image, case.label) if not path.is_file()]
     if missing:
         raise UserError(f"{len(missing)} files of {root} are missing, first {missing[0]}")
-    by_name = {case.name: case for case in cases}
     splits = _splits(LAYOUTS[layout], root, sorted(by_name), fold)
-    chosen = [by_name[name] for name in splits.get(split) or splits["val"] if name in by_name]
+    names = splits["val"] if split == "test" and not splits.get("test") else splits[split]
+    chosen = [by_name[name] for name in names if name in by_name]
     if not chosen:
         raise UserError(f"{root} has {len(cases)} cases, none of them for {split}")
     return list(classes), chosen
 
 
 def _splits(layout: Layout, root: Path, names: List[str], fold: int) -> Dict[str, List[str]]:
+    if not isinstance(fold, int):
+        raise UserError(f"fold is {fold!r}, it has to be a whole number")
     own = root / "splits_final.json"
     if own.is_file():
         folds = _json(own)
-        if not isinstance(folds, list) or not all(
-            isinstance(one, dict) and {"train", "val"} <= set(one) for one in folds
-        ):
-            raise UserError(f"{own} is no list of dicts with the names of train and val")
+        if not (isinstance(folds, list) and folds and all(map(_is_fold, folds))):
+            raise UserError(f"{own} is no list of dicts with the lists of names of train and val")
         if not 0 <= fold < len(folds):
             raise UserError(f"fold is {fold}, {own} has {len(folds)}: allowed are 0 to {len(folds) - 1}")
-        unknown = sorted({name for part in ("train", "val") for name in folds[fold][part]} - set(names))
+        unknown = sorted({name for part in SPLITS for name in folds[fold].get(part, ())} - set(names))
         if unknown:
             raise UserError(f"{own} names cases that {root} does not have, first {unknown[0]}")
         return folds[fold]
@@ -102,9 +110,17 @@ def _splits(layout: Layout, root: Path, names: List[str], fold: int) -> Dict[str
     }
 
 
+def _is_fold(one: Any) -> bool:
+    """Whether something read from JSON has lists of names to train and to validate on, and if any to test on."""
+    if not isinstance(one, dict):
+        return False
+    parts = [one.get("train"), one.get("val"), one.get("test", [])]
+    return all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in parts)
+
+
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, OSError) as error:
         raise UserError(f"{path} cannot be read as JSON: {error}") from error
 
@@ -125,10 +141,13 @@ def _decathlon(root: Path) -> Tuple[List[str], List[Case]]:
 
 def _numbered(labels: Dict[str, Any]) -> List[str]:
     """Names by number: {"0": "background"}, or {"background": 0} as later versions have it."""
-    by_number = {int(key): str(value) for key, value in labels.items() if str(key).isdecimal()}
-    by_number = by_number or {int(value): str(key) for key, value in labels.items()}
-    if sorted(by_number) != list(range(len(by_number))):
-        raise ValueError(f"labels are numbered {sorted(by_number)}")
+    is_by_number = all(key.isdecimal() for key in labels)
+    pairs = [(int(key), str(value)) if is_by_number else (int(value), key) for key, value in labels.items()]
+    by_number = dict(pairs)
+    if sorted(number for number, _ in pairs) != list(range(len(labels))):
+        raise ValueError(f"labels are numbered {sorted(number for number, _ in pairs)}")
+    if len(set(by_number.values())) < len(labels):
+        raise ValueError(f"two labels have one name among {', '.join(by_number.values())}")
     return [by_number[number] for number in range(len(by_number))]
 
 

@@ -59,11 +59,30 @@ class VolumeMetric(BaseMetric):
 
     Args:
         classes: Names of those that averages are of; all if None. Synapse's published figures are of eight of thirteen.
+
+    Raises:
+        UserError: `classes` is no list of names, or, as the data are known, has others than these.
     """
 
     def __init__(self, classes: Optional[Sequence[str]] = None) -> None:
         super().__init__(collect_device="gpu")  # mmengine's name for torch.distributed, on any device
+        are_names = isinstance(classes, (list, tuple)) and all(isinstance(name, str) for name in classes)
+        if classes is not None and not (are_names and classes):
+            raise UserError(f"VolumeMetric.classes is {classes!r}, it has to be a list of names of classes, or None")
         self.classes = classes
+
+    @property
+    def dataset_meta(self) -> Optional[Dict[str, Any]]:
+        """What the data set says of itself; mmengine gives it before the first step of a run."""
+        return self._dataset_meta
+
+    @dataset_meta.setter
+    def dataset_meta(self, meta: Dict[str, Any]) -> None:
+        names = list(meta["classes"])[1:]
+        unknown = sorted(set(self.classes or ()) - set(names))
+        if unknown:
+            raise UserError(f"VolumeMetric is to average {', '.join(unknown)}; the classes are {', '.join(names)}")
+        self._dataset_meta = meta
 
     def process(self, data_batch: Any, data_samples: Sequence[Dict[str, Any]]) -> None:
         """Scores each volume, so that it need not be kept."""
@@ -76,11 +95,6 @@ class VolumeMetric(BaseMetric):
     def compute_metrics(self, results: List[Tuple[int, List[Score]]]) -> Dict[str, float]:
         """Reduces the gathered scores to the figures that are logged."""
         names = list(self.dataset_meta["classes"])[1:]
-        unknown = set(self.classes or ()) - set(names)
-        if unknown:
-            raise UserError(
-                f"VolumeMetric is to average {', '.join(sorted(unknown))}; the classes are {', '.join(names)}"
-            )
         table = np.array([scores for _, scores in results], dtype=float)  # volumes classes 3
         means = {name: _mean(table[:, place, :2]) for place, name in enumerate(names)}
         chosen = [means[name] for name in self.classes or names]

@@ -10,8 +10,7 @@ from spectral_backbones.backbones.weights import read_checkpoint, some_names, un
 
 from .nnformer import VARIANTS, NNFormer
 
-# A segmenter of volumes keeps its network under these names, outermost first: of torch's wrappers, and of ours.
-_PREFIXES = ("_orig_mod.", "module.", "network.")
+_ENCODER = "model_down."  # what the encoder's tensors are called, behind the names of what holds the network
 
 
 def list_models() -> List[str]:
@@ -47,7 +46,8 @@ def create_model(name: str, checkpoint: Union[str, Path, Dict[str, Any], None] =
 
 
 def load_checkpoint(model: NNFormer, checkpoint: Union[str, Path, Dict[str, Any]]) -> List[str]:
-    """Load weights that the official code, this room's training or `model.state_dict()` saved.
+    """Load weights that the official code, this room's training or `model.state_dict()` saved, also of a network that
+    others hold, such as torch's wrappers: names lose what comes before the network's own.
 
     Heads for another number of classes are left as the model has them, and so are those that the file lacks; heads that
     the model lacks are not read. Everything else has to fit.
@@ -66,9 +66,10 @@ def load_checkpoint(model: NNFormer, checkpoint: Union[str, Path, Dict[str, Any]
     source = "the state dict" if isinstance(checkpoint, dict) else f"checkpoint {checkpoint}"
     holder = checkpoint if isinstance(checkpoint, dict) else read_checkpoint(checkpoint)
     weights = {name: value for name, value in unwrap(holder).items() if isinstance(value, torch.Tensor)}
-    for prefix in _PREFIXES:
-        if any(name.startswith(prefix) for name in weights):
-            weights = {n.removeprefix(prefix): value for n, value in weights.items() if n.startswith(prefix)}
+    prefixes = {name.partition(_ENCODER)[0] for name in weights if _ENCODER in name}
+    if len(prefixes) == 1:
+        (prefix,) = prefixes
+        weights = {n.removeprefix(prefix): value for n, value in weights.items() if n.startswith(prefix)}
     own = model.state_dict()
     for name in [name for name in weights if name.startswith("final.")]:
         if name not in own or own[name].shape != weights[name].shape:

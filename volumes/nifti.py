@@ -3,7 +3,7 @@
 Arrays have the axes of the file, (W, H, D) or (channels, W, H, D): MONAI's order.
 """
 
-import zlib
+import gzip
 from pathlib import Path
 from typing import Any, List, NamedTuple, Optional, Sequence, Tuple, Union
 
@@ -11,10 +11,14 @@ import nibabel
 import numpy as np
 
 from spectral_backbones.engine.errors import UserError
-from spectral_backbones.engine.listing import is_hidden
+from spectral_backbones.engine.listing import list_images
 
 PathLike = Union[str, Path]
 ENDINGS = (".nii.gz", ".nii")
+MOST_CLASSES = 256  # that are told apart by what is predicted and written, uint8
+_MILLIMETRES = {"meter": 1000.0, "micron": 0.001}  # of a header's unit; others are or are taken for millimetres
+_KINDS = {348: nibabel.Nifti1Image, 540: nibabel.Nifti2Image}  # by the number that files begin with
+_ROUNDING = 1e-3  # of labels that are stored as fractions, or scaled
 
 
 class Volume(NamedTuple):
@@ -23,7 +27,7 @@ class Volume(NamedTuple):
     Attributes:
         path: The file.
         data: Numbers (channels, W, H, D).
-        affine: From voxels to millimetres in space, (4, 4).
+        affine: From voxels to places in space, in the file's unit of length, (4, 4).
         header: nibabel's, with what else the file says.
     """
 
@@ -35,7 +39,12 @@ class Volume(NamedTuple):
     @property
     def spacing(self) -> Tuple[float, float, float]:
         """Distance of voxels along each axis in millimetres."""
-        return tuple(float(length) for length in np.linalg.norm(self.affine[:3, :3], axis=0))
+        return tuple(float(length) for length in np.linalg.norm(self.to_millimetres[:, :3], axis=0))
+
+    @property
+    def to_millimetres(self) -> np.ndarray:
+        """From voxels (x, y, z, 1) to millimetres in space, (3, 4)."""
+        return self.affine[:3] * _MILLIMETRES.get(self.header.get_xyzt_units()[0], 1.0)
 
 
 def is_volume(path: PathLike) -> bool:
@@ -51,7 +60,8 @@ def stem(path: PathLike) -> str:
 
 
 def find_volumes(paths: Sequence[str]) -> List[Path]:
-    """Lists files that are named and those in and below folders that are named, in order of their names.
+    """Lists files that are named and those in and below folders that are named, in order of their names. Links are
+    followed, and what is hidden is passed over.
 
     Raises:
         UserError: There is no such file or folder, or no volume in it.
@@ -59,7 +69,7 @@ def find_volumes(paths: Sequence[str]) -> List[Path]:
     found: List[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if is_volume(file) and not is_hidden(file.name))
+            inside = [file for file in list_images(path, (".nii", ".gz")).images if is_volume(file)]
             if not inside:
                 raise UserError(f"folder {path} holds no volumes, whose names end in {' or '.join(ENDINGS)}")
             found += inside
@@ -83,9 +93,10 @@ def read(path: PathLike) -> Volume:
     if not is_volume(path):
         raise UserError(f"{path} is no NIfTI file, whose name ends in {' or '.join(ENDINGS)}")
     try:
-        image = nibabel.load(path)
-        data = np.asarray(image.dataobj, dtype=np.float32)
-    except (nibabel.filebasedimages.ImageFileError, OSError, EOFError, ValueError, zlib.error, MemoryError) as error:
+        image, data = _load(path)
+    except UserError:
+        raise
+    except Exception as error:  # nibabel raises OSError, ValueError, HeaderDataError, OverflowError, MemoryError, ...
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"volume {path} cannot be read, it is damaged or no NIfTI file: {reason}") from error
     if data.ndim == 5 and data.shape[3] == 1:  # as NIfTI keeps vectors, its fourth axis being time
@@ -102,6 +113,25 @@ def read(path: PathLike) -> Volume:
     if wrong:
         raise UserError(f"volume {path} has {wrong} voxels that are no numbers (NaN or infinite) of {data.size}")
     return Volume(path, data, affine, image.header)
+
+
+def _load(path: Path) -> Tuple[Any, np.ndarray]:
+    """nibabel's image, and its numbers; of a compressed file to the end, where its checksum is."""
+    with (gzip.open if path.name.lower().endswith(".gz") else open)(path, "rb") as file:
+        start = file.read(4)
+        file.seek(0)
+        known = [number for order in ("little", "big") if (number := int.from_bytes(start, order)) in _KINDS]
+        if not known:
+            is_compressed = start[:2] == b"\x1f\x8b"
+            raise ValueError("it is compressed: call it .nii.gz" if is_compressed else "it does not begin as one does")
+        image = _KINDS[known[0]].from_stream(file)
+        if image.get_data_dtype().kind not in "biuf":
+            kind = "complex numbers" if image.get_data_dtype().kind == "c" else "colours"
+            raise UserError(f"volume {path} holds {kind}, expected is a real number for each voxel and channel")
+        data = np.asarray(image.dataobj, dtype=np.float32)
+        while file.read(1 << 20):
+            pass
+    return image, data
 
 
 def check_volume(volume: Volume, channels: int, least: Sequence[int]) -> None:
@@ -141,13 +171,14 @@ def read_labels(path: PathLike, num_classes: int, image: Optional[Volume] = None
     if values.shape[0] != 1:
         raise UserError(f"labels {path} have {values.shape[0]} channels, expected is one number a voxel")
     found = np.unique(values)
-    wrong = found[(found != np.round(found)) | (found < 0) | (found >= num_classes)]
+    whole = np.round(found)
+    wrong = found[(np.abs(found - whole) > _ROUNDING) | (whole < 0) | (whole >= num_classes)]
     if len(wrong):
-        listed = ", ".join(f"{value:g}" for value in wrong[:5])
+        listed = ", ".join(f"{value:.7g}" for value in wrong[:5])
         raise UserError(f"labels {path} hold {listed}, allowed are the classes 0 to {num_classes - 1}")
     if image is not None:
         _check_place(labels, image)
-    return values[0].astype(np.uint8)
+    return np.round(values[0]).astype(np.uint8)
 
 
 def _check_place(labels: Volume, image: Volume) -> None:
@@ -157,7 +188,7 @@ def _check_place(labels: Volume, image: Volume) -> None:
         raise UserError(f"labels {labels.path} have {times(one)} voxels, their volume {image.path} {times(other)}")
     corners = np.array([[x, y, z, 1] for x in (0, 1) for y in (0, 1) for z in (0, 1)])
     corners[:, :3] *= np.array(one) - 1
-    apart = np.abs(corners @ (labels.affine - image.affine).T).max()
+    apart = np.abs(corners @ (labels.to_millimetres - image.to_millimetres).T).max()
     if apart > 0.1 * min(image.spacing):
         raise UserError(
             f"labels {labels.path} lie elsewhere than their volume {image.path}: by their affines, up to {apart:.3g} "

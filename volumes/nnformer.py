@@ -10,6 +10,7 @@ far sides; at the crop the function is the official one. The windows keep the si
 on a larger volume the global ones are shifted windows like the others, as in the official code built for that volume.
 """
 
+from numbers import Integral, Real
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
@@ -129,6 +130,8 @@ class NNFormer(nn.Module):
         use_checkpoint: bool = False,
     ) -> None:
         super().__init__()
+        _check_list("depths", depths)
+        _check_list("num_heads", num_heads)
         decoder_num_heads = num_heads[:-1] if decoder_num_heads is None else decoder_num_heads
         num_stages = len(depths)
         for name, values, count in (
@@ -137,31 +140,45 @@ class NNFormer(nn.Module):
             ("decoder_num_heads", decoder_num_heads, num_stages - 1),
             ("reductions", reductions, num_stages - 1),
         ):
+            _check_list(name, values)
             if len(values) != count:
                 raise ValueError(f"{name} has {len(values)} values for {num_stages} stages, it needs {count}")
-        for name, value in (("in_channels", in_channels), ("out_channels", out_channels), ("depths", min(depths))):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        if num_stages < 2:
+            raise ValueError(f"depths must have at least 2 stages, got {depths}")
+        for name, values in (
+            ("in_channels", [in_channels]),
+            ("out_channels", [out_channels]),
+            ("feature_size", [feature_size]),
+            ("depths", depths),
+            ("num_heads", [*num_heads, *decoder_num_heads]),
+        ):
+            _check_whole(name, values)
         if feature_size % 2:
             raise ValueError(f"feature_size must be even, got {feature_size}")
-        if len(crop_size) != 3:
-            raise ValueError(f"crop_size must be depth, height and width, got {crop_size}")
+        if not isinstance(drop_path_rate, Real) or not 0 <= drop_path_rate < 1:
+            raise ValueError(f"drop_path_rate must be from 0 to less than 1, got {drop_path_rate!r}")
+        _check_sides("crop_size", crop_size)
+        _check_list("patch_strides", patch_strides)
+        if len(patch_strides) != 2:
+            raise ValueError(f"patch_strides must be those of two convolutions, got {patch_strides}")
+        for strides in patch_strides:
+            _check_sides("patch_strides", strides)
         self.in_channels, self.out_channels = in_channels, out_channels
         self.crop_size = tuple(crop_size)
         self.patch_size = tuple(a * b for a, b in zip(*patch_strides))
-        self.reductions = [Reduction(*reduction) for reduction in reductions]
+        self.reductions = [_reduction(values) for values in reductions]
         self.deep_supervision = deep_supervision
         self.relative_index = relative_index
         self.depth_last = depth_last
         self.use_checkpoint = use_checkpoint
 
         map_sizes = self.map_sizes(self.padded_size(self.crop_size))
-        windows = [(size,) * 3 if isinstance(size, int) else tuple(size) for size in window_size]
-        if min(map(min, windows)) < 1:
-            raise ValueError(f"window_size must be at least 1, got {window_size}")
+        windows = [(size,) * 3 if isinstance(size, Integral) else size for size in window_size]
+        for window in windows:
+            _check_sides("window_size", window)
         options = [
             dict(
-                window_size=window_of(map_size, window, shrink_windows),
+                window_size=window_of(map_size, tuple(window), shrink_windows),
                 shrink=shrink_windows,
                 mask_shifted=mask_shifted,
                 relative_index=relative_index,
@@ -291,6 +308,33 @@ class NNFormer(nn.Module):
         return outputs
 
 
+def _check_list(name: str, values: Any) -> None:
+    if not isinstance(values, Sequence) or isinstance(values, str):
+        raise ValueError(f"{name} must be a list of values, got {values!r}")
+
+
+def _check_whole(name: str, values: Sequence[Any], least: int = 1) -> None:
+    for value in values:
+        if not isinstance(value, Integral) or value < least:
+            raise ValueError(f"{name} must be at least {least}, a whole number, got {value!r}")
+
+
+def _check_sides(name: str, values: Any, least: int = 1) -> None:
+    if not isinstance(values, Sequence) or len(values) != 3:
+        raise ValueError(f"{name} must be depth, height and width, got {values!r}")
+    _check_whole(name, values, least)
+
+
+def _reduction(values: Any) -> Reduction:
+    _check_list("reductions", values)
+    if len(values) > len(Reduction._fields):
+        raise ValueError(f"reductions must be {', '.join(Reduction._fields)}, got {values}")
+    reduction = Reduction(*values)
+    for name, sides in reduction._asdict().items():
+        _check_sides(f"{name} of reductions", sides, least=0 if "padding" in name else 1)
+    return reduction
+
+
 def _like(logits: torch.Tensor, volumes: torch.Tensor) -> torch.Tensor:
     """Logits with the metadata of the volumes, where these have any."""
     if hasattr(volumes, "copy_meta_from"):
@@ -300,7 +344,7 @@ def _like(logits: torch.Tensor, volumes: torch.Tensor) -> torch.Tensor:
 
 
 def _times(size: Sequence[int]) -> str:
-    return "x".join(map(str, size))
+    return "x".join(str(int(side)) for side in size)  # tensors, as a graph is traced
 
 
 VARIANTS: Dict[str, Dict[str, Any]] = {

@@ -11,7 +11,8 @@ from spectral_backbones.engine import checkpoint as files
 from spectral_backbones.engine.errors import UserError
 
 from . import nifti
-from .preparation import build_transforms, plain_tensor, resample, resampled_size
+from .models import list_models
+from .preparation import build_transforms, prepare_whole
 from .segmenter import VolumeSegmenter
 
 
@@ -45,6 +46,8 @@ class Predictor:
         Raises:
             UserError: The checkpoint cannot be read, or is none of a segmenter of volumes.
         """
+        if source in list_models():
+            raise UserError(f"{source} is a network without weights: name a checkpoint of its training")
         checkpoint = files.read(source)
         known = checkpoint.get("predictor", {})
         if known.get("task") != "volumes":
@@ -69,9 +72,6 @@ class Predictor:
         volume = nifti.read(path)
         network = self.model.network
         nifti.check_volume(volume, network.in_channels, network.patch_size[::-1])
+        inputs = prepare_whole(self.transforms, volume, self.spacing)
         size = volume.data.shape[1:]
-        data = resample(volume.data, resampled_size(size, volume.spacing, self.spacing), "trilinear")
-        inputs = plain_tensor(self.transforms({"image": data})["image"])
-        if not inputs.isfinite().all():
-            raise UserError(f"volume {path} has voxels that are no numbers once it is prepared")
         return volume, self.model.segment(inputs[None].to(self.device), size)[0].cpu().numpy()

@@ -53,10 +53,13 @@ class VolumeSegmenter(LoggingModel):
         data_preprocessor: Optional[dict] = None,
     ) -> None:
         super().__init__(data_preprocessor)
-        if not 0 <= overlap < 1:
-            raise ValueError(f"overlap is {overlap}, allowed is 0 up to 1, without 1")
-        if len(set(mirror_axes)) != len(mirror_axes) or not set(mirror_axes) <= {0, 1, 2}:
-            raise ValueError(f"mirror_axes is {mirror_axes}, allowed are 0, 1 and 2, each once")
+        if not isinstance(overlap, (int, float)) or not 0 <= overlap < 1:
+            raise ValueError(f"overlap is {overlap!r}, allowed is 0 up to 1, without 1")
+        if not isinstance(windows_at_once, int) or windows_at_once < 1:
+            raise ValueError(f"windows_at_once is {windows_at_once!r}, it has to be a whole number of at least 1")
+        is_list = isinstance(mirror_axes, (list, tuple))
+        if not is_list or len(set(mirror_axes)) != len(mirror_axes) or not set(mirror_axes) <= {0, 1, 2}:
+            raise ValueError(f"mirror_axes is {mirror_axes!r}, allowed are 0, 1 and 2, each once, in a list")
         self.spec = {  # what builds this model again, in plain types
             "name": name,
             "in_channels": in_channels,

@@ -58,9 +58,10 @@ class VolumeWindows(nn.Module):
         shrink: Whether windows become cubes as small as the map's shortest side, unshifted, where one of their sides
             is not shorter; otherwise they are unshifted only where one window is the whole map.
         mask_shifted: Whether tokens that the roll brings together from opposite sides are kept apart.
-        relative_index: "right" gives every distance between query and key a value of its own, stored as (heads, 2d-1,
-            2h-1, 2w-1). "official" stores a table ((2d-1)(2h-1)(2w-1), heads) and reads the rows that the official code
-            reads, see `official_rows`. A table of the second form loads into the first: the function is the same.
+        relative_index: "right" gives every distance between query and key a value of its own, saved as (heads, 2d-1,
+            2h-1, 2w-1). "official" saves a table ((2d-1)(2h-1)(2w-1), heads) and reads the rows that the
+            official code reads, see `official_rows`. A table of the second form loads into the first: the function is
+            the same.
 
     Raises:
         ValueError: An argument cannot work.
@@ -89,7 +90,9 @@ class VolumeWindows(nn.Module):
         distances = [2 * side - 1 for side in window_size]
         if relative_index == "official" and official_rows(window_size, "cpu").max() >= math.prod(distances):
             raise ValueError(f"the official relative index leaves its table with windows of {window_size}")
-        shape = (num_heads, *distances) if relative_index == "right" else (math.prod(distances), num_heads)
+        # By four axes torch would take it for an image, whose memory format can be changed, and fail.
+        right = (num_heads, distances[0], distances[1] * distances[2])
+        shape = right if relative_index == "right" else (math.prod(distances), num_heads)
         self.relative_position_bias_table = nn.Parameter(torch.empty(shape))
         self.attn = DotProductAttention()
         self.proj = nn.Linear(dim, dim)
@@ -149,7 +152,7 @@ class VolumeWindows(nn.Module):
         """The table's value for every distance within a window, (heads, 2d-1, 2h-1, 2w-1)."""
         table = self.relative_position_bias_table
         if self.relative_index == "right":
-            return table
+            return table.unflatten(2, [2 * side - 1 for side in self.window_size[1:]])
         return table[official_rows(self.window_size, table.device)].movedim(-1, 0)
 
     def _bias(self, windows: Windows) -> torch.Tensor:
@@ -162,14 +165,22 @@ class VolumeWindows(nn.Module):
             bias = bias.expand(-1, *windows.grid, -1, -1)
         return bias.flatten(1, 3).movedim(0, 1)
 
+    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.relative_index == "right":
+            key = f"{prefix}relative_position_bias_table"
+            destination[key] = destination[key].unflatten(2, [2 * side - 1 for side in self.window_size[1:]])
+
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
         """Takes what the official code saves: its index, which is rebuilt here, and its form of the table."""
         state_dict.pop(f"{prefix}relative_position_index", None)
         key = f"{prefix}relative_position_bias_table"
         table = state_dict.get(key)
         rows = math.prod(2 * side - 1 for side in self.window_size)
-        if table is not None and self.relative_index == "right" and table.shape == (rows, self.num_heads):
-            state_dict[key] = table[official_rows(self.window_size, table.device)].movedim(-1, 0)
+        if table is not None and self.relative_index == "right":
+            if table.shape == (rows, self.num_heads):
+                table = table[official_rows(self.window_size, table.device)].movedim(-1, 0)
+            state_dict[key] = table.flatten(2) if table.ndim == 4 else table
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

@@ -117,6 +117,7 @@ def test_a_detector_of_many_bands_is_trained_tested_and_predicts(cubes, tmp_path
     np.save(inputs / "a.npy", good)
     np.save(inputs / "few.npy", good[..., :5])
     np.save(inputs / "none.npy", good[:0])
+    np.save(inputs / "reflectance.npy", good / 3000.0)
     scipy_io.savemat(inputs / "z.mat", {"data": good, "map": good[..., 0]})
     broken = good.astype(np.float32)
     broken[0, 0, 0] = np.nan
@@ -126,12 +127,13 @@ def test_a_detector_of_many_bands_is_trained_tested_and_predicts(cubes, tmp_path
     done = run_tool("predict.py", *arguments)  # in a process that has not trained
     assert done.returncode == 1
     for says in (
-        r"3 of 5 pictures failed, first image .*few.npy has 5 bands, the model takes 6",
+        r"4 of 6 pictures failed, first image .*few.npy has 5 bands, the model takes 6",
         r"none.npy holds no pixels",
+        r"reflectance.npy holds float64 numbers, LoadBands.dtype is uint16",
         r"nan.npy holds 1 values of 1536 that are NaN",
     ):
         assert re.search(says, done.stdout), done.stdout
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["000_a.png", "004_z.png"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["000_a.png", "005_z.png"]
     capsys.readouterr()
     with pytest.raises(UserError, match="SpecDETR with a SpecDETRHead cannot be exported: there is no graph"):
         load_tool("export").main([str(checkpoint), "--out", str(tmp_path / "a.onnx")])
@@ -275,13 +277,18 @@ def test_bands_are_chosen_and_divided(tmp_path):
     assert loaded() == [0, 1, 2, 3, 4, 5, 6] == loaded(bands=7)
     assert loaded(chosen=3) == [0, 3, 6] == loaded(bands=7, chosen=3) and loaded(chosen=1) == [3]
     assert loaded(chosen=[6, 1], divisor=[2.0, 4.0]) == [3, 0.25]
+    assert loaded(dtype=">f8") == loaded(dtype="<f8") == loaded()  # the order of bytes is no type
     for options, says in (
         (dict(bands=0), r"LoadBands.bands is 0"),
         (dict(chosen=8), r"a.npy has 7 bands, LoadBands.chosen takes 8"),
         (dict(bands=7, chosen=8), r"chosen is 8, of 7 bands"),
         (dict(chosen=[7]), r"a.npy has 7 bands, LoadBands.chosen takes \[7\]"),
-        (dict(bands=7, chosen=[7]), r"chosen is \[7\]: it has to be places from 0 to 6"),
+        (dict(bands=7, chosen=[7]), r"chosen is \[7\]: it has to be a number of bands, or places from 0 to 6"),
         (dict(chosen=[]), r"LoadBands.chosen is \[\]"),
+        (dict(chosen=1.5), r"LoadBands.chosen is 1.5: it has to be a number of bands, or places from 0$"),
+        (dict(divisor="much"), r"divisor is 'much': it has to be a number above 0"),
+        (dict(divisor=[]), r"divisor is \[\]: it has to be a number above 0"),
+        (dict(view=0), r"view is 0: it has to be one or three"),
         (dict(divisor=0.0), r"divisor is 0.0: it has to be a number above 0"),
         (dict(divisor=float("nan")), r"divisor is nan"),
         (dict(divisor=[1.0, 2.0]), r"a.npy gives 7 bands, LoadBands.divisor has 2"),

@@ -3,18 +3,19 @@
 import functools
 import json
 import os
-import re
 
 import numpy as np
 import torch
 
 from spectral_backbones.volumes import create_model
+from spectral_backbones.volumes.nnformer import VARIANTS
 
 from ..golden import weights
 from ..golden_models import files
 
-NETWORKS = [path for path in files() if path.stem.startswith("nnformer_") and "names" in np.load(path).files]
-
+PATHS = [path for path in files() if path.stem.startswith("nnformer")]
+NETWORKS = [path for path in PATHS if "names" in np.load(path).files]
+TABLES = [path for path in PATHS if path not in NETWORKS]  # of the loss
 
 IN_SUITE = [
     ("nnformer_acdc", torch.float32),  # a published crop
@@ -30,11 +31,16 @@ def is_in_suite(path, dtype):
 
 
 def created(path, relative_index="official", **kwargs):
-    """The model that a file's `config` describes, without its weights."""
+    """The model that a file's `config` describes, without its weights; its patch tells the variant."""
     config = json.loads(str(np.load(path)["config"]))
-    name = re.match(r"nnformer_[a-z]+", path.stem).group()
-    model = create_model(
-        name.removesuffix("_small"),
+    patches = {
+        tuple(one * two for one, two in zip(*variant["patch_strides"])): name for name, variant in VARIANTS.items()
+    }
+    name = patches[tuple(config["patch_size"])]
+    if "decoder_num_heads" in VARIANTS[name]:  # those of the encoder's next stages
+        kwargs["decoder_num_heads"] = config["num_heads"][1:]
+    return create_model(
+        name,
         in_channels=config["input_channels"],
         out_channels=config["num_classes"],
         crop_size=config["crop_size"],
@@ -46,8 +52,6 @@ def created(path, relative_index="official", **kwargs):
         relative_index=relative_index,
         **kwargs,
     )
-    assert list(model.patch_size) == config["patch_size"]
-    return model
 
 
 @functools.lru_cache(maxsize=1)

@@ -28,6 +28,8 @@ def test_decathlons_classes_and_cases_are_dealt_into_folds(tmp_path):
         _, train = find_cases("decathlon", root, "train", fold)
         assert sorted(names(train) + names(val)) == [f"case_{number}" for number in range(10)]
         held_out += names(val)
+    with pytest.raises(UserError, match="fold is '1', it has to be a whole number"):
+        find_cases("decathlon", root, "val", "1")
     assert classes == ["background", "edema", "core"]
     assert sorted(held_out) == [f"case_{number}" for number in range(10)]
 
@@ -135,8 +137,43 @@ def nowhere(root):
     return root / "scan.nii"
 
 
+def of_type(dtype, **changes):
+    """A file of a type, with numbers of its header written over: {offset: value, of NumPy's type}."""
+
+    def make(root):
+        data = scan().astype(dtype) if dtype != "rgb" else np.zeros((4, 4, 4), [(band, "u1") for band in "RGB"])
+        path = save(root / "scan.nii", data)
+        raw = bytearray(path.read_bytes())
+        for offset, value in changes.items():
+            place = int(offset.removeprefix("at"))
+            raw[place : place + value.nbytes] = value.tobytes()
+        path.write_bytes(raw)
+        return path
+
+    return make
+
+
+def with_a_flipped_bit(root):
+    """A compressed file that can be unpacked: its checksum alone tells."""
+    path = save(root / "scan.nii.gz", scan())
+    raw = bytearray(path.read_bytes())
+    raw[-6] ^= 1
+    path.write_bytes(raw)
+    return path
+
+
+def compressed_under_another_name(root):
+    return save(root / "scan.nii.gz", scan()).rename(root / "scan.nii")
+
+
 @pytest.mark.parametrize("make, message", [
     (with_nan, "1 voxels that are no numbers"),
+    (with_a_flipped_bit, "cannot be read, it is damaged"),
+    (compressed_under_another_name, "it is compressed: call it .nii.gz"),
+    (of_type("c8"), "holds complex numbers"),
+    (of_type("rgb"), "holds colours"),
+    (of_type("i2", at70=np.int16(999)), "damaged or no NIfTI file: data code 999"),
+    (of_type("i2", at42=np.int16(-5)), "damaged or no NIfTI file"),
     (cut_short, "cannot be read, it is damaged"),
     (flat, "has the shape"),
     (nowhere, "places no voxel in space"),
@@ -149,6 +186,36 @@ def test_a_volume_that_cannot_be_taken_is_named(tmp_path, make, message):
     with pytest.raises(UserError, match=message) as told:
         nifti.read(path)
     assert str(path) in str(told.value)
+
+
+def test_labels_that_are_whole_up_to_rounding_are_classes(tmp_path):
+    """Scaled files, and those of floats, hold 1.0000001 for 1."""
+    path = save(tmp_path / "labels.nii.gz", labels() * np.float64(1.0000001) - 1e-7)
+    np.testing.assert_array_equal(nifti.read_labels(path, 3), labels())
+
+
+@pytest.mark.parametrize("unit, millimetres", [("meter", 1000), ("mm", 1), ("micron", 0.001), ("unknown", 1)])
+def test_spacing_is_in_millimetres_whatever_the_unit_of_the_file(tmp_path, unit, millimetres):
+    image = nibabel.Nifti1Image(scan(), AFFINE)
+    image.header.set_xyzt_units(unit)
+    nibabel.save(image, tmp_path / "scan.nii")
+    volume = nifti.read(tmp_path / "scan.nii")
+    assert volume.spacing == pytest.approx([0.9 * millimetres, 0.8 * millimetres, 2.5 * millimetres])
+    nifti.write_labels(tmp_path / "labels.nii", labels(), volume)
+    assert nibabel.load(tmp_path / "labels.nii").header.get_xyzt_units()[0] == unit
+    nifti.read_labels(tmp_path / "labels.nii", 3, volume)
+
+
+def test_volumes_in_folders_are_listed_through_links_and_nothing_hidden_is(tmp_path):
+    root = tmp_path / "root"
+    path = save(root / "a b é.nii.gz", scan())
+    save(tmp_path / "outside" / "scan.NII", scan())
+    save(root / "__MACOSX" / "c.nii", scan())
+    (root / "linked").symlink_to(tmp_path / "outside")
+    (root / "dead.nii").symlink_to(root / "nowhere.nii")
+    (root / "folder.nii").mkdir()
+    (root / "picture.png").touch()
+    assert nifti.find_volumes([str(root)]) == [path, root / "linked" / "scan.NII"]
 
 
 def moved(affine, millimetres=5.0):
@@ -194,6 +261,15 @@ def test_a_volume_that_does_not_fit_the_model_is_named(tmp_path, options, messag
         VolumeDataset(str(root), "decathlon", "train", [], **options)[0]
 
 
+def change(root, key, value):
+    path = root / "dataset.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}), encoding="utf-8-sig")
+
+
+def case(folder):
+    return {"image": f"{folder}/x.nii", "label": f"{folder}/y.nii"}
+
+
 @pytest.mark.parametrize("spoil, message", [
     (lambda root: (root / "dataset.json").unlink(), "has no dataset.json"),
     (lambda root: (root / "dataset.json").write_text("{"), "dataset.json cannot be read as JSON"),
@@ -201,6 +277,14 @@ def test_a_volume_that_does_not_fit_the_model_is_named(tmp_path, options, messag
     (lambda root: (root / "labelsTr" / "case_1.nii.gz").unlink(), "1 files of .* are missing, first .*case_1.nii.gz"),
     (lambda root: (root / "splits_final.json").write_text('[{"train": ["x"], "val": []}]'), "names cases .* first x"),
     (lambda root: (root / "splits_final.json").write_text("{}"), "is no list of dicts"),
+    (lambda root: (root / "splits_final.json").write_text("[]"), "is no list of dicts"),
+    (lambda root: (root / "splits_final.json").write_text('[{"train": ["case_0"], "val": null}]'), "no list of dicts"),
+    (lambda root: (root / "splits_final.json").write_text('[{"train": [], "val": ["case_0"]}]'), "none of them for tr"),
+    (lambda root: make_decathlon(root, classes=map(str, range(257))), "has 257 classes, allowed are 2 to 256"),
+    (lambda root: make_decathlon(root, classes=["background"]), "has 1 classes, allowed are 2 to 256"),
+    (lambda root: make_decathlon(root, classes=["ground", "core", "core"]), "two labels have one name among ground,"),
+    (lambda root: change(root, "labels", {"0": "ground", "1.0": "core"}), "invalid literal"),
+    (lambda root: change(root, "training", [case(folder) for folder in "ab"]), "two cases are called x, .*a/x.nii and"),
 ])  # fmt: skip
 def test_a_folder_that_is_none_of_the_layout_is_told(tmp_path, spoil, message):
     root = make_decathlon(tmp_path)
@@ -263,7 +347,13 @@ def test_kept_volumes_are_what_files_hold_each_time(tmp_path):
 
 
 @pytest.mark.parametrize("transforms, message", [
-    ([dict(type="Normalize")], "MONAI has no transform 'Normalize'"),
+    ([dict(type="Normalize")], "MONAI has no transform of dicts 'Normalize'"),
+    ([dict(type="NormalizeIntensity")], "MONAI has no transform of dicts 'NormalizeIntensity'"),
+    ([dict(keys=["image"])], "MONAI has no transform of dicts None, as `type` of {'keys'"),
+    ([dict(type="NormalizeIntensityd", keys=["img"])], "case_0.nii.gz cannot be prepared, .*NormalizeIntensityd.*img"),
+    ([dict(type="RandCropByPosNegLabeld", keys=["image", "label"], label_key="label", spatial_size=(32, 4, 4))],
+     "case_0.nii.gz cannot be prepared, applying transform RandCropByPosNegLabeld: .* larger than the image"),
+    ([dict(type="SpatialPadd", keys=["image"], spatial_size=(24, 24, 8))], "24x24x8 .* and 20x18x6 of its labels"),
     ([dict(type="NormalizeIntensityd", keys=["image"], wrong=1)], "NormalizeIntensityd cannot be made"),
     ([dict(type="RandSpatialCropSamplesd", keys=["image", "label"], roi_size=4, num_samples=2)], "2 samples of one"),
     ([dict(type="ScaleIntensityRanged", keys=["image"], a_min=0, a_max=1, b_min=0, b_max=float("inf"))], "no numbers"),
@@ -272,6 +362,44 @@ def test_transforms_that_cannot_work_are_told(tmp_path, transforms, message):
     root = make_decathlon(tmp_path)
     with pytest.raises(UserError, match=message):
         VolumeDataset(str(root), "decathlon", "train", transforms, is_training=True)[0]
+
+
+def test_crops_that_make_no_batch_are_told_by_the_names_of_both_volumes(tmp_path):
+    root = make_decathlon(tmp_path, cases=2)
+    (root / "splits_final.json").write_text(json.dumps([{"train": ["case_0", "case_1"], "val": ["case_0"]}]))
+    for folder, data in (("imagesTr", scan((20, 10, 6), channels=2)), ("labelsTr", labels((20, 10, 6)))):
+        save(root / folder / "case_1.nii.gz", data)
+    crop = dict(type="RandSpatialCropd", keys=["image", "label"], roi_size=(12, 12, 6), random_size=False)
+    options = dict(split="train", transforms=[crop], is_training=True)
+    assert VolumeDataset(str(root), "decathlon", **options)[1]["inputs"].shape == (2, 12, 10, 6)
+    dataset = VolumeDataset(str(root), "decathlon", in_batches=True, **options)
+    dataset[0]
+    with pytest.raises(
+        UserError, match=r"12x10x6 voxels of volume .*case_1.nii.gz, and 12x12x6 of .*case_0.nii.gz: put"
+    ):
+        dataset[1]
+
+
+def test_transforms_of_whole_volumes_leave_the_size(tmp_path):
+    """Predictions would not lie where the file's voxels do."""
+    pad = dict(type="SpatialPadd", keys=["image"], spatial_size=(24, 24, 8))
+    dataset = VolumeDataset(str(make_decathlon(tmp_path)), "decathlon", "val", [pad])
+    with pytest.raises(UserError, match=r"make 24x24x8 voxels of 20x18x6 of volume .*: .* have to leave the size"):
+        dataset[0]
+
+
+@pytest.mark.parametrize("spacing", [(1, 1), (0, 1, 1), 1.0, "111", ("1", 1, 1), (float("nan"), 1, 1), (None, 1, 1)])
+def test_a_spacing_that_is_none_is_told(tmp_path, spacing):
+    with pytest.raises(UserError, match=r"spacing is .*, it has to be three positive numbers of millimetres"):
+        VolumeDataset(str(make_decathlon(tmp_path)), "decathlon", "train", [], spacing=spacing)
+
+
+def test_a_volume_too_large_once_it_is_resampled_is_told_with_its_own_spacing(tmp_path):
+    dataset = VolumeDataset(str(make_decathlon(tmp_path)), "decathlon", "train", [], spacing=(1e-3,) * 3)
+    with pytest.raises(
+        UserError, match=r"18000x14400x15000 voxels at .*: by its affine its own is \[0.9, 0.8, 2.5\] mm"
+    ):
+        dataset[0]
 
 
 def test_digits_are_the_same_for_a_seed_and_lie_as_a_task_of_the_decathlon(tmp_path):

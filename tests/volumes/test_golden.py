@@ -1,5 +1,7 @@
 """nnFormer's official outputs, on weights made from tensor names, are ours: logits, embeddings, both sides' maps."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,17 @@ from .golden_models import NETWORKS, created, is_in_suite, load
 TOLERANCES = {torch.float32: 1e-4, torch.float64: 1e-9}  # of the output's scale
 PRECISIONS = [(path, dtype) for path in NETWORKS for dtype in TOLERANCES if is_in_suite(path, dtype)]
 IDS = [f"{path.stem}-{dtype}".replace("torch.", "") for path, dtype in PRECISIONS]
+
+
+@pytest.mark.parametrize("path", NETWORKS, ids=lambda path: path.stem)
+def test_golden_volumes_are_built_by_their_config_whatever_they_are_called(path, tmp_path):
+    other = tmp_path / "nnformer_other.npz"
+    other.symlink_to(path)
+    with torch.device("meta"):
+        names, shapes = zip(*((name, list(value.shape)) for name, value in created(other).state_dict().items()))
+    golden = np.load(path)
+    known = dict(zip(golden["names"].tolist(), json.loads(str(golden["shapes"]))))
+    assert all(known[name] == shape for name, shape in zip(names, shapes))
 
 
 def outputs_of(model, volumes):

@@ -7,9 +7,7 @@ from monai.losses import DiceCELoss
 
 from spectral_backbones.volumes.losses import DeepDiceCELoss
 
-from ..golden_models import files
-
-TABLES = [path for path in files() if path.stem.startswith("nnformer_loss")]
+from .golden_models import TABLES
 
 
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-6), (torch.float32, 1e-4)], ids=["float64", "float32"])

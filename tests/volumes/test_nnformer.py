@@ -106,7 +106,7 @@ def test_windows_are_what_a_loop_over_pairs_of_tokens_gives():
     values = torch.stack([tokens[0][p] if i else torch.zeros(4, dtype=torch.float64) for p, i in zip(places, inside)])
     q, k, v = attention.qkv(values).chunk(3, -1)
     logits = torch.full((len(places), len(places)), -torch.inf, dtype=torch.float64)
-    table = attention.relative_position_bias_table[0]
+    table = attention.distances()[0]
     for i, query in enumerate(places):
         for j, key in enumerate(places):
             # Windows begin at the shift; what lies before it are smaller windows.
@@ -140,6 +140,34 @@ def test_official_weights_compute_the_same_by_the_right_index(name, tmp_path):
             expected = official(volumes)
             torch.testing.assert_close(right(volumes), expected)
             assert torch.equal(again(volumes), expected)
+
+
+@pytest.mark.parametrize("prefix", ["", "module._orig_mod.", "_orig_mod.module.", "network.", "model.swin."])
+def test_weights_load_under_the_names_of_whatever_holds_the_network(prefix):
+    model, other = small(), small()
+    assert not load_checkpoint(
+        model, {"state_dict": {prefix + name: value for name, value in other.state_dict().items()}}
+    )
+    assert all(torch.equal(*pair) for pair in zip(model.parameters(), other.parameters()))
+
+
+@pytest.mark.parametrize("relative_index", ["official", "right"])
+def test_the_memory_format_of_volumes_can_be_changed(relative_index):
+    """torch changes it in all that have five axes, and in what has four too, by the same name."""
+    model = small(relative_index=relative_index)
+    volumes = volumes_for(model)
+    with torch.no_grad():
+        expected = model(volumes)
+        model.to(memory_format=torch.channels_last_3d)
+        torch.testing.assert_close(model(volumes.to(memory_format=torch.channels_last_3d)), expected)
+
+
+def test_a_table_is_saved_with_an_axis_for_each_side():
+    attention = VolumeWindowAttention(4, 2, (2, 3, 4))
+    assert attention.state_dict()["relative_position_bias_table"].shape == (2, 3, 5, 7)
+    table = torch.randn(2, 3, 5, 7)
+    attention.load_state_dict({**attention.state_dict(), "relative_position_bias_table": table})
+    assert torch.equal(attention.distances(), table)
 
 
 def test_weights_of_the_right_index_are_refused_by_the_official_one():
@@ -239,6 +267,19 @@ def test_bfloat16_autocast_is_near_float32():
     (lambda: create_model("nnformer_tumor", crop_size=(128, 128)), "crop_size must be depth, height and width"),
     (lambda: create_model("nnformer_tumor", window_size=(4, 4, 0, 4)), "window_size must be at least 1"),
     (lambda: create_model("nnformer_tumor", feature_size=95), "feature_size must be even"),
+    (lambda: create_model("nnformer_tumor", feature_size=0), "feature_size must be at least 1"),
+    (lambda: create_model("nnformer_tumor", feature_size=96.0), "feature_size must be at least 1, a whole number"),
+    (lambda: create_model("nnformer_tumor", num_heads=6), "num_heads must be a list of values, got 6"),
+    (lambda: create_model("nnformer_tumor", window_size=4), "window_size must be a list of values, got 4"),
+    (lambda: create_model("nnformer_tumor", window_size=(4, 4, 4, (4, 4))), "window_size must be depth, height and wi"),
+    (lambda: create_model("nnformer_tumor", depths=2), "depths must be a list of values, got 2"),
+    (lambda: create_model("nnformer_tumor", crop_size=(128, "128", 128)), "crop_size must be at least 1, a whole numb"),
+    (lambda: create_model("nnformer_tumor", patch_strides=(4, 4)), "patch_strides must be depth, height and width"),
+    (lambda: create_model("nnformer_tumor", patch_strides=((4, 4, 4),)), "patch_strides must be those of two convol"),
+    (lambda: create_model("nnformer_tumor", patch_strides=((0, 2, 2),) * 2), "patch_strides must be at least 1"),
+    (lambda: create_model("nnformer_tumor", reductions=(((3, 3, 3), (2, 0, 2)),) * 3), "stride of reductions must be"),
+    (lambda: create_model("nnformer_tumor", drop_path_rate=1.0), "drop_path_rate must be from 0 to less than 1"),
+    (lambda: create_model("nnformer_tumor", drop_path_rate=None), "drop_path_rate must be from 0 to less than 1"),
     (lambda: small()(torch.zeros(1, 2, 16, 32, 32)), r"C = 1 channels, got \(1, 2, 16, 32, 32\)"),
     (lambda: small()(torch.zeros(1, 16, 32, 32)), r"volumes must be \(B, C, D, H, W\)"),
     (lambda: small()(torch.zeros(1, 1, 1, 32, 32)), "1x32x32 voxels is smaller than a patch, 2x4x4"),

@@ -1,5 +1,7 @@
 """Whole runs on volumes: what a user trains, evaluates, predicts and counts by the commands of all tasks."""
 
+import re
+
 import nibabel
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from spectral_backbones.volumes.digits import Recipe, make_digits
 from spectral_backbones.volumes.nnformer import VARIANTS
 
 from ..classification_fixtures import ROOT, run_here
-from .fixtures import AFFINE, make_acdc, make_decathlon, make_synapse, save, scan, small_config
+from .fixtures import AFFINE, CONFIG, make_acdc, make_decathlon, make_synapse, save, scan, small_config
 
 
 @pytest.fixture(scope="module")
@@ -228,11 +230,30 @@ def test_configs_of_volumes_are_listed():
     (["model.overlap=1.0"], "overlap is 1.0"),
     (["train_dataloader.dataset.fold=7"], "fold is 7"),
     (["val_evaluator.classes=[liver]"], "average liver; the classes are 0, 1, 2, 3"),
+    (["val_evaluator.classes=[]"], r"VolumeMetric.classes is \[\], it has to be a list of names"),
+    (["val_evaluator.classes=liver"], "VolumeMetric.classes is 'liver', it has to be a list of names"),
+    (["model.overlap=half"], "overlap is 'half'"),
+    (["model.windows_at_once=0"], "windows_at_once is 0, it has to be a whole number of at least 1"),
+    (["model.mirror_axes=1"], "mirror_axes is 1, allowed are 0, 1 and 2, each once, in a list"),
 ])  # fmt: skip
 def test_configs_that_cannot_work_are_told(tmp_path, data, options, message):
     config = small_config(tmp_path, data)
     with pytest.raises(UserError, match=message):
         run_here("train.py", config, "--work-dir", tmp_path / "run", "--cfg-options", *options)
+    assert not list((tmp_path / "run").glob("*.pth"))  # before the first step
+
+
+@pytest.mark.parametrize("tool, arguments, message", [
+    ("predict.py", ["nnformer_acdc", "."], "nnformer_acdc is a network without weights"),
+    ("visualize.py", ["nnformer_acdc", ROOT / "docs/images/hyperspectral.png"], "nnformer_acdc segments volumes"),
+    ("benchmark.py", ["nnformer_acdc"], "nnformer_acdc is a network of volumes, models of images are meant"),
+    ("flops.py", ["--config", CONFIG, "--size", "32"], "--size is for other models than .*nnformer-small_digits"),
+    ("flops.py", ["--config", CONFIG, "--volume-size", "1"], "a volume of 1x1x1 voxels is smaller than a patch"),
+])  # fmt: skip
+def test_commands_say_what_they_do_not_take_of_volumes(tool, arguments, message, capsys):
+    with pytest.raises((SystemExit, UserError)) as told:
+        run_here(tool, *arguments)
+    assert re.search(message, str(told.value) + capsys.readouterr().err)
 
 
 def test_an_unknown_task_is_told(tmp_path, data):
