@@ -67,6 +67,11 @@ class TimmClassifier(BaseModel):
         else:
             self.loss = nn.CrossEntropyLoss()
 
+    @property
+    def trained(self) -> nn.Module:
+        """What the optimiser trains."""
+        return self.model
+
     def init_weights(self) -> None:
         """Does nothing: timm has initialised or loaded the weights, and mmengine would initialise them anew."""
 

@@ -13,6 +13,7 @@ from . import __version__
 
 COMMANDS = {
     "train": "train a classifier, a detector or a segmenter, as a config describes it",
+    "distill": "train a model to do what another does: a spectral one of a vision transformer with public weights",
     "test": "evaluate a checkpoint on a config's test set",
     "predict": "classify pictures, find objects in them, or segment them; segment volumes",
     "visualize": "draw what models look at: spectral gates, attention, features, class activation",
