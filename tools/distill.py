@@ -1,7 +1,7 @@
 """Trains a model to do what another one does: a spectral one, made of a vision transformer with public weights.
 
-spectral distill deit_small_patch16_224 spectformer_xs classification/distillation/deit_imagenet --data-root imagenet
-spectral distill work_dirs/digits_deit/best.pth spectformer_ti classification/distillation/digits
+spectral distill deit_small_patch16_224 spectformer_xs imagenet_distilled --data-root imagenet
+spectral distill work_dirs/digits_deit/best.pth spectformer_ti digits_distilled --iters 33
 spectral distill resnet50 gfnet_h_b classification/folder --data-root imagenet --by logits
 
 TEACHER is a checkpoint of `spectral train`, a timm model with weights, or with --teacher-name a file of such weights.
@@ -21,6 +21,7 @@ if __name__ == "__main__" and not __package__:  # run as a script: of this clone
 
 import argparse
 import copy
+import hashlib
 import shutil
 import time
 from pathlib import Path
@@ -38,7 +39,7 @@ from torch.utils.data import DataLoader, Subset
 from spectral_backbones import backbones  # noqa: F401  registers the models
 from spectral_backbones.engine import CarefulRunner, UserError
 from spectral_backbones.engine import checkpoint as files
-from spectral_backbones.engine.config import load
+from spectral_backbones.engine.config import check_schedule, load
 from spectral_backbones.engine.launch import join_torchrun
 from spectral_backbones.engine.schedule import goes_by_iterations, set_length
 from spectral_backbones.engine.seeding import seed_all
@@ -197,7 +198,7 @@ class Distillation:
             record for record in self.records.all if {**record["of"], "stage": None} != {**self.of, "stage": None}
         ]
         if others:
-            changed = sorted(key for key in self.of if others[0]["of"].get(key) != self.of[key])
+            changed = _changed(others[0]["of"], self.of)
             raise UserError(
                 f"{made.work_dir} holds another distillation, which differs in {', '.join(changed)}: choose another "
                 "--work-dir, or replace it with --overwrite"
@@ -209,16 +210,22 @@ class Distillation:
         return record and record["found"]
 
     def run(self) -> Path:
-        """Does what is not done; returns the checkpoint that everything ends in."""
+        """Does what is not done; returns the checkpoint that everything ends in.
+
+        Raises:
+            UserError: A stage is too short for its schedule, or something stands in the way that a user can mend.
+        """
+        trained = [stage for stage in ("alignment", "distillation") if stage in self.made.stages]
+        for stage in trained:
+            self._config(stage, None)
         start = None
         if self.by == "mohawk":
             start = self.made.work_dir / START
             if is_main_process():
                 self._prepare(start)
             barrier()
-        for stage in ("alignment", "distillation"):
-            if stage in self.made.stages:
-                start = self._train(stage, start)
+        for stage in trained:
+            start = self._train(stage, start)
         return start
 
     # Before training --------------------------------------------------------------------------------------------------
@@ -282,10 +289,9 @@ class Distillation:
         """
         folder = self.made.work_dir / stage
         if self.found(stage) is None:
-            way = stage if stage == "alignment" else "logits" if self.by == "mohawk" else self.by
-            cfg = self._config(stage, way, start, folder)
+            cfg = self._config(stage, start)
             if is_main_process():
-                print(f"{stage}: {STAGES[stage] if self.by == 'mohawk' else WAYS[way]}", flush=True)
+                print(f"{stage}:", flush=True)
             begun = time.perf_counter()
             CarefulRunner.from_cfg(cfg).train()
             if is_main_process():
@@ -295,8 +301,10 @@ class Distillation:
         best = folder / "best.pth"
         return best if stage == "distillation" and best.is_file() else files.list_kept(folder)[0]
 
-    def _config(self, stage: str, way: str, start: Optional[Path], folder: Path) -> Config:
+    def _config(self, stage: str, start: Optional[Path]) -> Config:
         cfg, options = copy.deepcopy(self.made.cfg), self.made.options
+        folder = self.made.work_dir / stage
+        way = stage if stage == "alignment" else "logits" if self.by == "mohawk" else self.by
         trained = [one for one in ("alignment", "distillation") if one in self.made.stages]
         if len(trained) == 2:
             key = "iters" if goes_by_iterations(cfg.train_cfg) else "epochs"
@@ -317,6 +325,7 @@ class Distillation:
         cfg.work_dir, cfg.launcher = str(folder), self.launcher
         cfg.resume = bool(files.list_kept(folder))
         cfg.overwrite = False
+        check_schedule(cfg)
         return complete(cfg)
 
     # What came of it --------------------------------------------------------------------------------------------------
@@ -404,9 +413,21 @@ def _digest(teacher: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def _settings(cfg: Config) -> Dict[str, str]:
-    """What of a config decides what is learnt."""
+    """What of a config decides what is learnt, a sum of each part."""
     left_out = ("work_dir", "resume", "overwrite", "launcher", "default_hooks", "log_level", "distillation")
-    return {key: repr(value) for key, value in sorted(cfg.to_dict().items()) if key not in left_out}
+    parts = {key: repr(value) for key, value in sorted(cfg.to_dict().items()) if key not in left_out}
+    return {key: hashlib.sha256(text.encode()).hexdigest()[:16] for key, text in parts.items()}
+
+
+def _changed(before: Dict[str, Any], now: Dict[str, Any]) -> List[str]:
+    """Names what two distillations differ in."""
+    own = sorted(key for key in now if key != "config" and before.get(key) != now[key])
+    parts = [before.get("config") or {}, now["config"]]
+    return own + [
+        f"{key} of the config"
+        for key in sorted(parts[0].keys() | parts[1])
+        if len({part.get(key) for part in parts}) > 1
+    ]
 
 
 def check_work_dir(work_dir: Path, overwrite: bool) -> None:
