@@ -24,6 +24,7 @@ import copy
 import hashlib
 import shutil
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence
 
@@ -129,11 +130,14 @@ def configure(args: argparse.Namespace, said: List[str]) -> Made:
     """
     from spectral_backbones.classification.teacher import Teacher
 
-    cfg = load(args.config, args.cfg_options, args.data_root, choices.chooser(args, said))
-    if task_of(cfg) != "classification":
-        raise UserError(
-            f"{args.config} is no config of classification: a teacher's logits and features are of whole pictures"
-        )
+    choose = choices.chooser(args, said)
+
+    def choose_for_a_classifier(cfg: Config) -> None:
+        if task_of(cfg) != "classification":
+            raise UserError(f"{cfg.filename} is no config of classification: what is distilled looks at whole pictures")
+        choose(cfg)
+
+    cfg = load(args.config, args.cfg_options, args.data_root, choose_for_a_classifier)
     options = {**DEFAULTS, **(cfg.get("distillation") or {})}
     if unknown := sorted(options.keys() - DEFAULTS):
         raise UserError(f"distillation of {args.config} has no {', '.join(unknown)}; it has {', '.join(DEFAULTS)}")
@@ -342,19 +346,27 @@ class Distillation:
         """
         if self.found(stage) is not None:
             return
-        loader, right = self._pictures("val_dataloader", self.made.options["judged"]), 0
-        batches = list(_to_device(loader))
+        loader, right = self._pictures("val_dataloader", self.made.options["judged"]), []
         student.eval()
-        for batch in batches:
-            right += int((student(batch["inputs"]).argmax(1) == batch["labels"]).sum())
-        found: Dict[str, Any] = {"top1": 100 * right / len(loader.dataset), "judged": len(loader.dataset)}
+
+        def classified() -> Iterator[Tensor]:
+            for batch in _to_device(loader):
+                right.append(student(batch["inputs"]).argmax(1) == batch["labels"])
+                yield batch["inputs"]
+
+        errors: List[float] = []
         if self.by == "mohawk":
-            found["errors"] = mohawk.block_errors(teacher, student, (batch["inputs"] for batch in batches))
+            errors = mohawk.block_errors(teacher, student, classified())
+        else:
+            deque(classified(), maxlen=0)
+        found: Dict[str, Any] = {"top1": 100 * float(torch.cat(right).float().mean()), "judged": len(loader.dataset)}
+        if errors:
+            found["errors"] = errors
         self.records.keep({**self.of, "stage": stage}, {**found, "seconds": seconds})
-        errors = [f"{error:.2f}" for error in found.get("errors", [])]
+        shown = " ".join(f"{error:.2f}" for error in errors)
         print(
             f"{stage}: top-1 {found['top1']:.1f} % of {found['judged']} pictures"
-            + (f", errors of blocks {' '.join(errors)}" if errors else ""),
+            + (f", errors of blocks {shown}" if errors else ""),
             flush=True,
         )
         if errors:
