@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,8 +11,10 @@ from spectral_backbones.classification.distilled import DistilledClassifier
 from spectral_backbones.classification.predictor import Predictor
 from spectral_backbones.engine import UserError
 from spectral_backbones.engine import checkpoint as files
+from spectral_backbones.engine.config import load
+from spectral_backbones.engine.library import find_config
 from spectral_backbones.methods import mohawk
-from spectral_backbones.tools import distill
+from spectral_backbones.tools import distill, study_distillation
 
 from .classification_fixtures import make_folder, run_forked, run_here, small_config
 
@@ -189,6 +192,8 @@ def test_a_begun_distillation_is_not_taken_for_another(whole, teacher, config, t
         (["--cfg-options", "distillation.alignment=1.0"], "between 0 and 1, got 1.0"),
         (["--cfg-options", "fsdp=True"], "fsdp does not go with distillation"),
         (["--cfg-options", "model.pretrained=True"], "model.pretrained has no use"),
+        (["--cfg-options", "load_from=other.pth"], "load_from has no use"),
+        (["--cfg-options", "val_dataloader=None", "val_cfg=None", "val_evaluator=None"], "has no val_dataloader"),
         (["--epochs", "1"], "a run of 1 epochs is too short"),
         (["--cfg-options", "model.in_chans=1"], "takes pictures of 3 channels, the student of 1"),
         (["--cfg-options", "val_dataloader.dataset.transform.mean=[0.5,0.5,0.5]"], "trained with"),
@@ -223,3 +228,41 @@ def test_leaving_out_stages_is_for_mohawk(teacher, config, tmp_path, capsys):
     with pytest.raises(SystemExit):
         call(teacher, config, tmp_path / "run", "--by", "logits", "--without", "alignment")
     assert "leaves stages of MOHAWK out" in capsys.readouterr().err
+
+
+# The study of its stages ----------------------------------------------------------------------------------------------
+
+
+def test_the_study_runs_each_way_once_and_shows_all(tmp_path, monkeypatch):
+    ran = []
+
+    def training(arguments):
+        ran.append(arguments)
+        folder = Path(arguments[arguments.index("--work-dir") + 1])
+        if arguments[0] == study_distillation.TEACHER:
+            folder.mkdir(parents=True)
+            (folder / "epoch_1.pth").touch()
+        return {"top1": 50.0 + len(ran), "seconds": 1.0}
+
+    def distilling(arguments, folder):
+        assert Path(arguments[0]).name == "epoch_1.pth" and arguments[1] == study_distillation.STUDENT
+        return {**training(arguments), "errors": {stage: [0.5, 0.1] for stage in STAGES}, "stages": {}}
+
+    monkeypatch.setattr(study_distillation, "_train", training)
+    monkeypatch.setattr(study_distillation, "_distil", distilling)
+    page = tmp_path / "page.md"
+    page.write_text("before\n" + "\n".join(study_distillation.markers(Path("found.json"))) + "\nafter\n")
+    arguments = ["--results", tmp_path / "found.json", "--picture", tmp_path / "p.png", "--work-dir", tmp_path / "w"]
+    arguments += ["--page", page, "--seeds", 2]
+    with pytest.raises(UserError, match="holds nothing of this study"):
+        run_here("study_distillation.py", *arguments, "--known")
+    said = run_here("study_distillation.py", *arguments)
+    assert len(ran) == 2 * len(study_distillation.WAYS) + 1
+    assert said.strip() in page.read_text() and page.read_text().startswith("before\n") and "after" in page.read_text()
+    assert all(way.what in said for way in study_distillation.WAYS.values())
+    assert (tmp_path / "p.png").stat().st_size > 1000
+    assert run_here("study_distillation.py", *arguments) == said and len(ran) == 2 * len(study_distillation.WAYS) + 1
+    # Each is what it says, by the commands that a reader has.
+    configs = {argument for arguments in ran for argument in arguments if argument.startswith("digits")}
+    assert configs == {study_distillation.TEACHER, study_distillation.CONFIG} and all(map(find_config, configs))
+    assert load(study_distillation.CONFIG).train_cfg.max_iters == study_distillation.STEPS

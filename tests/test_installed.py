@@ -435,9 +435,11 @@ class TestBesideAUsersModules:
             ],
             "distill": [
                 (
-                    [teacher, "test_vit2", "classification/folder", "--teacher-name", "test_vit", "--by", "features"]
-                    + ["--data-root", photos, "--size", 160, "--epochs", 3, "--batch-size", 2]
-                    + ["--work-dir", tmp_path / "student"],
+                    [
+                        *(teacher, "test_vit2", "classification/folder", "--teacher-name", "test_vit"),
+                        *("--by", "features", "--data-root", photos, "--size", 160, "--epochs", 3, "--batch-size", 2),
+                        *("--work-dir", tmp_path / "student"),
+                    ],
                     "the student: ",
                 )
             ],

@@ -145,14 +145,17 @@ def configure(args: argparse.Namespace, said: List[str]) -> Made:
         raise UserError(f"distillation.alignment is a share of the run between 0 and 1, got {options['alignment']}")
     if cfg.get("fsdp"):
         raise UserError("fsdp does not go with distillation: a teacher is whole in each process")
+    if not cfg.get("val_dataloader"):
+        raise UserError(f"{cfg.filename} has no val_dataloader, by which stages are compared")
     teacher = Teacher.load(args.teacher, args.teacher_name)
     teacher.prepare(cfg)
     cfg = complete(cfg)
     if args.by in ("mohawk", "logits"):
         teacher.check_classes(DATASETS.build({**cfg.val_dataloader.dataset, "transform": None}).classes)
     if args.by == "mohawk":
-        if cfg.model.get("pretrained"):
-            raise UserError("model.pretrained has no use: MOHAWK's student has its weights from the teacher")
+        for key, value in (("model.pretrained", cfg.model.get("pretrained")), ("load_from", cfg.get("load_from"))):
+            if value:
+                raise UserError(f"{key} has no use: MOHAWK's student has its weights from the teacher")
         try:
             mohawk.fit(teacher.model, _build(cfg, torch.device("meta")))
         except ValueError as error:
