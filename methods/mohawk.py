@@ -31,6 +31,9 @@ from .teacher_task import TeacherTask
 STUDENTS = ("spectformer_ti", "spectformer_xs", "spectformer_s", "spectformer_b", "gfnet_ti", "gfnet_xs", "gfnet_s")
 TEACHERS = ("deit_tiny_patch16_224", "deit_small_patch16_224", "deit_base_patch16_224")
 _BLOCKS = (vit.Block, Block)  # a norm, attention, a norm and an MLP with two residuals
+_LAYERS = ("norm1", "attention.qkv", "attention.proj", "norm2", "mlp.fc1", "mlp.fc2")
+# What else a teacher may have; what belongs to tokens that are no patches is left out.
+_AROUND = ("blocks.", "patch_embed.proj.", "pos_embed", "norm.", "head.", "head_dist.", "cls_", "reg_", "dist_")
 _POSITIONS = "positions"  # of the teacher's tokens of patches, whatever it calls them and whatever comes before them
 _LEAST_GAIN = 0.1  # of a filter for what is equal everywhere, in multiples of the stream's scale
 
@@ -68,7 +71,7 @@ def fit(teacher: nn.Module, student: nn.Module) -> Fit:
         copied = _names(teacher, student, made)
         reasons = list(_unlike(teacher, student, made, copied))
     if reasons:
-        raise ValueError(f"{'; '.join(reasons)}. {_what_would(teacher, student)}")
+        raise ValueError(f"{'; '.join(reasons)}. {_what_would(teacher)}")
     return Fit(made, copied)
 
 
@@ -91,6 +94,18 @@ def _wrong_with_teacher(teacher: nn.Module) -> Iterator[str]:
             yield f"the teacher pools by {teacher.global_pool!r} before its last norm, a student behind it"
         if teacher.pos_embed is None:
             yield "the teacher has no table of positions"
+    if others:
+        return
+    attention = "attn" if isinstance(teacher, vit.VisionTransformer) else "mixer"
+    plain = {f"{layer}.{part}" for layer in _LAYERS for part in ("weight", "bias")}
+    plain = {name.replace("attention", attention) for name in plain}
+    found = set.union(*({name for name, _ in block.named_parameters()} for block in teacher.blocks))
+    more = [f"blocks.*.{name}" for name in sorted(found - plain)]
+    more += [name for name, _ in teacher.named_parameters() if not name.startswith(_AROUND)]
+    if more:
+        yield f"the teacher has {', '.join(more[:3])}, for which a student has no place"
+    if fewer := sorted(plain - found):
+        yield f"the teacher's blocks have no {', '.join(fewer[:3])}"
 
 
 def _wrong_with_student(student: nn.Module) -> Iterator[str]:
@@ -144,14 +159,6 @@ def _unlike(teacher: nn.Module, student: nn.Module, made: Sequence[int], copied:
         for name, source in copied.items()
         if source not in given or given[source].shape != own[name].shape
     ]
-    # What of the teacher goes nowhere and is no part of what is made anew, or of what only a class token has.
-    left = (*(f"blocks.{number}.{part}." for number in made for part in ("attn", "mixer", "norm1")), "head_dist.")
-    prefix = ("cls_token", "reg_token", "dist_token", "pos_embed", "pos_embed.weight")
-    wrong += [
-        f"{name} of the teacher has no place in the student"
-        for name in given
-        if name not in copied.values() and not name.startswith(left) and name not in prefix
-    ]
     yield from wrong[:3]
     if len(wrong) > 3:
         yield f"and {len(wrong) - 3} more tensors"
@@ -165,14 +172,16 @@ def _unlike(teacher: nn.Module, student: nn.Module, made: Sequence[int], copied:
         yield f"their MLPs have the activations {' and '.join(sorted(acts))}"
 
 
-def _what_would(teacher: nn.Module, student: nn.Module) -> str:
-    """What fits the teacher, or else the student."""
+def _what_would(teacher: nn.Module) -> str:
+    """What fits the teacher, or other teachers where nothing does."""
     if next(_wrong_with_teacher(teacher), None):
         return f"What would: a plain vision transformer of timm, such as {', '.join(TEACHERS)}, of the student's width"
     channels, blocks = teacher.embed_dim, len(teacher.blocks)
     patch = teacher.patch_embed.proj.weight.shape[-1]
     named = [name for name in STUDENTS if _sizes(name) == (channels, blocks, grid_of(teacher), patch)]
+    ratio = teacher.blocks[0].mlp.fc1.out_features / channels
     sizes = f"embed_dim={channels}, depth={blocks}, num_heads={_attention(teacher.blocks[0]).num_heads}"
+    sizes += f", mlp_ratio={ratio:g}" if ratio != 4 else ""
     pixels = grid_of(teacher)[0] * patch
     made = f"a spectformer with model.kwargs=dict({sizes}, patch_size={patch}) and model.img_size={pixels}"
     return f"What would fit this teacher: {', '.join([*named, made])}"

@@ -54,10 +54,10 @@ from spectral_backbones.tools.tasks import complete, task_of
 from spectral_backbones.tools.train import amp_wrapper
 
 STAGES = {
-    "copying": "what both have is copied, the filters of the spectral blocks are drawn at random",
-    "orientation": "these filters are the teacher's mean attention",
-    "alignment": "the spectral blocks have learnt alone",
-    "distillation": "the whole has learnt from the teacher's logits",
+    "copying": "what both have",
+    "orientation": "filters of spectral blocks from the teacher's mean attention",
+    "alignment": "each spectral block learns the teacher's block alone",
+    "distillation": "the whole learns from the teacher's logits",
 }
 OPTIONAL = ("orientation", "alignment", "distillation")
 DEFAULTS = dict(
@@ -298,7 +298,7 @@ class Distillation:
         if self.found(stage) is None:
             cfg = self._config(stage, start)
             if is_main_process():
-                print(f"{stage}:", flush=True)
+                print(f"{stage}: {STAGES[stage] if self.by == 'mohawk' else WAYS[self.by]}", flush=True)
             begun = time.perf_counter()
             CarefulRunner.from_cfg(cfg).train()
             if is_main_process():

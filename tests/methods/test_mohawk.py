@@ -3,6 +3,7 @@
 import pytest
 import timm
 import torch
+from timm.models.vision_transformer import ResPostBlock
 
 from spectral_backbones.backbones.isotropic import Isotropic
 from spectral_backbones.methods import mohawk
@@ -195,10 +196,14 @@ def test_relations_are_those_of_the_last_attention_without_prefix_tokens():
         (lambda: timm.create_model("deit_small_patch16_224"), {}, "has 384 channels", ": spectformer_xs, gfnet_xs, a"),
         (lambda: vit(num_classes=7), {}, "has 7 classes, the student 5", "embed_dim=24"),
         (lambda: vit(in_chans=1), {}, "has 1 channels of the pictures, the student 3", "embed_dim=24"),
-        (lambda: vit(mlp_ratio=2.0), {}, "mlp.fc1.weight is .96, 24. and the teacher's", ""),
-        (lambda: vit(init_values=0.1), {}, "ls1.gamma of the teacher has no place", ""),
-        (lambda: vit(qk_norm=True), {}, "q_norm.weight of the teacher has no place", ""),
-        (lambda: vit(global_pool="avg"), {}, "pools by 'avg' before its last norm", ""),
+        (lambda: vit(mlp_ratio=2.0), {}, "mlp.fc1.weight is .96, 24. and the teacher's", "mlp_ratio=2"),
+        (lambda: vit(init_values=0.1), {}, r"has blocks.*ls1.gamma, blocks.*ls2.gamma, for", "deit_tiny"),
+        (lambda: vit(pre_norm=True), {}, "the teacher has norm_pre.weight", "deit_tiny"),
+        (lambda: vit(qk_norm=True), {}, r"has blocks.*attn.k_norm.bias", "deit_tiny"),
+        (lambda: vit(qkv_bias=False), {}, "blocks have no attn.qkv.bias", "deit_tiny"),
+        (lambda: vit(block_fn=ResPostBlock, init_values=None), {}, "it has ResPostBlock", "deit_tiny"),
+        (lambda: vit(pos_embed="none"), {}, "no table of positions", "deit_tiny"),
+        (lambda: vit(global_pool="avg"), {}, "pools by 'avg' before its last norm", "deit_tiny"),
         (lambda: vit(act_layer=torch.nn.ReLU), {}, "activations GELU and ReLU", ""),
         (lambda: vit(), dict(mixers="attention"), "no spectral block to be made", "embed_dim=24"),
         (lambda: vit(), dict(mixers="spectral:1, fnet"), "mix by FNet", "embed_dim=24"),
