@@ -29,7 +29,10 @@ def config(tmp_path_factory):
     path = small_config(tmp_path_factory.mktemp("config"), data, max_epochs=4)
     text = path.read_text().replace("'depth': 2", "'depth': 3").replace("'end': 1", "'end': 0.5")
     text = text.replace("'begin': 1", "'begin': 0.5")
-    path.write_text(f"{text}\ndistillation = dict(images=20, judged=30)\n")
+    text += (
+        "\ndistillation = dict(images=20, judged=30)\ndefault_hooks = dict(curve=None, outcome=None)\n"  # no pictures
+    )
+    path.write_text(text)
     return path
 
 
@@ -146,22 +149,33 @@ def test_stages_can_be_left_out_and_the_others_take_their_steps(teacher, config,
     assert [int(count) for count in re.findall(r"for (\d+) epochs", said)] == epochs
 
 
-@pytest.mark.parametrize("way", ["logits", "features", "relations"])
-def test_other_pairs_learn_in_one_run_that_goes_on_too(teacher, config, tmp_path, monkeypatch, way):
-    """Another width and depth, a stem that is no patches'; a projection of features is trained and kept."""
-    chosen = ["model.kwargs.embed_dim=24", "model.kwargs.depth=2", "model.kwargs.num_heads=3", "model.kwargs.stem=conv"]
-    arguments = ["--by", way, "--epochs", 2, "--cfg-options", *chosen, "distillation.label_weight=0.5"]
+# Another width and depth than the teacher's, and a stem that is no patches'.
+OTHER = ["model.kwargs.embed_dim=24", "model.kwargs.depth=2", "model.kwargs.num_heads=3", "model.kwargs.stem=conv"]
+
+
+@pytest.mark.parametrize("way", ["logits", "relations"])
+def test_other_pairs_learn_in_one_run(teacher, config, tmp_path, way):
+    arguments = ["--by", way, "--epochs", 2, "--cfg-options", *OTHER, "distillation.label_weight=0.5"]
+    said = call(teacher, config, tmp_path / "run", *arguments)
+    assert "for 2 epochs" in said and list(stages(tmp_path / "run")) == ["distillation"]
+    assert not (tmp_path / "run" / "start.pth").exists()
+
+
+def test_a_projection_of_features_is_trained_kept_and_no_part_of_the_student(teacher, config, tmp_path, monkeypatch):
+    arguments = ["--by", "features", "--epochs", 2, "--cfg-options", *OTHER]
     with monkeypatch.context() as patched:
         kill(patched, DistilledClassifier, "_losses", 9)
         with pytest.raises(_Killed):
             call(teacher, config, tmp_path / "run", *arguments)
-    said = call(teacher, config, tmp_path / "run", *arguments)
-    assert "from epoch 2" in said and list(stages(tmp_path / "run")) == ["distillation"]
+    assert "from epoch 2" in call(teacher, config, tmp_path / "run", *arguments)
     call(teacher, config, tmp_path / "whole", *arguments)
-    expected = files.read(files.list_kept(tmp_path / "whole" / "distillation")[0])["state_dict"]
-    found = files.read(files.list_kept(tmp_path / "run" / "distillation")[0])["state_dict"]
-    assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in found)
-    assert ("projection.weight" in found) == (way == "features")
+    found, expected = (
+        files.read(files.list_kept(tmp_path / name / "distillation")[0])["state_dict"] for name in ("run", "whole")
+    )
+    assert "projection.weight" in found and found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in found)
+    begin = files.read(tmp_path / "whole" / "distillation" / "epoch_1.pth")["state_dict"]
+    assert not torch.equal(begin["projection.weight"], found["projection.weight"])
     Predictor.load(str(tmp_path / "run" / "distillation" / "best.pth"))
 
 

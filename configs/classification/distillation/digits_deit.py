@@ -10,4 +10,4 @@ model = dict(
     img_size=32,
     kwargs=dict(patch_size=4, embed_dim=128, depth=4, num_heads=4),
 )
-train_cfg = dict(max_epochs=40)
+train_cfg = dict(max_epochs=20)
