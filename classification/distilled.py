@@ -6,6 +6,7 @@ from mmengine.registry import MODELS
 from timm.task import TrainingTask
 from torch import Tensor, nn
 
+from spectral_backbones.engine import checkpoint as files
 from spectral_backbones.engine.errors import UserError
 from spectral_backbones.methods.distillation import make_task
 
@@ -34,16 +35,26 @@ class DistilledClassifier(TimmClassifier):
         teacher: `source` and `name`, see `Teacher.load`.
         way: What is learnt, see `methods.distillation.make_task`.
         options: Further arguments of that.
+        start: A file of all weights that training starts from. `pretrained` is for those of other data, whose
+            classifier is left out.
         **kwargs: Of `TimmClassifier`.
 
     Raises:
-        UserError: The teacher cannot be loaded, or the way does not fit.
+        UserError: The teacher cannot be loaded, the way does not fit, or `start` holds other weights.
     """
 
     def __init__(
-        self, *args: Any, teacher: Dict[str, Any], way: str, options: Optional[Dict[str, Any]] = None, **kwargs: Any
+        self,
+        *args: Any,
+        teacher: Dict[str, Any],
+        way: str,
+        options: Optional[Dict[str, Any]] = None,
+        start: Optional[str] = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        if start is not None:
+            files.load_strictly(self.model, files.read_weights(start), start)
         try:
             task = make_task(way, self.model, Teacher.load(**teacher).model, self.loss, **(options or {}))
         except ValueError as error:

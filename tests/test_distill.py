@@ -74,6 +74,10 @@ def test_all_stages_run_and_each_brings_blocks_nearer_or_the_whole(whole, teache
     assert errors["alignment"][1:] == errors["copying"][1:]  # what is copied stays so until the end
     assert errors["distillation"][1:] != errors["copying"][1:]
     assert all(row["judged"] == 30 and 0 <= row["top1"] <= 100 for row in found.values())
+    start, aligned = files.read_weights(folder / "start.pth"), weights(folder, "alignment")
+    assert {name for name in start if not torch.equal(start[name], aligned[name])} == {
+        name for name in start if name.startswith("blocks.0.")
+    }
     assert (folder / "blocks.png").stat().st_size > 1000
     assert "for 1 epochs" in said and "for 3 epochs" in said
     assert said.count("top-1") > 4 and said.strip().endswith(str(folder / "distillation" / "best.pth"))

@@ -328,7 +328,7 @@ class Distillation:
         taken = {key: options[key] for key in ("label_weight", "temperature", "relation_heads")}
         cfg.model.update(type="DistilledClassifier", teacher=ConfigDict(self.made.teacher), way=way, options=taken)
         if start is not None:
-            cfg.model.pretrained = str(start)
+            cfg.model.start = str(start)
         cfg.work_dir, cfg.launcher = str(folder), self.launcher
         cfg.resume = bool(files.list_kept(folder))
         cfg.overwrite = False

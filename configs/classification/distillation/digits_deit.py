@@ -8,6 +8,6 @@ model = dict(
     num_classes=10,
     in_chans=1,
     img_size=32,
-    kwargs=dict(patch_size=4, embed_dim=128, depth=4, num_heads=4),
+    kwargs=dict(patch_size=8, embed_dim=128, depth=4, num_heads=4),
 )
 train_cfg = dict(max_epochs=20)

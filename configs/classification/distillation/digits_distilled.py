@@ -10,7 +10,7 @@ model = dict(
     num_classes=10,
     in_chans=1,
     img_size=32,
-    kwargs=dict(patch_size=4, embed_dim=128, depth=4, num_heads=4, mixers="spectral:2, attention"),
+    kwargs=dict(patch_size=8, embed_dim=128, depth=4, num_heads=4, mixers="spectral:2, attention"),
 )
 train_dataloader = dict(sampler=dict(type="EndlessSampler"))
 train_cfg = dict(_delete_=True, type="IterBasedTrainLoop", max_iters=330, val_interval=110)
