@@ -328,6 +328,9 @@ def orient(student: nn.Module, seen: MeanAttention) -> None:
     the teacher's norm1. What attention adds to all tokens alike, by the biases of norm and projections, is W_o (W_v b +
     b_v) + b_o exactly, since its rows sum to 1; it becomes the bias of the student's norm1.
 
+    The scale of a filter is free, since norm2 takes it away: it is that of the values that the student had before, for
+    which learning rates are made. Adam would hardly move a filter of the stream's own scale.
+
     Args:
         student: Into whose blocks the teacher's weights were copied, see `copy_weights`.
         seen: The teacher's mean attention.
@@ -350,7 +353,9 @@ def orient(student: nn.Module, seen: MeanAttention) -> None:
         gain = gain.abs().clamp(min=_LEAST_GAIN * scale).copysign(gain)  # near zero it could not be made up for
         own.norm1.weight.fill_(1.0)
         own.norm1.bias.copy_(constant / gain)
-        own.mixer.complex_weight.copy_(torch.view_as_real(gate_weight(kernel)))
+        weight = torch.view_as_real(gate_weight(kernel))
+        size = own.mixer.complex_weight.square().mean() / weight.square().mean()
+        own.mixer.complex_weight.copy_(weight * size.sqrt())
 
 
 # Alignment ------------------------------------------------------------------------------------------------------------
