@@ -102,12 +102,17 @@ def test_orientation_brings_blocks_nearer_to_the_teachers():
     teacher, ours, x = vit(), student(mixers="spectral:2, attention"), pictures()
     found = mohawk.copy_weights(teacher, ours)
     before = mohawk.block_errors(teacher, ours, [x])
+    sizes = [float(ours.blocks[number].mixer.complex_weight.square().mean()) for number in found.made]
     seen = mohawk.MeanAttention(teacher, found.made)
     seen.add(x)
     mohawk.orient(ours, seen)
     after = mohawk.block_errors(teacher, ours, [x])
     assert all(after[number] < before[number] for number in found.made)
     assert after[2] == before[2]
+    # As large as before, since learning rates are made for that.
+    assert sizes == pytest.approx(
+        [float(ours.blocks[number].mixer.complex_weight.square().mean()) for number in found.made]
+    )
 
 
 def test_a_mean_goes_on_where_it_was():
