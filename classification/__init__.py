@@ -13,6 +13,7 @@ from spectral_backbones.engine import CarefulRunner, UserError
 
 from . import datasets, hooks
 from .classifier import TimmClassifier
+from .distilled import DistilledClassifier
 from .metrics import Accuracy
 from .optim import TimmOptimWrapperConstructor
 from .transforms import BandTransform, TimmTransform
@@ -21,6 +22,7 @@ __all__ = [
     "Accuracy",
     "BandTransform",
     "CarefulRunner",
+    "DistilledClassifier",
     "TimmClassifier",
     "TimmOptimWrapperConstructor",
     "TimmTransform",

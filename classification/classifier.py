@@ -77,6 +77,11 @@ class TimmClassifier(LoggingModel):
             self.model.eval()
         return self
 
+    @property
+    def trained(self) -> nn.Module:
+        """What the optimiser trains."""
+        return self.model
+
     def init_weights(self) -> None:
         """Does nothing: timm has initialised or loaded the weights, and mmengine would initialise them anew."""
 

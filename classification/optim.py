@@ -30,7 +30,7 @@ class TimmOptimWrapperConstructor:
     def __call__(self, model: nn.Module) -> OptimWrapper:
         """Builds the wrapper for a `TimmClassifier`, bare or wrapped for distribution."""
         classifier = model.module if is_model_wrapper(model) else model
-        optimizer = create_optimizer_v2(classifier.model, **self.optimizer, **self.groups)
+        optimizer = create_optimizer_v2(classifier.trained, **self.optimizer, **self.groups)
         for group in optimizer.param_groups:
             # timm leaves this to its schedulers; mmengine's know the group's own rate only.
             group["lr"] *= group.pop("lr_scale", 1.0)

@@ -17,7 +17,9 @@ from .takes import known_arguments
 Keys = Tuple[Union[str, int], ...]
 
 # What is read at the top of a config beside what mmengine's runner reads: by this library, and by mm's own tools.
-_OURS = frozenset(["custom_imports", "fsdp", "overwrite", "resume_schedule", "tta_model", "tta_pipeline"])
+_OURS = frozenset(
+    ["custom_imports", "distillation", "fsdp", "overwrite", "resume_schedule", "tta_model", "tta_pipeline"]
+)
 # Keys of a dict with a `type` that go elsewhere than to its class: to mmengine's registries and builders, and to the
 # wrappers of mixed precision, whose name --amp puts in place of the config's.
 _TAKEN_BEFORE = {

@@ -15,6 +15,7 @@ COMMANDS = {
     "train": "train a classifier, a detector or a segmenter, as a config describes it",
     "test": "evaluate a checkpoint on a config's test set",
     "predict": "classify pictures, find objects in them, or segment them; segment volumes",
+    "distill": "train a model to do what another does: a spectral one of a vision transformer with public weights",
     "visualize": "draw what models look at: spectral gates, attention, features, class activation",
     "export": "write a model as ONNX, pt2 or OpenVINO, and prove that the file computes the same",
     "flops": "count parameters, MACs, FLOPs and activations of models, detectors and segmenters",

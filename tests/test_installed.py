@@ -407,6 +407,9 @@ class TestBesideAUsersModules:
         name = "detection/digits/mask-rcnn_spectformer-h-small_fpn_digits"
         weights = tmp_path / "gfnet_ti.pth"
         torch.save(timm.create_model("gfnet_ti").state_dict(), weights)
+        teacher = tmp_path / "test_vit.pth"
+        torch.save(timm.create_model("test_vit").state_dict(), teacher)
+        photos = make_folder(tmp_path / "few", per_class=2)
         photo = ROOT / "docs" / "images" / "detection.jpg"
         calls = {
             "flops": [(["spectformer_ti", "--size", 32], "spectformer_ti"), (["--config", name, "--size", 64], "neck")],
@@ -429,6 +432,16 @@ class TestBesideAUsersModules:
                 (["detection/digits/*"], name),
                 ([name, "--print"], "TimmBackbone"),
                 ([name, "--copy", tmp_path / "mine.py"], "mine.py"),
+            ],
+            "distill": [
+                (
+                    [
+                        *(teacher, "test_vit2", "classification/folder", "--teacher-name", "test_vit"),
+                        *("--by", "features", "--data-root", photos, "--size", 160, "--epochs", 3, "--batch-size", 2),
+                        *("--work-dir", tmp_path / "student"),
+                    ],
+                    "the student: ",
+                )
             ],
             "run": [([tmp_path / "script.py", "--a", 1], "1000 ['--a', '1'] __main__")],
             "measure-channels": [([make_folder(tmp_path / "photos", per_class=2)], "mean")],

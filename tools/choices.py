@@ -30,10 +30,18 @@ _SETS = {
 }
 
 
-def add_to(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that mean something for training and test alike."""
+def add_to(parser: argparse.ArgumentParser, names_model: bool = True) -> None:
+    """Adds the options that mean something for training and test alike.
+
+    Args:
+        parser: Of the tool.
+        names_model: With `--model`; a tool without has an argument `model` of its own.
+    """
     group = parser.add_argument_group("common choices", "each changes what hangs on it too, and says so")
-    group.add_argument("--model", metavar="NAME", help="another model: `spectral models` lists ours, timm's go as well")
+    if names_model:
+        group.add_argument(
+            "--model", metavar="NAME", help="another model: `spectral models` lists ours, timm's go as well"
+        )
     group.add_argument(
         "--size",
         type=image_size,
@@ -45,21 +53,27 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--data-root", metavar="DIR", help="folder of the data set, in place of the config's")
 
 
-def add_to_training(parser: argparse.ArgumentParser) -> None:
-    """Adds those of training, after `add_to`."""
+def add_to_training(parser: argparse.ArgumentParser, takes_weights: bool = True) -> None:
+    """Adds those of training, after `add_to`.
+
+    Args:
+        parser: Of the tool.
+        takes_weights: With `--weights`.
+    """
     group = parser.add_argument_group("choices of training")
-    group.add_argument(
-        "--weights",
-        metavar="FILE",
-        help="what training starts from: a checkpoint, official ones too, or `timm` for what timm downloads; of a "
-        "detector or segmenter the whole or the backbone, as the file has it",
-    )
-    group.add_argument(
-        "--probe",
-        action="store_true",
-        help="linear probe: the features of --weights, or of random ones, stay as they are, and a classifier on them "
-        "is trained; without it all is fine-tuned",
-    )
+    if takes_weights:
+        group.add_argument(
+            "--weights",
+            metavar="FILE",
+            help="what training starts from: a checkpoint, official ones too, or `timm` for what timm downloads; of a "
+            "detector or segmenter the whole or the backbone, as the file has it",
+        )
+        group.add_argument(
+            "--probe",
+            action="store_true",
+            help="linear probe: the features of --weights, or of random ones, stay as they are, and a classifier on them "
+            "is trained; without it all is fine-tuned",
+        )
     length = group.add_mutually_exclusive_group()
     length.add_argument(
         "--epochs",
