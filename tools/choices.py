@@ -58,7 +58,7 @@ def add_to_training(parser: argparse.ArgumentParser, takes_weights: bool = True)
 
     Args:
         parser: Of the tool.
-        takes_weights: With `--weights`.
+        takes_weights: With `--weights` and `--probe`.
     """
     group = parser.add_argument_group("choices of training")
     if takes_weights:
@@ -71,8 +71,8 @@ def add_to_training(parser: argparse.ArgumentParser, takes_weights: bool = True)
         group.add_argument(
             "--probe",
             action="store_true",
-            help="linear probe: the features of --weights, or of random ones, stay as they are, and a classifier on them "
-            "is trained; without it all is fine-tuned",
+            help="linear probe: the features of --weights, or of random ones, stay as they are, and a classifier on "
+            "them is trained; without it all is fine-tuned",
         )
     length = group.add_mutually_exclusive_group()
     length.add_argument(
