@@ -54,7 +54,7 @@ class DistilledClassifier(TimmClassifier):
     ) -> None:
         super().__init__(*args, **kwargs)
         if start is not None:
-            files.load_strictly(self.model, files.read_weights(start), start)
+            files.load_strictly(self.model, files.timm_weights(files.read(start)), start)
         try:
             task = make_task(way, self.model, Teacher.load(**teacher).model, self.loss, **(options or {}))
         except ValueError as error:

@@ -22,7 +22,7 @@ def small(tmp_path_factory):
         for path in photos.glob("val/*/0.png"):
             shutil.copy(path, folder / f"{path.parent.name}.png")
 
-    return demo.TASKS["classification"]._replace(config=str(config), least=0.0, unseen=unseen)
+    return demo.TASKS["classification"]._replace(config=str(config), options=[], least=0.0, unseen=unseen)
 
 
 @pytest.fixture(scope="module")

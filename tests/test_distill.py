@@ -56,7 +56,7 @@ def stages(folder):
 
 
 def weights(folder, stage="distillation"):
-    return files.read_weights(files.list_kept(folder / stage)[0])
+    return files.timm_weights(files.read(files.list_kept(folder / stage)[0]))
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_all_stages_run_and_each_brings_blocks_nearer_or_the_whole(whole, teache
     assert errors["alignment"][1:] == errors["copying"][1:]  # what is copied stays so until the end
     assert errors["distillation"][1:] != errors["copying"][1:]
     assert all(row["judged"] == 30 and 0 <= row["top1"] <= 100 for row in found.values())
-    start, aligned = files.read_weights(folder / "start.pth"), weights(folder, "alignment")
+    start, aligned = files.timm_weights(files.read(folder / "start.pth")), weights(folder, "alignment")
     assert {name for name in start if not torch.equal(start[name], aligned[name])} == {
         name for name in start if name.startswith("blocks.0.")
     }

@@ -339,7 +339,7 @@ class Distillation:
 
     def _judge_trained(self, stage: str, path: Path, seconds: float) -> None:
         student = _build(self.made.cfg).eval().to(get_device())
-        files.load_strictly(student, files.read_weights(path), path)
+        files.load_strictly(student, files.timm_weights(files.read(path)), path)
         self._judge(stage, self._teacher(), student, seconds)
 
     @torch.no_grad()
