@@ -33,10 +33,9 @@ from .checkpoints import (
     unwrap_state_dict,
 )
 from .isotropic import Isotropic
-from .layers import Block, PositionEmbedding, by_images
+from .layers import Block, PatchEmbed, PositionEmbedding, by_images
 from .layers.chunk import hidden_width
 from .layers.grouping import Grouping, Groups, Ungrouping, check_group_size
-from .layers.patch_embed import STEMS
 from .layers.tracing import untraced
 from .mixers import BiasedAttention, CrossAttention
 from .registry import cfg, register_variants
@@ -228,8 +227,6 @@ class FIT(Isotropic):
         mlp_ratio: Hidden channels of an MLP in multiples of its stream's.
         token_pos: Position of a token in its group, "learned", "sin_cos" or "sin_cos2d", see Grouping.
         latent_pos: Position of a latent, "learned" or "sin_cos".
-        stem: "patchify", one convolution as wide as a patch and a norm, as in the official code, or "conv", a stack of
-            3x3 convolutions, with which training from scratch on few images begins sooner.
         both_norms: Whether the stream that features are not taken of has its final norm too, as in the official code.
             Without a loss on that stream the norm is not trained, which distributed training does not like.
         drop_rate: Dropout before the classifier.
@@ -261,7 +258,6 @@ class FIT(Isotropic):
         mlp_ratio: float = 4.0,
         token_pos: str = "learned",
         latent_pos: str = "learned",
-        stem: str = "patchify",
         both_norms: bool = False,
         drop_rate: float = 0.0,
         proj_drop_rate: float = 0.0,
@@ -286,10 +282,7 @@ class FIT(Isotropic):
         self._init_feature_info(embed_dim, len(pairs), patch_size)
         grid_size = self._grids(self._check_img_size(img_size))[0]
 
-        if stem not in STEMS:
-            raise ValueError(f"stem must be one of {', '.join(STEMS)}, got {stem!r}")
-        with_norm = {"norm_layer": norm_layer} if stem == "patchify" else {}
-        self.patch_embed = STEMS[stem](patch_size, in_chans, embed_dim, **with_norm, **dd)
+        self.patch_embed = PatchEmbed(patch_size, in_chans, embed_dim, norm_layer=norm_layer, **dd)
         self.pos_embed = self.pos_drop = nn.Identity()
         self.grouping = Grouping(embed_dim, latent_dim, group_size, num_latents, grid_size, token_pos, latent_pos, **dd)
         self.ungrouping = Ungrouping(group_size)

@@ -22,9 +22,11 @@ from .checkpoints import check_fits, rename, resample_grid_tensors, unwrap_state
 from .isotropic import Isotropic
 from .layers import (
     Block,
+    ConvStem,
     Interpolation,
     OverlapMerging,
     OverlapPatchEmbed,
+    PatchEmbed,
     PositionEmbedding,
     SerialBlock,
     SpectralMethod,
@@ -33,7 +35,6 @@ from .layers import (
     connect,
     create_mlp,
 )
-from .layers.patch_embed import STEMS
 from .mixers import ClassAttention, MixerPattern, create_mixer, expand_mixers, mixer_name, mixers_per_stage
 from .pyramid import Pyramid, Stage, check_depths, check_per_stage
 from .registry import cfg, register_variants
@@ -41,6 +42,8 @@ from .registry import cfg, register_variants
 __all__ = ["SpectFormer", "SpectFormerH"]
 
 _logger = logging.getLogger(__name__)
+
+STEMS = {"patchify": PatchEmbed, "conv": ConvStem}
 
 
 class SpectFormer(Isotropic):

@@ -199,17 +199,6 @@ def test_features_are_the_latents_where_the_layout_ends_in_global_layers():
     assert not [key for key, parameter in model.named_parameters() if parameter.grad is None]
 
 
-@pytest.mark.parametrize("size", [(8, 12), (7, 9), (1, 1)])
-def test_a_stem_of_convolutions_makes_the_same_grid(size):
-    model = small(stem="conv", num_classes=3).train()
-    x = torch.randn(2, 3, *size, dtype=torch.float64)
-    (taken,) = model.forward_intermediates(x, indices=[0], intermediates_only=True)
-    (patches,) = small(num_classes=3).forward_intermediates(x, indices=[0], intermediates_only=True)
-    assert taken.shape == patches.shape
-    model(x).sum().backward()
-    assert not [key for key, parameter in model.named_parameters() if parameter.grad is None]
-
-
 @pytest.mark.parametrize("indices", [[0], [1]])
 def test_maps_of_such_a_layout_leave_its_last_latents_out(indices):
     model = small(layout="(1)1(1)2", num_classes=3).train()
@@ -275,7 +264,6 @@ def test_padding_does_not_swamp_the_gradient_of_a_new_model():
     [
         (dict(group_size=0), "group_size must be at least 1"),
         (dict(group_size=(2, 2, 2)), "group_size"),
-        (dict(stem="resnet"), "stem must be one of patchify, conv, got 'resnet'"),
         (dict(num_latents=0), "num_latents must be at least 1"),
         (dict(token_pos="rotary"), "token_pos must be one of learned, sin_cos, sin_cos2d"),
         (dict(latent_pos="sin_cos2d"), "latent_pos must be one of learned, sin_cos"),

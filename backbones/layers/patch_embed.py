@@ -167,9 +167,6 @@ class ConvStem(nn.Module):
         return self.proj(self.conv(x)).permute(0, 2, 3, 1)  # B H' W' C
 
 
-STEMS = {"patchify": PatchEmbed, "conv": ConvStem}
-
-
 class OverlapPatchEmbed(nn.Module):
     """Overlapping patches of a map: a 3x3 convolution of stride 2, then a norm (PVT v2, arXiv 2106.13797, section 3.1).
 

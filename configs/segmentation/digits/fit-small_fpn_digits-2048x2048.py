@@ -34,7 +34,6 @@ model = dict(
         name="fit_ti",
         out_norm="final",
         img_size=size,
-        stem="conv",  # with patches it tells digits from the ground in these steps, and not from one another
         embed_dim=64,
         layout="(1)1(1)1(1)",
         num_heads=2,
