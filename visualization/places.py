@@ -234,7 +234,7 @@ def _(mixer: NeighbourhoodAttention, caught: Caught) -> Optional[Attention]:
     for length in padded:
         count = num_windows(length, mixer.block_size)
         asked.append(torch.arange(count * mixer.block_size).unflatten(0, (count, -1)))
-        seen.append(mixer._key_places(length, torch.device("cpu")))
+        seen.append(mixer._key_places(length, mixer.block_size, torch.device("cpu")))
     queries, keys = _table(*asked, grid), _table(*seen, grid)
     weights = caught.weights.reshape(mixer.num_heads, len(queries), queries.shape[1], keys.shape[1]).transpose(0, 1)
     return Attention(caught.layer, "attention to neighbours", weights, queries, keys, tuple(grid), tuple(grid))

@@ -58,8 +58,8 @@ class VolumeWindows(nn.Module):
         shrink: Whether windows become cubes as small as the map's shortest side, unshifted, where one of their sides
             is not shorter; otherwise they are unshifted only where one window is the whole map.
         mask_shifted: Whether tokens that the roll brings together from opposite sides are kept apart.
-        relative_index: "right" gives every distance between query and key a value of its own, saved as (heads, 2d-1,
-            2h-1, 2w-1). "official" saves a table ((2d-1)(2h-1)(2w-1), heads) and reads the rows that the
+        relative_index: "right" gives every distance between query and key a value of its own, (heads, 2d-1,
+            (2h-1)(2w-1)). "official" has a table ((2d-1)(2h-1)(2w-1), heads) and reads the rows that the
             official code reads, see `official_rows`. A table of the second form loads into the first: the function is
             the same.
 
@@ -164,12 +164,6 @@ class VolumeWindows(nn.Module):
         if bias.shape[1:4] != (1, 1, 1):  # an axis may have windows that are alike
             bias = bias.expand(-1, *windows.grid, -1, -1)
         return bias.flatten(1, 3).movedim(0, 1)
-
-    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        if self.relative_index == "right":
-            key = f"{prefix}relative_position_bias_table"
-            destination[key] = destination[key].unflatten(2, [2 * side - 1 for side in self.window_size[1:]])
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
         """Takes what the official code saves: its index, which is rebuilt here, and its form of the table."""
