@@ -403,7 +403,7 @@ def draw_learnt(rows: Sequence[Mapping[str, Any]], data: Sequence[str], path: Pa
         axes.set_yticks(range(len(own)), [row["mixer"] for row in own])
         axes.set(xlabel="top-1 (%)", title=f"{name}, a point a run")
         axes.grid(alpha=0.3)
-        axes.legend(loc="lower left")
+        axes.legend(loc="upper left")  # the best are on top, so that this corner is empty
     save(figure, path)
 
 
