@@ -355,27 +355,30 @@ def _all_along_w(rows, high, low, P: tl.constexpr, Q: tl.constexpr, F: tl.conste
 
 
 @triton.jit
-def _transform_rows(re, im, J: tl.constexpr, P: tl.constexpr, Q: tl.constexpr):
-    """Along H between P rows: (c, F) at P frequencies, see `place_out`."""
-    re, im = _apart(re, im, P)
+def _turn_rows(re, im, J: tl.constexpr, P: tl.constexpr, Q: tl.constexpr):
+    """What stands between the transforms of P rows and of the Q tensors, of which this is the Jth."""
     turned_re, turned_im = (), ()
     for i in tl.static_range(P):
         a, b = _twiddle(re[i], im[i], i, J, P, Q)
         turned_re = turned_re + (a,)
         turned_im = turned_im + (b,)
-    return dft(turned_re, turned_im, P)
+    return turned_re, turned_im
+
+
+@triton.jit
+def _transform_rows(re, im, J: tl.constexpr, P: tl.constexpr, Q: tl.constexpr):
+    """Along H between P rows: (c, F) at P frequencies, see `place_out`."""
+    re, im = _apart(re, im, P)
+    re, im = _turn_rows(re, im, J, P, Q)
+    return dft(re, im, P)
 
 
 @triton.jit
 def _inverse_rows(re, im, J: tl.constexpr, P: tl.constexpr, Q: tl.constexpr):
     """The inverse of `_transform_rows`, but for a factor."""
     im, re = dft(im, re, P)
-    turned_re, turned_im = (), ()
-    for i in tl.static_range(P):
-        b, a = _twiddle(im[i], re[i], i, J, P, Q)
-        turned_re = turned_re + (a,)
-        turned_im = turned_im + (b,)
-    return _together(turned_re, turned_im, P)
+    im, re = _turn_rows(im, re, J, P, Q)
+    return _together(re, im, P)
 
 
 # The filter -------------------------------------------------------------------------------------------------------
