@@ -31,17 +31,11 @@ train_dataloader = dict(
         ],
     ),
 )
-val_dataloader = dict(
+_whole = dict(
     batch_size=1,
     num_workers=2,
     sampler=dict(type="DefaultSampler", shuffle=False),
     collate_fn=dict(type="default_collate"),
-    dataset=dict(**_data, split="val", transforms=[_scale]),
 )
-test_dataloader = dict(
-    batch_size=1,
-    num_workers=2,
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    collate_fn=dict(type="default_collate"),
-    dataset=dict(**_data, split="test", transforms=[_scale]),
-)
+val_dataloader = dict(**_whole, dataset=dict(**_data, split="val", transforms=[_scale]))
+test_dataloader = dict(**_whole, dataset=dict(**_data, split="test", transforms=[_scale]))
