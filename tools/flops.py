@@ -100,10 +100,6 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     of_volumes = [name for name in args.names if name in volumes.list_models()]
     if args.num_classes is not None and of_volumes:
         parser.error(f"--num-classes is for classifiers, {of_volumes[0]} has the classes of its data")
-    if not args.config and args.size and len(of_volumes) == len(args.names):
-        parser.error(f"--size is for images: {of_volumes[0]} takes --volume-size")
-    if not args.config and args.volume_size and not of_volumes:
-        parser.error(f"--volume-size is for volumes: {args.names[0]} takes --size")
     return args
 
 
@@ -151,6 +147,24 @@ def count_names(args: argparse.Namespace) -> Iterator[dict[str, str | float]]:
             yield from (labels | row for row in rows_of(cost, args.by, args.depth))
 
 
+def check_sizes(args: argparse.Namespace) -> None:
+    """Refuse sizes of images or of volumes where there are none."""
+    taken = {"--volume-size" if name in volumes.list_models() else "--size" for name in args.names}
+    if args.config and (args.size or args.volume_size):
+        from spectral_backbones.engine.config import load
+        from spectral_backbones.engine.errors import UserError
+        from spectral_backbones.tools.tasks import task_of
+
+        try:
+            taken |= {"--volume-size" if task_of(load(path)) == "volumes" else "--size" for path in args.config}
+        except UserError as error:
+            sys.exit(f"error: {error}")
+    for option, given in (("--size", args.size), ("--volume-size", args.volume_size)):
+        if given and option not in taken:
+            print(f"error: {option} is for other models than {', '.join([*args.names, *args.config])}", file=sys.stderr)
+            sys.exit(2)
+
+
 def count_wholes(args: argparse.Namespace) -> Iterator[dict[str, str | float]]:
     """The lines of networks of volumes, and of what configs describe: by default their parts and the whole."""
     named = [name for name in args.names if name in volumes.list_models()]
@@ -160,15 +174,6 @@ def count_wholes(args: argparse.Namespace) -> Iterator[dict[str, str | float]]:
     from spectral_backbones.engine.errors import UserError
     from spectral_backbones.tools.tasks import build_model, task_of  # these are optional, and slow to import
 
-    taken = {"--size" if name not in named else "--volume-size" for name in args.names}
-    for path in args.config:
-        try:
-            taken.add("--volume-size" if task_of(load(path)) == "volumes" else "--size")
-        except UserError as error:
-            sys.exit(f"error: {error}")
-    for option, given in (("--size", args.size), ("--volume-size", args.volume_size)):
-        if given and option not in taken:
-            sys.exit(f"error: {option} is for other models than {', '.join([*args.names, *args.config])}")
     for name in named:
         yield from count_parts(name, volumes.create_model(name), "volumes", args)
     for path in args.config:
@@ -222,6 +227,7 @@ def warn(cost: Cost, where: str) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
     args = parse_args(argv)
+    check_sizes(args)
     # Rows of one table have the same columns, so models and detectors have tables of their own.
     for rows in (list(count_names(args)), list(count_wholes(args))):
         if rows:
