@@ -68,8 +68,8 @@ class Predictor:
             raise UserError(f"{source} is a checkpoint of {own}, not of {name}: leave out --name")
         model = create_model(**predictor["model"])
         # A student's checkpoint may hold more, see `DistilledClassifier`.
-        own = ((key, value) for key, value in files.unwrap(checkpoint).items() if key.startswith("model."))
-        weights = {key.removeprefix("model."): value for key, value in own}
+        held = files.unwrap(checkpoint).items()
+        weights = {key.removeprefix("model."): value for key, value in held if key.startswith("model.")}
         files.load_strictly(model, weights, source)
         transform = TRANSFORMS.build({"type": "TimmTransform", **predictor["transform"]})
         return cls(model, transform, predictor["classes"], predictor.get("background", WHITE))
