@@ -36,21 +36,19 @@ def _table(pointer, ROWS: tl.constexpr, COLUMNS: tl.constexpr, STRIDE: tl.conste
 
 
 @triton.jit
-def _wave(matrix, N: tl.constexpr, PRECISION: tl.constexpr):
+def _wave(matrix, N: tl.constexpr):
     """One of the two matrices along H, (N, N): `matrix`, or what it points to."""
     if matrix.dtype.is_ptr():
         matrix = _table(matrix, N, N, N)
-        if PRECISION == "half":
-            matrix = _round(matrix)
     return matrix
 
 
 @triton.jit
-def _along_h(pointer, N: tl.constexpr, KEPT: tl.constexpr, PRECISION: tl.constexpr):
+def _along_h(pointer, N: tl.constexpr, KEPT: tl.constexpr):
     """Cosines and sines along H, (N, N), loaded where they can be kept; else where they are."""
     cos, sin = pointer, pointer + N * N
     if KEPT:
-        cos, sin = _wave(cos, N, PRECISION), _wave(sin, N, PRECISION)
+        cos, sin = _wave(cos, N), _wave(sin, N)
     return cos, sin
 
 
@@ -105,7 +103,7 @@ def _rows_back(x, pointer, sum, F: tl.constexpr, W_BLOCK: tl.constexpr, STRIDE: 
     """Add to `sum` what F frequencies (h c, F 2) have of the columns of a map, (h c, w)."""
     matrix = _table(pointer, 2 * F, W_BLOCK, STRIDE)
     if PRECISION == "half":
-        sum = tl.dot(_round(x), _round(matrix), sum, input_precision="tf32")
+        sum = tl.dot(_round(x), matrix, sum, input_precision="tf32")
     else:
         sum = tl.dot(x, matrix, sum, input_precision=PRECISION)
     return sum
@@ -115,8 +113,8 @@ def _rows_back(x, pointer, sum, F: tl.constexpr, W_BLOCK: tl.constexpr, STRIDE: 
 def _product(matrix, x, PRECISION: tl.constexpr):
     """(k, h) by (h, c F 2) -> real and imaginary part (k, c F)."""
     N: tl.constexpr = x.shape[0]
-    y = tl.dot(_wave(matrix, N, PRECISION), x, input_precision="tf32" if PRECISION == "half" else PRECISION)
-    return tl.split(y.reshape((N, x.shape[1] // 2, 2)))
+    y = tl.dot(_wave(matrix, N), x, input_precision="tf32" if PRECISION == "half" else PRECISION)
+    return _apart(y)
 
 
 @triton.jit
@@ -132,12 +130,12 @@ def _columns(x, cos, sin, PRECISION: tl.constexpr):
 @triton.jit
 def _columns_back(re, im, cos, sin, PRECISION: tl.constexpr):
     """The inverse of `_columns`, but for a factor: (k, c F) -> (h, c F, 2)."""
-    x = tl.join(re, im).reshape((re.shape[0], re.shape[1] * 2))
+    x = _together(re, im)
     if PRECISION == "half":
         x = _round(x)
     cos_re, cos_im = _product(cos, x, PRECISION)
     sin_re, sin_im = _product(sin, x, PRECISION)
-    return tl.join(cos_re - sin_im, cos_im + sin_re)
+    return _together(cos_re - sin_im, cos_im + sin_re)
 
 
 @triton.jit
@@ -150,13 +148,24 @@ def _spectrum_places(
     C: tl.constexpr,
     F: tl.constexpr,
 ):
-    """Places (h, c F, 2) in a half spectrum (H, DIM, FREQUENCIES, 2) from frequency `first` on, and which exist."""
-    h = tl.arange(0, H_BLOCK)[:, None, None]
-    i = tl.arange(0, C * F)[None, :, None]
-    c = tl.program_id(0) * C + i // F
-    f = first + i % F
-    places = ((h * DIM + c) * FREQUENCIES + f) * 2 + tl.arange(0, 2)[None, None, :]
-    return places, (h < H) & (c < DIM) & (f < FREQUENCIES)
+    """Places (h, c F 2) in a half spectrum (H, DIM, FREQUENCIES, 2) from frequency `first` on, and which exist."""
+    h = tl.arange(0, H_BLOCK)[:, None]
+    i = tl.arange(0, C * F * 2)[None, :]
+    c = tl.program_id(0) * C + i // (2 * F)
+    part = 2 * first + i % (2 * F)
+    return (h * DIM + c) * (FREQUENCIES * 2) + part, (h < H) & (c < DIM) & (part < FREQUENCIES * 2)
+
+
+@triton.jit
+def _apart(x):
+    """(h, c F 2) -> real and imaginary part (h, c F)."""
+    return tl.split(x.reshape((x.shape[0], x.shape[1] // 2, 2)))
+
+
+@triton.jit
+def _together(re, im):
+    """The inverse of `_apart`."""
+    return tl.join(re, im).reshape((re.shape[0], re.shape[1] * 2))
 
 
 @triton.jit
@@ -172,7 +181,7 @@ def _gate(
 ):
     """Frequencies of the rows (h, c F 2) -> the same, filtered along both axes (h, c F, 2)."""
     re, im = _columns(x, cos, sin, PRECISION)
-    g_re, g_im = tl.split(tl.load(filter_pointer + places, exist, 0.0))
+    g_re, g_im = _apart(tl.load(filter_pointer + places, exist, 0.0))
     if CONJUGATE:
         g_im = -g_im
     return _columns_back(re * g_re - im * g_im, im * g_re + re * g_im, cos, sin, PRECISION)
@@ -214,7 +223,7 @@ def map_kernel(
         CONJUGATE: Whether to multiply by the conjugate of the filter.
     """
     back = tables_pointer + COLUMNS * 2 * ALL
-    cos, sin = _along_h(back + 2 * ALL * COLUMNS, H_BLOCK, KEPT, PRECISION)
+    cos, sin = _along_h(back + 2 * ALL * COLUMNS, H_BLOCK, KEPT)
     first = tl.program_id(1) * images
     for image in tl.range(0, tl.minimum(images, batch - first), num_stages=1):
         start = (first + image).to(tl.int64) * (H * W * DIM)
@@ -281,7 +290,7 @@ def spectrum_kernel(
     A program computes F of the frequencies, the third number of it; see `map_kernel`.
     """
     f = tl.program_id(2) * F
-    cos, sin = _along_h(tables_pointer + 4 * COLUMNS * ALL, H_BLOCK, KEPT, PRECISION)
+    cos, sin = _along_h(tables_pointer + 4 * COLUMNS * ALL, H_BLOCK, KEPT)
     places, exist = _spectrum_places(f, DIM, H, W // 2 + 1, H_BLOCK, C, F)
     first = tl.program_id(1) * images
     for image in tl.range(0, tl.minimum(images, batch - first), num_stages=1):
@@ -362,7 +371,7 @@ def filter_kernel(
     """
     f = tl.program_id(2) * F
     tables = tables_pointer + 2 * f
-    cos, sin = _along_h(tables_pointer + 4 * COLUMNS * ALL, H_BLOCK, KEPT, PRECISION)
+    cos, sin = _along_h(tables_pointer + 4 * COLUMNS * ALL, H_BLOCK, KEPT)
     sum_re = tl.zeros((H_BLOCK, C * F), tl.float32)
     sum_im = tl.zeros((H_BLOCK, C * F), tl.float32)
     first = tl.program_id(1) * images
@@ -378,6 +387,7 @@ def filter_kernel(
         sum_im = -sum_im
     # Frequencies but 0 and W / 2 count for their conjugates too.
     count = tl.where(2 * (f + tl.arange(0, C * F) % F) % W == 0, 1.0, 2.0)[None, :]
+    gradient = _together(sum_re * count, sum_im * count)
     places, exist = _spectrum_places(f, DIM, H, W // 2 + 1, H_BLOCK, C, F)
     part = parts_pointer + tl.program_id(1).to(tl.int64) * (H * DIM * (W // 2 + 1) * 2)
-    tl.store(part + places, tl.join(sum_re * count, sum_im * count), exist)
+    tl.store(part + places, gradient, exist)

@@ -16,7 +16,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from spectral_backbones.backbones.flop_handles import HANDLES
-from spectral_backbones.backbones.layers import dft, fused_gate, measured
+from spectral_backbones.backbones.layers import dense_gate, dft, fused_gate, measured
+from spectral_backbones.backbones.layers.dense_gate import Dense
 from spectral_backbones.backbones.layers.fused_gate import Config, run_gate, run_gate_backward, spectral_gate, to_planes
 from spectral_backbones.backbones.mixers import SpectralGating
 
@@ -26,13 +27,18 @@ pytest.importorskip("triton")
 computes = pytest.mark.skipif(DEVICE == "cpu" and not INTERPRETED, reason="runs in the interpreter's process")
 
 # Batch, height, width, channels: even, odd, not square, of one row or column, heights of one and of several factors,
-# with and without a power of two, and channels that no block divides.
+# with and without a power of two, and channels that no block divides. The last three are those of the other kernels:
+# a prime height above 16, a long side, and two kernels.
 SHAPES = [(1, 7, 7, 5), (1, 14, 14, 17), (1, 5, 9, 3), (1, 1, 1, 2), (2, 6, 1, 3), (1, 18, 17, 4), (1, 28, 18, 2)]
+SHAPES += [(2, 17, 6, 5), (1, 3, 33, 2), (1, 4, 65, 2)]
 CONFIGS = [
     Config(1, 16, 1),
     Config(1, 64, 2, early=True),
     Config(2, 32, 3, split=True),
     Config(4, 16, 2, early=True),
+    Dense(4, 4, 1),
+    Dense(16, 8, 2, frequencies=16),
+    Dense(8, 4, 1, whole=False),
 ]
 
 if INTERPRETED:  # it holds bfloat16 in integers and would multiply these
@@ -103,9 +109,10 @@ def test_results_and_gradients_have_float32s_precision(shape):
 
 
 @computes
+@pytest.mark.parametrize("shape", [(1, 14, 14, 8), (1, 19, 10, 4)])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_loses_little_beyond_its_own_rounding(dtype):
-    gate, x, grad = draw((1, 14, 14, 8), dtype)
+def test_half_precision_loses_little_beyond_its_own_rounding(dtype, shape):
+    gate, x, grad = draw(shape, dtype)
     expected = gradients(gate, x, grad)
     actual = gradients(fused_copy(gate), x.to(dtype), grad.to(dtype))
     # The interpreter cuts bfloat16 off where the hardware rounds it.
@@ -118,15 +125,20 @@ def test_half_precision_loses_little_beyond_its_own_rounding(dtype):
 
 @functools.lru_cache
 def divided(conjugate, config=None):
-    """A result and its gradients, by a division of the work or the usual one."""
+    """A result and its gradients, by a division of the work, of whichever kernels, or the usual one."""
     gate, x, grad = draw((2, 4, 5, 18))
     x, grad = x.float(), grad.float()
-    planes = to_planes(gate.complex_weight.float().detach(), 4, 5)
-    return run_gate(x, planes, conjugate, config), *run_gate_backward(grad, x, planes, conjugate, config)
+    weight = gate.complex_weight.float().detach().requires_grad_()
+    planes = dense_gate.arrange(weight) if isinstance(config, Dense) else to_planes(weight, 4, 5)
+    y = run_gate(x, planes.detach(), conjugate, config)
+    grad_x, grad_planes = run_gate_backward(grad, x, planes.detach(), conjugate, config)
+    return y, grad_x, *torch.autograd.grad(planes, weight, grad_planes)
 
 
 @computes
-@pytest.mark.parametrize(("config", "conjugate"), list(zip(CONFIGS, [False, True, True, False])))
+@pytest.mark.parametrize(
+    ("config", "conjugate"), list(zip(CONFIGS, [False, True, True, False, True, False, True], strict=True))
+)
 def test_the_division_of_the_work_changes_nothing(config, conjugate):
     torch.testing.assert_close(divided(conjugate, config), divided(conjugate))
 
@@ -140,8 +152,9 @@ def test_gradients_are_the_same_in_every_run():
 
 
 @computes
-def test_gradients_of_gradients_are_those_of_the_fft():
-    gate, x, grad = draw((1, 5, 6, 3))
+@pytest.mark.parametrize("shape", [(1, 5, 6, 3), (1, 17, 3, 2)])
+def test_gradients_of_gradients_are_those_of_the_fft(shape):
+    gate, x, grad = draw(shape)
 
     def penalty(gate, x, grad):
         x = x.requires_grad_()
@@ -167,7 +180,9 @@ def test_a_frozen_filter_lets_gradients_through():
 def test_other_grids_layouts_and_modes():
     gate, _, _ = draw((2, 7, 5, 4))
     fused = fused_copy(gate)
-    for values in (torch.randn(1, 9, 6, 4), torch.randn(0, 7, 5, 4), torch.randn(1, 4, 7, 5).permute(0, 2, 3, 1)):
+    channels_first = torch.randn(1, 4, 7, 5), torch.randn(1, 4, 17, 5)
+    resampled = torch.randn(1, 9, 6, 4), torch.randn(0, 7, 5, 4), torch.randn(0, 17, 5, 4)
+    for values in (*resampled, *(maps.permute(0, 2, 3, 1) for maps in channels_first)):
         values = values.to(DEVICE)
         for mode in (True, False):
             actual = fused.train(mode)(values)
@@ -183,10 +198,9 @@ def test_what_the_operator_does_not_cover_goes_through_the_fft():
     gate, x, _ = draw((1, 5, 6, 3))
     fused = fused_copy(gate, torch.float64)
     assert torch.equal(fused(x), gate(x))
-    for height in (fused_gate.LONGEST + 1, fused_gate.MOST_TENSORS + 1):
-        large = torch.randn(1, height, 4, 3, device=DEVICE)
-        assert not fused_gate.can_transform(large)
-        assert error(fused(large), gate(large.double())) < 1e-5
+    large = torch.randn(1, 4, dense_gate.LONGEST + 1, 3, device=DEVICE)
+    assert not fused_gate.can_transform(large)
+    assert error(fused(large), gate(large.double())) < 1e-5
     single = fused_copy(gate)
     mapped = torch.vmap(single)(torch.stack([x, x]).float())
     assert error(mapped[1], gate(x)) < 1e-6
@@ -195,9 +209,10 @@ def test_what_the_operator_does_not_cover_goes_through_the_fft():
 
 
 @computes
-def test_the_operator_is_registered_as_torch_asks():
-    planes = to_planes(torch.randn(5, 4, 3, 2, device=DEVICE), 5, 6).requires_grad_()
-    x = torch.randn(2, 5, 6, 3, device=DEVICE, requires_grad=True)
+@pytest.mark.parametrize("height", [5, 17])
+def test_the_operator_is_registered_as_torch_asks(height):
+    planes = to_planes(torch.randn(height, 3, 3, 2, device=DEVICE), height, 4).requires_grad_()
+    x = torch.randn(2, height, 4, 3, device=DEVICE, requires_grad=True)
     tests = ("test_schema", "test_autograd_registration", "test_faketensor")
     torch.library.opcheck(spectral_gate, (x, planes, False), test_utils=tests)
 
@@ -221,6 +236,11 @@ def test_its_operations_are_counted():
         gate(x).sum().backward()
     transform = 2 * 5 * 8 * 6  # cosines and sines along W of 6 rows
     assert counter.get_total_flops() == 2 * 2 * 3 * (2 * transform + 3 * transform)
+    gate = SpectralGating(3, (17, 8), method="fused", device=DEVICE)
+    with FlopCounterMode(display=False) as counter:
+        gate(torch.randn(2, 17, 8, 3, device=DEVICE)).sum().backward()
+    transform = 2 * 5 * 8 * 17 + 4 * 5 * 17 * 17  # and along H the products of complex numbers
+    assert counter.get_total_flops() == 2 * 2 * 3 * (2 * transform + 2 * transform)
 
 
 @computes
