@@ -6,8 +6,12 @@ from typing import Any, NamedTuple, Optional, Tuple
 
 import torch
 
+from .tracing import holds
+
 LONGEST = 128  # tokens on a side
 WHOLE = 64  # tokens on a side of a map that fits on the chip whole
+# Bytes of shared memory that a program with a whole map takes at most: as compiled for capability 9.0, of 227 KiB.
+WHOLE_HALF, WHOLE_SINGLE = 84 * 1024, 174 * 1024
 
 
 class Dense(NamedTuple):
@@ -29,19 +33,26 @@ def _padded(width: int) -> Tuple[int, int]:
     return _power_of_two(width), -(-(width // 2 + 1) // 16) * 16
 
 
+def _shared_memory(device: torch.device) -> float:
+    """Bytes of shared memory that a program can have, as much as it wants where there is no card."""
+    if device.type != "cuda":
+        return math.inf
+    return torch.cuda.get_device_properties(device).shared_memory_per_block_optin
+
+
 def config_for(x: torch.Tensor, backward: bool) -> Dense:
     """How the work on maps like `x` (B, H, W, C) is divided, `backward` for the gradient of the filter.
 
-    What is summed along W, (H C, W) or the frequencies of 32 columns, is at most 64 float32 values of a thread, which
-    for 64 x 64 takes 8 warps; beside it two products along H. So nothing is spilled within a loop, as ptxas says for
-    capability 9.0, and the operands take 45 to 86 KiB of shared memory for maps of 16 bits, up to 178 KiB for float32.
+    A product along H has 256 columns and rows of the map's channels, or 512 where H is longer than 64: two of them, and
+    what is summed along W, take most of a thread's registers, and nothing, or next to nothing, is spilled within a
+    loop, as ptxas says for capability 9.0.
     """
     batch, height, width, dim = x.shape
     rows, columns = _power_of_two(height), _power_of_two(width)
-    whole = not backward and rows <= WHOLE and columns <= WHOLE
-    values = rows * (columns if whole else 32)
-    channels = min(32, max(4, 2**13 // values), _power_of_two(dim))
-    warps = 4 if channels * values <= 2**13 else 8
+    takes = WHOLE_SINGLE if x.dtype == torch.float32 else WHOLE_HALF
+    whole = not backward and rows <= WHOLE and columns <= WHOLE and takes <= _shared_memory(x.device)
+    channels = max(4, 256 // rows)
+    warps = 8 if rows > WHOLE or (whole and columns == WHOLE) or (backward and x.dtype == torch.float32) else 4
     programs = batch * -(-dim // channels) * (1 if whole else -(-(width // 2 + 1) // 8))  # if each had one image
     most = 16 if backward else 4  # each program writes a part of the filter's gradient
     images = max(1, min(most, programs // 264))  # two for each multiprocessor at least
@@ -81,6 +92,19 @@ def tables_for(height: int, width: int, rounded: bool, device: torch.device) -> 
         if rounded:
             others = ((others.view(torch.int32) + 0x1000) & -0x2000).view(torch.float32)
         return torch.cat([forth.flatten().float(), others]).to(device)
+
+
+def can_transform(x: torch.Tensor) -> bool:
+    """Whether the kernels cover maps like `x` (B, H, W, C): up to LONGEST on a side; in float32, whose products take
+    three times the room, H is at most WHOLE.
+    """
+    if x.dtype == torch.float32:
+        longest = WHOLE
+    elif x.dtype in (torch.bfloat16, torch.float16):
+        longest = LONGEST
+    else:
+        return False
+    return holds(x.shape[1] <= longest) and holds(x.shape[2] <= LONGEST)
 
 
 def macs(height: int, width: int, num_transforms: int = 2) -> int:

@@ -182,15 +182,6 @@ def why_unavailable(device: torch.device) -> Optional[str]:
     return None
 
 
-def can_transform(x: torch.Tensor) -> bool:
-    """Whether the operator covers maps like `x` (B, H, W, C): up to `dense_gate.LONGEST` on a side, not float64."""
-    return (
-        holds(x.shape[1] <= dense_gate.LONGEST)
-        and holds(x.shape[2] <= dense_gate.LONGEST)
-        and x.dtype in (torch.float32, torch.bfloat16, torch.float16)
-    )
-
-
 def uses_fused(method: str, x: torch.Tensor, weight: torch.Tensor) -> bool:
     """Whether maps `x` go through the operator here and now, given the user's choice.
 
@@ -199,7 +190,7 @@ def uses_fused(method: str, x: torch.Tensor, weight: torch.Tensor) -> bool:
     """
     if method not in ("auto", "fused") or (method == "auto" and is_exporting()):
         return False
-    if not can_transform(x) or is_transformed(x) or is_transformed(weight):
+    if not dense_gate.can_transform(x) or is_transformed(x) or is_transformed(weight):
         return False
     if method == "auto":
         return is_measured_faster("fused", x) and why_unavailable(x.device) is None
@@ -293,7 +284,7 @@ def spectral_gate(x: torch.Tensor, planes: torch.Tensor, conjugate: bool) -> tor
     The products accumulate in float32. As `dft.irdft2`, it ignores what a real map's spectrum cannot have.
 
     Args:
-        x: float32, bfloat16 or float16, see `can_transform`.
+        x: float32, bfloat16 or float16, see `dense_gate.can_transform`.
         planes: The filter, from `to_planes`.
         conjugate: Multiply by the conjugate of the filter, which is the adjoint.
     """

@@ -20,6 +20,7 @@ from spectral_backbones.backbones.layers import dense_gate, dft, fused_gate, mea
 from spectral_backbones.backbones.layers.dense_gate import Dense
 from spectral_backbones.backbones.layers.fused_gate import Config, run_gate, run_gate_backward, spectral_gate, to_planes
 from spectral_backbones.backbones.mixers import SpectralGating
+from spectral_backbones.tools import gpu_parts
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -198,9 +199,11 @@ def test_what_the_operator_does_not_cover_goes_through_the_fft():
     gate, x, _ = draw((1, 5, 6, 3))
     fused = fused_copy(gate, torch.float64)
     assert torch.equal(fused(x), gate(x))
-    large = torch.randn(1, 4, dense_gate.LONGEST + 1, 3, device=DEVICE)
-    assert not fused_gate.can_transform(large)
-    assert error(fused(large), gate(large.double())) < 1e-5
+    for grid in ((4, dense_gate.LONGEST + 1), (dense_gate.WHOLE + 1, 4)):
+        large = torch.randn(1, *grid, 3, device=DEVICE)
+        assert not dense_gate.can_transform(large)
+        assert error(fused(large), gate(large.double())) < 1e-5
+    assert dense_gate.can_transform(large.half())
     single = fused_copy(gate)
     mapped = torch.vmap(single)(torch.stack([x, x]).float())
     assert error(mapped[1], gate(x)) < 1e-6
@@ -240,7 +243,7 @@ def test_its_operations_are_counted():
     with FlopCounterMode(display=False) as counter:
         gate(torch.randn(2, 17, 8, 3, device=DEVICE)).sum().backward()
     transform = 2 * 5 * 8 * 17 + 4 * 5 * 17 * 17  # and along H the products of complex numbers
-    assert counter.get_total_flops() == 2 * 2 * 3 * (2 * transform + 2 * transform)
+    assert counter.get_total_flops() == 2 * 2 * 3 * (2 * transform + 3 * transform)
 
 
 @computes
@@ -251,6 +254,13 @@ def test_fvcore_counts_it_as_executed():
     assert counted.by_operator()["matmul"] == 2 * 2 * 3 * 2 * (2 * 5 * 8 * 6)
     assert counted.by_operator()["fft"] == 2 * round(5 * 6 * log2(6) * 2 * 3 * 5)
     assert counted.by_operator()["complex product"] == 6 * 2 * 3 * 6 * 5
+
+
+@computes
+def test_the_check_of_a_gpu_finds_all_kernels_right():
+    rows = list(gpu_parts.gate_errors(gpu_parts.Place(torch.device(DEVICE), 600)))
+    assert {row["what"].split()[0] for row in rows} >= {"1x5x9x3", "1x17x3x2"} or DEVICE == "cuda"
+    assert all(row["ok"] for row in rows), rows
 
 
 # Without a kernel -----------------------------------------------------------------------------------------------
@@ -348,6 +358,19 @@ def test_a_program_holds_whole_rows_and_no_more_images_than_there_are(grid, dim,
         assert config.warps in (1, 2, 4)
         assert grid[0] // config.rows <= fused_gate.MOST_TENSORS
         assert 1 <= config.images <= 128
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("grid", [(17, 5), (64, 64), (40, 100), (3, 33), (128, 9)])
+def test_a_map_is_held_whole_where_its_sides_and_the_shared_memory_allow(grid, dtype, monkeypatch):
+    x = torch.empty(16, *grid, 96, dtype=dtype, device="meta")
+    config, for_filter = (dense_gate.config_for(x, backward) for backward in (False, True))
+    assert config.whole == (max(grid) <= dense_gate.WHOLE) and not for_filter.whole
+    for each in (config, for_filter):
+        assert each.warps in (4, 8) and each.channels in (4, 8, 16) and 1 <= each.images <= 16
+    monkeypatch.setattr(dense_gate, "_shared_memory", lambda device: 99 * 1024)  # of a smaller card
+    smaller = dense_gate.config_for(x, backward=False)
+    assert smaller.whole == (config.whole and dtype != torch.float32)
 
 
 @pytest.mark.parametrize("grid", [(7, 7), (6, 5), (1, 1), (2, 9)])
