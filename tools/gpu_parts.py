@@ -462,7 +462,7 @@ def _gate_jobs(place: Place) -> list[tuple[Maps, Division | None, bool]]:
             jobs += [(maps, config, False) for config in forward_configs(maps)]
             jobs += [(maps, config, True) for config in backward_configs(maps)]
     dtypes = (torch.float32, torch.bfloat16, torch.float16)
-    shapes = ODD_MAPS if place.cuda else [(1, 5, 9, 3), (1, 17, 3, 2)]
+    shapes = ODD_MAPS if place.cuda else [(1, 17, 3, 2)]
     odd = [Maps(*shape, dtype) for shape in shapes for dtype in dtypes]
     odd = [maps for maps in odd if dense_gate.can_transform(maps.empty())]
     return [(maps, None, backward) for maps in odd for backward in (False, True)] + jobs

@@ -10,8 +10,8 @@ compiled in seconds. For F frequencies along W at a time, of C channels of a map
 In one kernel a program holds its map and the sum of what goes back, and goes through all frequencies: memory is read
 once and written once. Where the map does not fit on the chip, a program of a first kernel takes one block of
 frequencies and writes (H, C, F, 2) in float32, and a second one transforms the rows back. That moves beside the map
-twice the half spectrum: for W even (8 + 8 / W) bytes for each value, so that of 16 bits 3 times the bytes are moved
-that must be, and of float32 twice; the map is read once for each block of frequencies, by programs that run together,
+twice the half spectrum, for W even 8 + 16 / W bytes for each value, so that of 16 bits 3 times the bytes are moved that
+must be, and of float32 twice; the map is read once for each block of frequencies, by programs that run together,
 so that the cache has it.
 
 H, W and the frequencies are padded by zeros in the matrices and by masks at the maps. PRECISION is that of
