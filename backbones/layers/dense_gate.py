@@ -167,7 +167,7 @@ def run(x: torch.Tensor, planes: torch.Tensor, conjugate: bool, config: Optional
     _launch(spectrum_kernel, (x, planes, tables, spectrum), x, config, conjugate)
     columns, frequencies = _padded(width)
     block, rows, channels = min(64, columns), 8, 16
-    rows_back_kernel[(-(-dim // channels), -(-batch * height // rows), -(-width // block))](
+    rows_back_kernel[(-(-batch * height // rows), -(-dim // channels), -(-width // block))](
         spectrum,
         tables,
         y,

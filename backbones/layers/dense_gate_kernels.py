@@ -324,11 +324,11 @@ def rows_back_kernel(
         R: Rows of a program, which computes W_BLOCK of their columns, the third number of it.
     """
     FREQUENCIES: tl.constexpr = W // 2 + 1
-    first = tl.program_id(1).to(tl.int64) * R
+    first = tl.program_id(0).to(tl.int64) * R
     w = tl.program_id(2) * W_BLOCK
     back = tables_pointer + COLUMNS * 2 * ALL + w
     i = tl.arange(0, R * C)[:, None]
-    row, c = i // C, tl.program_id(0) * C + i % C
+    row, c = i // C, tl.program_id(1) * C + i % C
     part = tl.arange(0, 2 * F)[None, :]
     spectrum_pointer += first * (DIM * FREQUENCIES * 2)
     y = tl.zeros((R * C, W_BLOCK), tl.float32)
@@ -338,7 +338,7 @@ def rows_back_kernel(
         y = _rows_back(x, back + 2 * f * COLUMNS, y, F, W_BLOCK, COLUMNS, PRECISION)
     r = tl.arange(0, R)[:, None, None]
     w += tl.arange(0, W_BLOCK)[None, :, None]
-    c = tl.program_id(0) * C + tl.arange(0, C)[None, None, :]
+    c = tl.program_id(1) * C + tl.arange(0, C)[None, None, :]
     y = y.to(y_pointer.dtype.element_ty).reshape((R, C, W_BLOCK)).permute((0, 2, 1))
     tl.store(y_pointer + first * (W * DIM) + (r * W + w) * DIM + c, y, (first + r < rows) & (w < W) & (c < DIM))
 
