@@ -31,6 +31,7 @@ from spectral_backbones.tools.gpu_parts import PARTS, SMALL, Place, write_rows
 from spectral_backbones.tools.script import make_parser, process_of, run
 
 AHEAD = 1.15  # times as fast as the FFT: what is nearer than that should be measured again
+THREADS = "2"  # of a process beside others, as many on 16 cores
 SOON = 5.0  # seconds after which both files are written though nothing has ended
 GRACE = 5.0  # seconds beyond its limit after which a part, which looks at the limit itself, is stopped
 
@@ -112,6 +113,8 @@ def start(name: str, index: int, count: int, limit: float, args: argparse.Namesp
     given = ["--out", str(args.out), "--device", args.device, "--part", name, "--models", *args.models]
     given += ["--rows", str(rows), "--until", str(time.time() + limit), "--index", str(index), "--count", str(count)]
     command, environment = process_of("check-gpu", *given)
+    if not PARTS[name].timed:  # it shares the cores with others
+        environment = {**environment, "OMP_NUM_THREADS": THREADS, "TORCHINDUCTOR_COMPILE_THREADS": THREADS}
     with log.open("w") as file:
         popen = subprocess.Popen(command, stdout=file, stderr=file, env=environment, start_new_session=True)
     return Process(name, index, limit, rows, log, popen)
