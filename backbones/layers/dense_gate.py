@@ -43,9 +43,9 @@ def _shared_memory(device: torch.device) -> float:
 def config_for(x: torch.Tensor, backward: bool) -> Dense:
     """How the work on maps like `x` (B, H, W, C) is divided, `backward` for the gradient of the filter.
 
-    A product along H has 256 columns and rows of the map's channels, or 512 where H is longer than 64: two of them, and
-    what is summed along W, take most of a thread's registers, and nothing, or next to nothing, is spilled within a
-    loop, as ptxas says for capability 9.0.
+    C H is 256, or 512 where H is longer than 64: two products along H and what is summed along W take most of a
+    thread's registers then, and nothing, or next to nothing, is spilled within a loop, as ptxas says for capability
+    9.0.
     """
     batch, height, width, dim = x.shape
     rows, columns = _power_of_two(height), _power_of_two(width)
