@@ -38,7 +38,7 @@ CONFIGS = [
     Config(1, 64, 2, early=True),
     Config(2, 32, 3, split=True),
     Config(4, 16, 2, early=True),
-    Dense(4, 4, 1),
+    Dense(32, 4, 1),
     Dense(16, 8, 2, frequencies=16),
     Dense(8, 4, 1, whole=False),
 ]
