@@ -21,7 +21,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from spectral_backbones.backbones.layers.fused_gate import gate_macs
+from spectral_backbones.backbones.layers import dense_gate
+from spectral_backbones.backbones.layers.fused_gate import gate_macs, is_dense
 
 Handle = Callable[[Sequence[Any], Sequence[Any]], Counter]  # the inputs and the outputs, as torch._C.Value
 
@@ -218,14 +219,15 @@ FFT_NAMES = [f"{kind}{axes}" for kind in ("fft", "ifft", "rfft", "irfft", "hfft"
 
 def _spectral_gate(inputs: Sequence[Any], outputs: Sequence[Any]) -> Counter:
     """As the kernel computes it, see `gate_kernels`: products with matrices along W, Fourier transforms of the columns
-    along H, and a product with the filter.
+    along H, and a product with the filter; by `dense_gate_kernels`, products along both.
     """
     batch, height, width, dim = _shape(outputs[0])
     maps, half = batch * dim, width // 2 + 1
+    dense = is_dense(_shape(inputs[1]))
     return Counter(
         {
-            "matmul": 2 * maps * gate_macs(height, width),
-            "fft": 2 * fft_flops(height, maps * half),
+            "matmul": 2 * maps * (dense_gate.macs if dense else gate_macs)(height, width),
+            "fft": 0 if dense else 2 * fft_flops(height, maps * half),
             "complex product": 6 * maps * height * half,
             ACTIVATIONS: _numel(outputs[0]),
         }

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from spectral_backbones.backbones.layers import dense_gate, fused_gate, measured
 from spectral_backbones.backbones.mixers import list_mixers
 from spectral_backbones.backbones.registry import variants
 from spectral_backbones.tools import check_gpu, gpu_operators, gpu_parts
@@ -57,7 +58,7 @@ def test_a_training_is_killed_and_resumed():
 
 @pytest.mark.slow
 def test_parts_run_in_processes_of_their_own_and_are_reported(tmp_path, capsys):
-    assert check_gpu.main(["--out", str(tmp_path), "--device", "cpu", "--only", "machine"]) == 0
+    assert check_gpu.main(["--out", str(tmp_path), "--device", "cpu", "--only", "machine=60"]) == 0
     found = json.loads((tmp_path / "check_gpu.json").read_text())["parts"]["machine"]
     assert found["ended"] == "whole"
     assert {row["what"] for row in found["rows"]} == {"software", "copy", "bfloat16 product"}
@@ -112,6 +113,31 @@ def test_nothing_goes_on_when_the_check_is_stopped(tmp_path, monkeypatch):
     assert len(started) == 2 and all(process.popen.returncode is not None for process in started)
 
 
+def test_parts_wait_for_a_core_and_what_they_found_is_written_while_they_run(tmp_path, monkeypatch):
+    started, written = [], []
+
+    def start(name, index, count, limit, args):
+        assert all(process.popen.poll() is not None for process in started)
+        rows, log = tmp_path / f"{name}.rows", tmp_path / f"{name}.log"
+        rows.write_text(json.dumps({"what": name}) + "\n")
+        log.write_text("")
+        code = "import time; time.sleep(0.3)"
+        popen = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+        started.append(check_gpu.Process(name, index, 9.0, rows, log, popen))
+        return started[-1]
+
+    monkeypatch.setattr(check_gpu, "start", start)
+    monkeypatch.setattr(check_gpu, "SOON", 0.0)
+    monkeypatch.setattr(check_gpu, "write", lambda report, args: written.append(report))
+    monkeypatch.setattr(check_gpu.os, "cpu_count", lambda: 1)
+    args = check_gpu.parse_args(["--out", str(tmp_path), "--device", "cpu"])
+    check_gpu.run_together(["machine", "parity"], time.monotonic() + 60, args, {})
+    ends = [{name: part["ended"] for name, part in report.items()} for report in written]
+    assert {"machine": "whole", "parity": "still running"} in ends
+    assert written[0]["machine"]["rows"] == [{"what": "machine"}]
+    assert ends[-1] == {"machine": "whole", "parity": "whole"}
+
+
 def test_what_no_time_is_left_for_is_reported(tmp_path):
     args = check_gpu.parse_args(["--out", str(tmp_path), "--device", "cpu"])
     report = {}
@@ -122,12 +148,13 @@ def test_what_no_time_is_left_for_is_reported(tmp_path):
 def test_the_summary_gives_failures_ratios_and_the_fastest_division():
     times = {"fft": 4.0, "matmul": 2.0, "fused": 1.0}
     gate = [
-        {"what": "maps", "mode": mode, "method": method, "ms": ms, "copy_ms": 0.5}
+        {"what": "2x3x4x8 float32", "mode": mode, "method": method, "ms": ms, "copy_ms": 0.5}
         for mode in ("forward", "training")
         for method, ms in times.items()
     ]
     gate += [
-        {"what": "maps", "mode": "forward kernel", "method": f"C{ms}", "ms": ms, "copy_ms": 0.5} for ms in (0.8, 0.9)
+        {"what": "2x3x4x8 float32", "mode": "forward kernel", "method": f"C{ms}", "ms": ms, "copy_ms": 0.5}
+        for ms in (0.8, 0.9)
     ]
     models = [
         {"what": f"spectformer_s {name}", "mode": "training", "batch": 2, "size": 224, "images_per_s": rate}
@@ -138,14 +165,43 @@ def test_the_summary_gives_failures_ratios_and_the_fastest_division():
     lines = check_gpu.summary({name: {"rows": found} for name, found in rows.items()})
     assert lines == [
         "**operators: 1 of 2 failed**: roi_align",
-        "gate maps forward: fused 1.0000 ms, 50% of the copy rate, 4.00 times as fast as fft, 2.00 times as fast as "
-        "matmul",
-        "gate maps training: fused 1.0000 ms, 50% of the copy rate, 4.00 times as fast as fft, 2.00 times as fast as "
-        "matmul",
-        "gate maps forward kernel: the fastest is C0.8: 0.8000 ms, 62% of the copy rate",
-        "faster than fft, forward and in training: maps: fused, matmul",
+        *(
+            f"gate 2x3x4x8 float32 {mode}: fused 1.0000 ms, 50% of the copy rate, 4.00 times as fast as fft, 2.00 "
+            "times as fast as matmul"
+            for mode in ("forward", "training")
+        ),
+        "gate 2x3x4x8 float32 forward kernel: the fastest is C0.8: 0.8000 ms, 62% of the copy rate",
+        "faster than fft, forward and in training: 2x3x4x8 float32: fused, matmul",
+        "for the table of backbones/layers/measured.py: `(3, 4, torch.float32): Measured(2 * 8, ('fused',))`",
         "spectformer_s fused training, batch 2 at 224: 30 images a second, 1.50 times spectformer_s plain",
     ]
+
+
+def test_the_summary_gives_what_the_table_of_measured_methods_needs():
+    slow = {"fft": 4.0, "matmul": 3.6}  # too near
+    row = check_gpu.table_row("8x64x64x384 bfloat16", {"fused": 1.0, **slow}, {"fused": 1.0, **slow})
+    assert row == ["`(64, 64, torch.bfloat16): Measured(8 * 384, ('fused',))`"]
+    found = eval(row[0].strip("`").partition(": ")[2], {"Measured": measured.Measured})
+    assert found == measured.Measured(8 * 384, ("fused",))
+    fast = {"fft": 4.0, "matmul": 2.0, "fused": 1.0}
+    (row,) = check_gpu.table_row("16x24x24x384 float16", fast, {"fft": 4.0, "matmul": 2.0, "fused": 5.0})
+    assert row == "`(24, 24, torch.float16): Measured(16 * 384, ('matmul',), inference=('fused',))`"
+    (row,) = check_gpu.table_row("8x64x64x384 float32", fast, fast)
+    assert row.endswith("Measured(8 * 384, ('fused',))`")
+    assert check_gpu.table_row("8x64x64x384 float32", slow, slow) == []
+    assert check_gpu.table_row("8x64x64x384 float32", {"fused": 1.0}, {}) == []  # the rest was not reached
+
+
+def test_all_kernels_of_the_gate_are_checked_and_timed():
+    everywhere = gpu_parts.Place(torch.device("cuda"), 60)  # nothing runs there
+    jobs = gpu_parts._gate_jobs(everywhere)
+    assert {(fused_gate.takes_rows(maps.height, maps.width), backward) for maps, _, backward in jobs} == {
+        (rows, backward) for rows in (True, False) for backward in (True, False)
+    }
+    divisions = {(type(config), getattr(config, "whole", None)) for _, config, _ in jobs if config}
+    assert divisions == {(fused_gate.Config, None), (dense_gate.Dense, True), (dense_gate.Dense, False)}
+    assert {maps.dtype for maps, _, _ in jobs} == {torch.float32, torch.bfloat16, torch.float16}
+    assert all(dense_gate.can_transform(maps.empty()) for maps, _, _ in jobs)
 
 
 def test_a_part_is_named_with_a_limit_of_its_own(tmp_path, capsys):

@@ -30,6 +30,9 @@ import torch
 from spectral_backbones.tools.gpu_parts import PARTS, SMALL, Place, write_rows
 from spectral_backbones.tools.script import make_parser, process_of, run
 
+AHEAD = 1.15  # times as fast as the FFT: what is nearer than that should be measured again
+THREADS = "2"  # of a process beside others, as many on 16 cores
+SOON = 5.0  # seconds after which both files are written though nothing has ended
 GRACE = 5.0  # seconds beyond its limit after which a part, which looks at the limit itself, is stopped
 
 
@@ -110,6 +113,8 @@ def start(name: str, index: int, count: int, limit: float, args: argparse.Namesp
     given = ["--out", str(args.out), "--device", args.device, "--part", name, "--models", *args.models]
     given += ["--rows", str(rows), "--until", str(time.time() + limit), "--index", str(index), "--count", str(count)]
     command, environment = process_of("check-gpu", *given)
+    if not PARTS[name].timed:  # it shares the cores with others
+        environment = {**environment, "OMP_NUM_THREADS": THREADS, "TORCHINDUCTOR_COMPILE_THREADS": THREADS}
     with log.open("w") as file:
         popen = subprocess.Popen(command, stdout=file, stderr=file, env=environment, start_new_session=True)
     return Process(name, index, limit, rows, log, popen)
@@ -133,42 +138,63 @@ def collect(process: Process) -> dict[str, Any]:
 
 
 def run_together(names: Sequence[str], end: float, args: argparse.Namespace, report: dict[str, Any]) -> None:
-    """Run parts beside one another until all have ended or were stopped, and add them to the report."""
-    running = []
-    for name in names:
-        left = end - time.monotonic()
-        if left < 2:
-            report[name] = {"rows": [], "seconds": 0, "ended": "not reached", "log": ""}
-            continue
-        count = PARTS[name].processes if args.device == "cuda" else 1
-        limit = min(dict(args.only or ()).get(name, PARTS[name].seconds), left)
-        running += [start(name, index, count, limit, args) for index in range(count)]
+    """Run parts beside one another, in their order and as many processes at a time as there are cores, until all have
+    ended or were stopped, and add them to the report. The limit of a part counts from its first process's start.
+    """
+    given = dict(args.only or ())
+    counts = {name: PARTS[name].processes if args.device == "cuda" else 1 for name in names}
+    waiting = [(name, index) for name in names for index in range(counts[name])]
+    running: list[Process] = []
+    written = time.monotonic()
     try:
-        _collect_all(running, report, args)
+        while waiting or running:
+            while waiting and len(running) < (os.cpu_count() or 1):
+                name, index = waiting.pop(0)
+                left = end - time.monotonic()
+                if left < 2:
+                    add(report, name, {"rows": [], "seconds": 0, "ended": "not reached", "log": ""})
+                    continue
+                limit = min(given.get(name, PARTS[name].seconds), left)
+                running.append(start(name, index, counts[name], limit, args))
+            ended = [process for process in running if has_ended(process)]
+            for process in ended:
+                found = collect(process)
+                process.stop()
+                running.remove(process)
+                add(report, process.name, found)
+                for path in (process.rows, process.log):
+                    path.unlink()
+            if ended or time.monotonic() - written > SOON:
+                write(with_running(report, running), args)
+                written = time.monotonic()
+            if running:
+                time.sleep(0.05)
+        write(report, args)
     finally:  # stopped from outside: what is a session of its own would go on, and disturb what is timed next
         for process in running:
             process.stop()
 
 
-def _collect_all(running: list[Process], report: dict[str, Any], args: argparse.Namespace) -> None:
-    """Add parts to the report as they end."""
-    while running:
-        for process in list(running):
-            over = time.monotonic() - process.start > process.limit + GRACE
-            if process.popen.poll() is None and not over:
-                continue
-            found = collect(process)
-            process.stop()
-            running.remove(process)
-            whole = report.setdefault(process.name, {"rows": [], "seconds": 0, "ended": "whole", "log": ""})
-            whole["rows"] += found["rows"]
-            whole["seconds"] = max(whole["seconds"], found["seconds"])
-            if found["ended"] != "whole":
-                whole["ended"], whole["log"] = found["ended"], found["log"]
-            for path in (process.rows, process.log):
-                path.unlink()
-            write(report, args)
-        time.sleep(0.05)
+def has_ended(process: Process) -> bool:
+    """Whether a part's process has ended, or is over its limit."""
+    return process.popen.poll() is not None or time.monotonic() - process.start > process.limit + GRACE
+
+
+def add(report: dict[str, Any], name: str, found: dict[str, Any]) -> None:
+    """Add to a part of the report what one of its processes found."""
+    whole = report.setdefault(name, {"rows": [], "seconds": 0, "ended": "whole", "log": ""})
+    whole["rows"] += found["rows"]
+    whole["seconds"] = max(whole["seconds"], found["seconds"])
+    if found["ended"] != "whole":
+        whole["ended"], whole["log"] = found["ended"], found["log"]
+
+
+def with_running(report: dict[str, Any], running: Sequence[Process]) -> dict[str, Any]:
+    """The report with what has been found so far: it is there whatever ends the check."""
+    report = {name: {**part, "rows": list(part["rows"])} for name, part in report.items()}
+    for process in running:
+        add(report, process.name, {**collect(process), "ended": "still running", "log": ""})
+    return report
 
 
 def write(report: dict[str, Any], args: argparse.Namespace) -> None:
@@ -229,7 +255,7 @@ def gate_summary(rows: list[dict[str, Any]]) -> list[str]:
         if "ms" in row:
             times.setdefault((row["what"], row["mode"]), {})[row["method"]] = row["ms"]
             bounds[row["what"], row["mode"]] = row["copy_ms"]
-    lines, faster = [], []
+    lines, faster, table = [], [], []
     for (what, mode), methods in times.items():
         best = min(methods, key=methods.get)
         text = f"{methods[best]:.4f} ms, {bounds[what, mode] / methods[best]:.0%} of the copy rate"
@@ -248,7 +274,33 @@ def gate_summary(rows: list[dict[str, Any]]) -> list[str]:
             if all(name in methods and methods[name] < methods.get("fft", 0.0) for methods in found)
         ]
         faster += [f"{what}: {', '.join(ahead)}"] if ahead else []
-    return lines + ([f"faster than fft, forward and in training: {'; '.join(faster)}"] if faster else [])
+        table += table_row(what, *found)
+    lines += [f"faster than fft, forward and in training: {'; '.join(faster)}"] if faster else []
+    return lines + ([f"for the table of backbones/layers/measured.py: {' '.join(table)}"] if table else [])
+
+
+def table_row(what: str, forward: dict[str, float], training: dict[str, float]) -> list[str]:
+    """The row for `measured.MEASURED` that times of maps support; none where nothing is ahead of the FFT by AHEAD.
+
+    Args:
+        what: The maps, as `gpu_parts.Maps` shows them.
+        forward, training: Milliseconds by each method.
+    """
+    sizes, _, dtype = what.partition(" ")
+    if "fft" not in forward or "fft" not in training:
+        return []
+    batch, height, width, dim = sizes.split("x")
+    allowed = ("fused",) if dtype == "float32" else ("fused", "matmul")  # users may let float32 products run in TF32
+    ahead = [
+        [name for name in sorted(times, key=times.get) if name in allowed and AHEAD * times[name] < times["fft"]]
+        for times in (training, forward)
+    ]
+    both = tuple(name for name in ahead[0] if name in ahead[1])
+    alone = tuple(name for name in ahead[1] if name not in both)
+    if not both and not alone:
+        return []
+    rest = f", inference={alone}" if alone else ""
+    return [f"`({height}, {width}, torch.{dtype}): Measured({batch} * {dim}, {both}{rest})`"]
 
 
 def model_summary(rows: dict[str, list[dict[str, Any]]]) -> list[str]:
@@ -296,7 +348,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     report: dict[str, Any] = {}
     beside = [name for name in names if not PARTS[name].timed]
     if args.device == "cuda":
-        run_together(beside, end, args, report)
+        limits = {name: dict(args.only or ()).get(name, PARTS[name].seconds) for name in names}
+        kept = sum(limits[name] for name in names if PARTS[name].timed)  # for what must run alone
+        run_together(beside, max(end - kept, time.monotonic() + args.seconds / 3), args, report)
     else:
         for name in beside:
             run_together([name], end, args, report)

@@ -1,7 +1,8 @@
 """The spectral gate as one operator that reads a map once and writes it once, for CUDA.
 
-`gate_kernels` computes it; here it becomes an operator of torch, with shapes for tracing, gradients of any order and a
-count of its operations, so that torch.compile, torch.export and FLOP counters see one node.
+`gate_kernels` computes it, and `dense_gate_kernels` for grids that the former does not take (`takes_rows`); here it
+becomes an operator of torch, with shapes for tracing, gradients of any order and a count of its operations, so that
+torch.compile, torch.export and FLOP counters see one node.
 """
 
 import functools
@@ -9,18 +10,34 @@ import importlib
 import importlib.util
 import math
 import os
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
 
 import torch
 from torch.utils.flop_counter import register_flop_formula
 
+from . import dense_gate
+from .dense_gate import Dense
 from .measured import is_measured_faster
 from .tracing import holds, is_exporting, is_transformed
 
-LONGEST = 31  # tokens on a side: more do not fit into a program's registers
-MOST_TENSORS = 16  # that a height is divided into: a kernel of more would take minutes to compile
+LONGEST = 31  # tokens on a side in `gate_kernels`: more do not fit into a program's registers
+MOST_TENSORS = 16  # that a height is divided into there: a kernel of more would take minutes to compile
 CHANNELS = 16  # that a warp works on
 OLDEST_TRITON = (3, 6)  # that the kernels were written for; before 3.4 their language lacks what they are written in
+
+
+def takes_rows(height: int, width: int) -> bool:
+    """Whether `gate_kernels` takes maps of this grid: up to LONGEST on a side, of heights above MOST_TENSORS the even
+    ones. It is faster than `dense_gate_kernels`, which take all.
+    """
+    if not (holds(height <= LONGEST) and holds(width <= LONGEST)):
+        return False
+    return holds(height <= MOST_TENSORS) or holds(height % 2 == 0)
+
+
+def is_dense(planes_shape: Any) -> bool:
+    """Whether planes of this shape are for `dense_gate_kernels`: the filter tells what computes with it."""
+    return len(planes_shape) == 4
 
 
 class Config(NamedTuple):
@@ -132,8 +149,11 @@ def to_planes(weight: torch.Tensor, height: int, width: int) -> torch.Tensor:
     Returns:
         (C / 16, H, F / 4, 8, 4, 2, 2) float32, contiguous: blocks of 16 channels, frequencies along H, those along W by
         fours, then channels within 8, frequencies within 4, both eights of channels, and real and imaginary part.
-        Channels are padded to a multiple of 16, frequencies to `padded_half`.
+        Channels are padded to a multiple of 16, frequencies to `padded_half`. What `dense_gate.arrange` gives, for a
+        grid that `gate_kernels` does not take.
     """
+    if not takes_rows(height, width):
+        return dense_gate.arrange(weight)
     half, dim = width // 2 + 1, weight.shape[2]
     padding = (0, 0, 0, -dim % CHANNELS, 0, padded_half(width) - half)
     planes = torch.nn.functional.pad(weight.float(), padding) if any(padding) else weight.float()
@@ -162,18 +182,6 @@ def why_unavailable(device: torch.device) -> Optional[str]:
     return None
 
 
-def can_transform(x: torch.Tensor) -> bool:
-    """Whether the operator covers maps like `x` (B, H, W, C): up to LONGEST on a side, of heights above MOST_TENSORS
-    the even ones, not float64.
-    """
-    return (
-        holds(x.shape[1] <= LONGEST)
-        and holds(x.shape[2] <= LONGEST)
-        and (holds(x.shape[1] <= MOST_TENSORS) or holds(x.shape[1] % 2 == 0))
-        and x.dtype in (torch.float32, torch.bfloat16, torch.float16)
-    )
-
-
 def uses_fused(method: str, x: torch.Tensor, weight: torch.Tensor) -> bool:
     """Whether maps `x` go through the operator here and now, given the user's choice.
 
@@ -182,7 +190,7 @@ def uses_fused(method: str, x: torch.Tensor, weight: torch.Tensor) -> bool:
     """
     if method not in ("auto", "fused") or (method == "auto" and is_exporting()):
         return False
-    if not can_transform(x) or is_transformed(x) or is_transformed(weight):
+    if not dense_gate.can_transform(x) or is_transformed(x) or is_transformed(weight):
         return False
     if method == "auto":
         return is_measured_faster("fused", x) and why_unavailable(x.device) is None
@@ -224,11 +232,15 @@ def _launch(
     )
 
 
-def run_gate(x: torch.Tensor, planes: torch.Tensor, conjugate: bool, config: Optional[Config] = None) -> torch.Tensor:
+def run_gate(
+    x: torch.Tensor, planes: torch.Tensor, conjugate: bool, config: Union[Config, Dense, None] = None
+) -> torch.Tensor:
     """`spectral_gate` without its registration, by a given division of the work."""
+    _, height, width, _ = x.shape
+    if is_dense(planes.shape):
+        return dense_gate.run(x, planes, conjugate, config)
     from .gate_kernels import gate_kernel
 
-    _, height, width, _ = x.shape
     x, planes = x.contiguous(), planes.contiguous()
     y = torch.empty_like(x)
     if x.numel():
@@ -239,12 +251,19 @@ def run_gate(x: torch.Tensor, planes: torch.Tensor, conjugate: bool, config: Opt
 
 
 def run_gate_backward(
-    grad: torch.Tensor, x: torch.Tensor, planes: torch.Tensor, conjugate: bool, config: Optional[Config] = None
+    grad: torch.Tensor,
+    x: torch.Tensor,
+    planes: torch.Tensor,
+    conjugate: bool,
+    config: Union[Config, Dense, None] = None,
 ) -> Tuple[torch.Tensor, torch.Tensor]:
     """`spectral_gate_backward` without its registration, by a given division of the work."""
+    batch, height, width, _ = x.shape
+    if is_dense(planes.shape):
+        grad_planes = dense_gate.run_filter(grad, x, planes, conjugate, config)
+        return dense_gate.run(grad, planes, not conjugate), grad_planes
     from .gate_kernels import gate_backward_kernel
 
-    batch, height, width, _ = x.shape
     x, grad, planes = x.contiguous(), grad.contiguous(), planes.contiguous()
     if not x.numel():
         return torch.empty_like(x), torch.zeros_like(planes)
@@ -265,7 +284,7 @@ def spectral_gate(x: torch.Tensor, planes: torch.Tensor, conjugate: bool) -> tor
     The products accumulate in float32. As `dft.irdft2`, it ignores what a real map's spectrum cannot have.
 
     Args:
-        x: float32, bfloat16 or float16, see `can_transform`.
+        x: float32, bfloat16 or float16, see `dense_gate.can_transform`.
         planes: The filter, from `to_planes`.
         conjugate: Multiply by the conjugate of the filter, which is the adjoint.
     """
@@ -321,7 +340,8 @@ spectral_gate_backward.register_autograd(_double_backward, setup_context=_save)
 @register_flop_formula(torch.ops.spectral_backbones.spectral_gate)
 def _flops(x_shape: Any, planes_shape: Any, conjugate: bool, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
     batch, height, width, dim = x_shape
-    return 2 * batch * dim * gate_macs(height, width)
+    macs = dense_gate.macs if is_dense(planes_shape) else gate_macs
+    return 2 * batch * dim * macs(height, width)
 
 
 @register_flop_formula(torch.ops.spectral_backbones.spectral_gate_backward)
@@ -329,4 +349,5 @@ def _backward_flops(
     grad_shape: Any, x_shape: Any, planes_shape: Any, conjugate: bool, *args: Any, out_shape: Any = None, **kwargs: Any
 ) -> int:
     batch, height, width, dim = x_shape
-    return 2 * batch * dim * gate_macs(height, width, num_transforms=3)
+    macs = dense_gate.macs if is_dense(planes_shape) else gate_macs
+    return 2 * batch * dim * macs(height, width, num_transforms=3)

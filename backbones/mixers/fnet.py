@@ -57,8 +57,17 @@ class FNet(nn.Module):
         elif tokens.shape[0] == 0:
             mixed = tokens  # oneMKL's FFT refuses an empty batch on some processors
         else:
-            mixed = torch.real(torch.fft.fft2(tokens))
+            mixed = self._real_part(tokens)
         return mixed.to(x.dtype).reshape(x.shape)
+
+    @staticmethod
+    def _real_part(tokens: torch.Tensor) -> torch.Tensor:
+        """The real part of the DFT of real tokens (B, N, C): of half the frequencies along C, whose conjugates give the
+        others, at the negative frequencies along both axes. That moves half of what a complex transform does.
+        """
+        half = torch.real(torch.fft.rfft2(tokens))
+        others = half[:, :, 1 : (tokens.shape[2] + 1) // 2].flip(1, 2).roll(1, 1)
+        return torch.cat([half, others], dim=2)
 
     def extra_repr(self) -> str:
         return f"method={self.method}"

@@ -10,15 +10,18 @@ import os
 import subprocess
 import sys
 from math import log2
+from pathlib import Path
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from spectral_backbones.backbones.flop_handles import HANDLES
-from spectral_backbones.backbones.layers import dft, fused_gate, measured
+from spectral_backbones.backbones.layers import dense_gate, dft, fused_gate, measured
+from spectral_backbones.backbones.layers.dense_gate import Dense
 from spectral_backbones.backbones.layers.fused_gate import Config, run_gate, run_gate_backward, spectral_gate, to_planes
 from spectral_backbones.backbones.mixers import SpectralGating
+from spectral_backbones.tools import gpu_parts
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -26,13 +29,18 @@ pytest.importorskip("triton")
 computes = pytest.mark.skipif(DEVICE == "cpu" and not INTERPRETED, reason="runs in the interpreter's process")
 
 # Batch, height, width, channels: even, odd, not square, of one row or column, heights of one and of several factors,
-# with and without a power of two, and channels that no block divides.
+# with and without a power of two, and channels that no block divides. The last three are those of the other kernels:
+# a prime height above 16, a long side, and two kernels.
 SHAPES = [(1, 7, 7, 5), (1, 14, 14, 17), (1, 5, 9, 3), (1, 1, 1, 2), (2, 6, 1, 3), (1, 18, 17, 4), (1, 28, 18, 2)]
+SHAPES += [(2, 17, 6, 5), (1, 3, 33, 2), (1, 4, 65, 2)]
 CONFIGS = [
     Config(1, 16, 1),
     Config(1, 64, 2, early=True),
     Config(2, 32, 3, split=True),
     Config(4, 16, 2, early=True),
+    Dense(32, 4, 1),
+    Dense(16, 8, 2, frequencies=16),
+    Dense(8, 4, 1, whole=False),
 ]
 
 if INTERPRETED:  # it holds bfloat16 in integers and would multiply these
@@ -103,9 +111,10 @@ def test_results_and_gradients_have_float32s_precision(shape):
 
 
 @computes
+@pytest.mark.parametrize("shape", [(1, 14, 14, 8), (1, 19, 10, 4)])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_loses_little_beyond_its_own_rounding(dtype):
-    gate, x, grad = draw((1, 14, 14, 8), dtype)
+def test_half_precision_loses_little_beyond_its_own_rounding(dtype, shape):
+    gate, x, grad = draw(shape, dtype)
     expected = gradients(gate, x, grad)
     actual = gradients(fused_copy(gate), x.to(dtype), grad.to(dtype))
     # The interpreter cuts bfloat16 off where the hardware rounds it.
@@ -118,15 +127,20 @@ def test_half_precision_loses_little_beyond_its_own_rounding(dtype):
 
 @functools.lru_cache
 def divided(conjugate, config=None):
-    """A result and its gradients, by a division of the work or the usual one."""
+    """A result and its gradients, by a division of the work, of whichever kernels, or the usual one."""
     gate, x, grad = draw((2, 4, 5, 18))
     x, grad = x.float(), grad.float()
-    planes = to_planes(gate.complex_weight.float().detach(), 4, 5)
-    return run_gate(x, planes, conjugate, config), *run_gate_backward(grad, x, planes, conjugate, config)
+    weight = gate.complex_weight.float().detach().requires_grad_()
+    planes = dense_gate.arrange(weight) if isinstance(config, Dense) else to_planes(weight, 4, 5)
+    y = run_gate(x, planes.detach(), conjugate, config)
+    grad_x, grad_planes = run_gate_backward(grad, x, planes.detach(), conjugate, config)
+    return y, grad_x, *torch.autograd.grad(planes, weight, grad_planes)
 
 
 @computes
-@pytest.mark.parametrize(("config", "conjugate"), list(zip(CONFIGS, [False, True, True, False])))
+@pytest.mark.parametrize(
+    ("config", "conjugate"), list(zip(CONFIGS, [False, True, True, False, True, False, True], strict=True))
+)
 def test_the_division_of_the_work_changes_nothing(config, conjugate):
     torch.testing.assert_close(divided(conjugate, config), divided(conjugate))
 
@@ -140,8 +154,9 @@ def test_gradients_are_the_same_in_every_run():
 
 
 @computes
-def test_gradients_of_gradients_are_those_of_the_fft():
-    gate, x, grad = draw((1, 5, 6, 3))
+@pytest.mark.parametrize("shape", [(1, 5, 6, 3), (1, 17, 3, 2)])
+def test_gradients_of_gradients_are_those_of_the_fft(shape):
+    gate, x, grad = draw(shape)
 
     def penalty(gate, x, grad):
         x = x.requires_grad_()
@@ -167,7 +182,9 @@ def test_a_frozen_filter_lets_gradients_through():
 def test_other_grids_layouts_and_modes():
     gate, _, _ = draw((2, 7, 5, 4))
     fused = fused_copy(gate)
-    for values in (torch.randn(1, 9, 6, 4), torch.randn(0, 7, 5, 4), torch.randn(1, 4, 7, 5).permute(0, 2, 3, 1)):
+    channels_first = torch.randn(1, 4, 7, 5), torch.randn(1, 4, 17, 5)
+    resampled = torch.randn(1, 9, 6, 4), torch.randn(0, 7, 5, 4), torch.randn(0, 17, 5, 4)
+    for values in (*resampled, *(maps.permute(0, 2, 3, 1) for maps in channels_first)):
         values = values.to(DEVICE)
         for mode in (True, False):
             actual = fused.train(mode)(values)
@@ -183,10 +200,11 @@ def test_what_the_operator_does_not_cover_goes_through_the_fft():
     gate, x, _ = draw((1, 5, 6, 3))
     fused = fused_copy(gate, torch.float64)
     assert torch.equal(fused(x), gate(x))
-    for height in (fused_gate.LONGEST + 1, fused_gate.MOST_TENSORS + 1):
-        large = torch.randn(1, height, 4, 3, device=DEVICE)
-        assert not fused_gate.can_transform(large)
+    for grid in ((4, dense_gate.LONGEST + 1), (dense_gate.WHOLE + 1, 4)):
+        large = torch.randn(1, *grid, 3, device=DEVICE)
+        assert not dense_gate.can_transform(large)
         assert error(fused(large), gate(large.double())) < 1e-5
+    assert dense_gate.can_transform(large.half())
     single = fused_copy(gate)
     mapped = torch.vmap(single)(torch.stack([x, x]).float())
     assert error(mapped[1], gate(x)) < 1e-6
@@ -195,9 +213,10 @@ def test_what_the_operator_does_not_cover_goes_through_the_fft():
 
 
 @computes
-def test_the_operator_is_registered_as_torch_asks():
-    planes = to_planes(torch.randn(5, 4, 3, 2, device=DEVICE), 5, 6).requires_grad_()
-    x = torch.randn(2, 5, 6, 3, device=DEVICE, requires_grad=True)
+@pytest.mark.parametrize("height", [5, 17])
+def test_the_operator_is_registered_as_torch_asks(height):
+    planes = to_planes(torch.randn(height, 3, 3, 2, device=DEVICE), height, 4).requires_grad_()
+    x = torch.randn(2, height, 4, 3, device=DEVICE, requires_grad=True)
     tests = ("test_schema", "test_autograd_registration", "test_faketensor")
     torch.library.opcheck(spectral_gate, (x, planes, False), test_utils=tests)
 
@@ -221,6 +240,11 @@ def test_its_operations_are_counted():
         gate(x).sum().backward()
     transform = 2 * 5 * 8 * 6  # cosines and sines along W of 6 rows
     assert counter.get_total_flops() == 2 * 2 * 3 * (2 * transform + 3 * transform)
+    gate = SpectralGating(3, (17, 8), method="fused", device=DEVICE)
+    with FlopCounterMode(display=False) as counter:
+        gate(torch.randn(2, 17, 8, 3, device=DEVICE)).sum().backward()
+    transform = 2 * 5 * 8 * 17 + 4 * 5 * 17 * 17  # and along H the products of complex numbers
+    assert counter.get_total_flops() == 2 * 2 * 3 * (2 * transform + 3 * transform)
 
 
 @computes
@@ -231,6 +255,47 @@ def test_fvcore_counts_it_as_executed():
     assert counted.by_operator()["matmul"] == 2 * 2 * 3 * 2 * (2 * 5 * 8 * 6)
     assert counted.by_operator()["fft"] == 2 * round(5 * 6 * log2(6) * 2 * 3 * 5)
     assert counted.by_operator()["complex product"] == 6 * 2 * 3 * 6 * 5
+
+
+@computes
+def test_the_check_of_a_gpu_finds_all_kernels_right():
+    rows = list(gpu_parts.gate_errors(gpu_parts.Place(torch.device(DEVICE), 600)))
+    assert {row["what"].split()[0] for row in rows} >= {"2x4x5x8", "1x17x3x2"} or DEVICE == "cuda"
+    assert all(row["ok"] for row in rows), rows
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(INTERPRETED, reason="nothing is compiled there")
+def test_a_map_of_64_x_64_is_compiled_in_seconds_and_fits_on_a_card(tmp_path):
+    triton = pytest.importorskip("triton")
+    disassembler = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    if not disassembler.exists():
+        pytest.skip("this Triton comes without NVIDIA's tools")
+    code = f"""
+import os, triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from spectral_backbones.backbones.layers.dense_gate_kernels import map_kernel as kernel
+given = dict(H=64, W=64, DIM=384, H_BLOCK=64, W_BLOCK=64, COLUMNS=64, ALL=48, F=8, C=4, KEPT=True, CONJUGATE=False,
+    PRECISION="half")
+names = dict(x_pointer="*bf16", y_pointer="*bf16", filter_pointer="*fp32", tables_pointer="*fp32", batch="i32",
+    images="i32")
+signature = {{name: names.get(name, "constexpr") for name in kernel.arg_names}}
+places = {{name: (i,) for i, name in enumerate(kernel.arg_names)}}
+aligned = {{places[name]: [["tt.divisibility", 16]] for name, kind in names.items() if kind[0] == "*"}}
+source = ASTSource(kernel, signature, {{places[name]: value for name, value in given.items()}}, aligned)
+start = sum(os.times()[:4])
+compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=dict(num_warps=8))
+open({str(tmp_path / "kernel.cubin")!r}, "wb").write(compiled.asm["cubin"])
+print(compiled.metadata.shared, sum(os.times()[:4]) - start)  # with the assembler's processes
+"""
+    environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    shared, seconds = map(float, run.stdout.split())
+    assert shared <= dense_gate.WHOLE_HALF and seconds < 60
+    given = [str(disassembler), "-res-usage", str(tmp_path / "kernel.cubin")]
+    usage = subprocess.run(given, capture_output=True, text=True, check=True).stdout
+    assert int(usage.partition("STACK:")[2].split()[0]) <= 64  # bytes: a few addresses, outside of the inner loop
 
 
 # Without a kernel -----------------------------------------------------------------------------------------------
@@ -328,6 +393,19 @@ def test_a_program_holds_whole_rows_and_no_more_images_than_there_are(grid, dim,
         assert config.warps in (1, 2, 4)
         assert grid[0] // config.rows <= fused_gate.MOST_TENSORS
         assert 1 <= config.images <= 128
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("grid", [(17, 5), (64, 64), (40, 100), (3, 33), (128, 9)])
+def test_a_map_is_held_whole_where_its_sides_and_the_shared_memory_allow(grid, dtype, monkeypatch):
+    x = torch.empty(16, *grid, 96, dtype=dtype, device="meta")
+    config, for_filter = (dense_gate.config_for(x, backward) for backward in (False, True))
+    assert config.whole == (max(grid) <= dense_gate.WHOLE) and not for_filter.whole
+    for each in (config, for_filter):
+        assert each.warps in (4, 8) and each.channels in (4, 8, 16) and 1 <= each.images <= 16
+    monkeypatch.setattr(dense_gate, "_shared_memory", lambda device: 99 * 1024)  # of a smaller card
+    smaller = dense_gate.config_for(x, backward=False)
+    assert smaller.whole == (config.whole and dtype != torch.float32)
 
 
 @pytest.mark.parametrize("grid", [(7, 7), (6, 5), (1, 1), (2, 9)])
