@@ -122,6 +122,34 @@ def test_int8_is_judged_on_the_test_set(folder, tmp_path, capsys):
     assert file.read_bytes() == content and len(list(tmp_path.iterdir())) == 1
 
 
+def test_a_model_that_predicts_nothing_in_eight_bits_has_lost_all(folder, tmp_path, capsys):
+    from spectral_backbones.classification.deploy import subject
+    from spectral_backbones.classification.predictor import Predictor
+
+    figures = [{"coco/bbox_mAP": 0.5}, {}]  # as mmdet gives none where nothing is found
+    settings = deploy.Settings(
+        "onnx",
+        tmp_path / "a.onnx",
+        calibration=str(folder / "data" / "val" / "red" / "0.png"),  # one picture is enough
+        judge=lambda path: figures.pop(0),
+        most_lost=3.0,
+    )
+    with pytest.raises(UserError, match=r"int8 costs 50\.00 points of box AP, --max-drop is 3\.0"):
+        deploy.export(subject(Predictor.load(str(folder / "best.pth"))), settings)
+    assert "box AP 50.0 in float32, box AP 0.0 in int8" in capsys.readouterr().out and not list(tmp_path.iterdir())
+
+
+def test_a_file_beside_the_export_that_is_none_of_it_stays(folder, tmp_path):
+    weights = write_checkpoint(tmp_path / "best.bin")  # where OpenVINO puts its own
+    content = weights.read_bytes()
+    with pytest.raises(UserError, match=r"best\.xml would overwrite .*best\.bin, which no export wrote"):
+        export.main([str(weights), "--format", "openvino", "--out", str(tmp_path / "best.xml")])
+    (tmp_path / "a.bin").mkdir()
+    with pytest.raises(UserError, match=r"a\.bin is a folder"):
+        export.main([str(weights), "--format", "openvino", "--out", str(tmp_path / "a.xml")])
+    assert weights.read_bytes() == content and len(list(tmp_path.iterdir())) == 2
+
+
 def test_official_weights_and_models_of_timm_are_exported_by_name(tmp_path):
     import timm
 
@@ -237,6 +265,12 @@ def test_files_of_others_and_pictures_of_another_size_are_refused(onnx_file, tmp
         with pytest.raises(UserError, match=f"says of itself what `spectral export` does not write: .*{reason}"):
             deploy.open_program(tmp_path / "odd.onnx")
         del foreign.metadata_props[:]
+    open_sides = {**program.metadata, "images": dict(dtype="uint8", shape=[1, 3, None, None])}
+    foreign.metadata_props.add(key="spectral_backbones", value=json.dumps(open_sides))
+    onnx.save(foreign, str(tmp_path / "sides.onnx"))
+    with pytest.raises(UserError, match=r"sides.onnx cannot take pictures of 1x3x5x5: .*Expected: 16") as error:
+        deploy.open_program(tmp_path / "sides.onnx")(np.zeros((1, 3, 5, 5), np.uint8))
+    assert "\n" not in str(error.value)
     (tmp_path / "torn.onnx").write_bytes(onnx_file.read_bytes()[:1000])
     with pytest.raises(UserError, match="cannot be run by onnxruntime"):
         deploy.open_program(tmp_path / "torn.onnx")

@@ -21,6 +21,11 @@ LEAST_OPSET, DEFAULT_OPSET, GREATEST_OPSET = 18, 20, 23  # as torch's exporter h
 _MOST_BYTES = 2**30 * 1.8  # an ONNX file of more than 2 GiB keeps its weights beside it
 
 
+def beside(path: Path, kind: str) -> Optional[Path]:
+    """The second file of a format: OpenVINO's weights, and those of a large ONNX model; None where there is none."""
+    return {"openvino": path.with_suffix(".bin"), "onnx": path.with_name(f"{path.name}.data")}.get(kind)
+
+
 def trace(graph: nn.Module, images: torch.Tensor, dynamic: Sequence[str] = ()) -> ExportedProgram:
     """Records a graph.
 
@@ -39,7 +44,7 @@ def trace(graph: nn.Module, images: torch.Tensor, dynamic: Sequence[str] = ()) -
             return torch.export.export(graph, (images,), dynamic_shapes=(shapes,) if shapes else None, strict=False)
     except Exception as error:  # torch raises many kinds, from many places
         what = "with dynamic " + ", ".join(dynamic) if dynamic else f"at {tuple(images.shape)}"
-        raise UserError(f"the model cannot be exported {what}: {_first_line(error)}") from error
+        raise UserError(f"the model cannot be exported {what}: {first_line(error)}") from error
 
 
 def write(
@@ -90,15 +95,15 @@ def _write_onnx(program: ExportedProgram, path: Path, outputs: Sequence[str], te
                 opset_version=opset,
             )
     except Exception as error:  # of torch, onnxscript and onnx
-        raise UserError(f"the model cannot be written as ONNX of opset {opset}: {_first_line(error)}") from error
+        raise UserError(f"the model cannot be written as ONNX of opset {opset}: {first_line(error)}") from error
     written = model.model.opset_imports[""]
     if written != opset:  # a version that has an operator that the model needs
         raise UserError(f"the model needs ONNX operators of opset {written}, --opset is {opset}")
     model.model.metadata_props[METADATA] = text
     size = sum(tensor.numel() * tensor.element_size() for tensor in program.state_dict.values())
     model.save(str(path), external_data=size > _MOST_BYTES)
-    beside = path.with_name(f"{path.name}.data")
-    return [path, *([beside] if beside.exists() else [])]
+    weights = beside(path, "onnx")
+    return [path, *([weights] if weights.exists() else [])]
 
 
 def to_openvino(onnx_path: Path, path: Path, text: str) -> List[Path]:
@@ -111,10 +116,10 @@ def to_openvino(onnx_path: Path, path: Path, text: str) -> List[Path]:
     try:
         model = openvino.convert_model(str(onnx_path))
     except Exception as error:  # of OpenVINO's many
-        raise UserError(f"the model cannot be written for OpenVINO: {_first_line(error)}") from error
+        raise UserError(f"the model cannot be written for OpenVINO: {first_line(error)}") from error
     model.set_rt_info(text, METADATA)
     openvino.save_model(model, str(path), compress_to_fp16=False)
-    return [path, path.with_suffix(".bin")]
+    return [path, beside(path, "openvino")]
 
 
 def check_opset(opset: Optional[int]) -> int:
@@ -132,7 +137,7 @@ def check_opset(opset: Optional[int]) -> int:
     return opset
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """The innermost reason, in a line: exporters wrap theirs in pages of advice."""
     cause: Optional[BaseException] = error
     while cause is not None and cause.__cause__ is not None:
