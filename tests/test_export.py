@@ -14,6 +14,7 @@ from spectral_backbones.classification.classifier import TimmClassifier
 from spectral_backbones.classification.config import data_config
 from spectral_backbones.engine import UserError, deploy
 from spectral_backbones.engine.deploy.compare import compare
+from spectral_backbones.engine.deploy.procedure import check_loss
 from spectral_backbones.engine.deploy.runtimes import METADATA
 from spectral_backbones.tools import export, predict, test
 
@@ -122,21 +123,17 @@ def test_int8_is_judged_on_the_test_set(folder, tmp_path, capsys):
     assert file.read_bytes() == content and len(list(tmp_path.iterdir())) == 1
 
 
-def test_a_model_that_predicts_nothing_in_eight_bits_has_lost_all(folder, tmp_path, capsys):
-    from spectral_backbones.classification.deploy import subject
-    from spectral_backbones.classification.predictor import Predictor
-
-    figures = [{"coco/bbox_mAP": 0.5}, {}]  # as mmdet gives none where nothing is found
-    settings = deploy.Settings(
-        "onnx",
-        tmp_path / "a.onnx",
-        calibration=str(folder / "data" / "val" / "red" / "0.png"),  # one picture is enough
-        judge=lambda path: figures.pop(0),
-        most_lost=3.0,
-    )
+def test_a_model_that_finds_nothing_in_eight_bits_has_lost_all():
+    said = []
+    before = {"coco/bbox_mAP": 0.5, "coco/bbox_mAP_50": -1.0}
+    check_loss(before, {}, None, said.append)  # mmdet gives no figures where nothing is found
+    assert "box AP 50.0 in float32, box AP 0.0 in int8" in said[0]
     with pytest.raises(UserError, match=r"int8 costs 50\.00 points of box AP, --max-drop is 3\.0"):
-        deploy.export(subject(Predictor.load(str(folder / "best.pth"))), settings)
-    assert "box AP 50.0 in float32, box AP 0.0 in int8" in capsys.readouterr().out and not list(tmp_path.iterdir())
+        check_loss(before, {}, 3.0, said.append)
+    check_loss(before, {"coco/bbox_mAP": 0.48}, 3.0, said.append)
+    for none in ({}, {"coco/bbox_mAP": -1.0}):  # nothing is annotated
+        with pytest.raises(UserError, match="--max-drop needs a figure to limit"):
+            check_loss(none, {}, 3.0, said.append)
 
 
 def test_a_file_beside_the_export_that_is_none_of_it_stays(folder, tmp_path):

@@ -30,6 +30,8 @@ from spectral_backbones.tools.predict import trained_for
 from spectral_backbones.tools.script import make_parser, run
 from spectral_backbones.tools.tasks import complete, import_of, task_of
 
+_EXPORTED = ("classification", "detection", "segmentation")  # by their packages' `deploy`
+
 
 def main(arguments: Optional[List[str]] = None) -> Path:
     """Exports; prints how far the file is from the model, and returns its path.
@@ -76,6 +78,8 @@ def main(arguments: Optional[List[str]] = None) -> Path:
     )
     settings.check()
     task = task_of(cfg) if cfg is not None else trained_for(checkpoint or name)
+    if task not in _EXPORTED:
+        raise UserError(f"a model of {task} cannot be exported; those of {', '.join(_EXPORTED)} can")
     predictor = _predictor(task, cfg, checkpoint, name)
     subject = import_of(task, "deploy").subject(predictor, args.size)
     deploy.export(subject, settings)

@@ -133,6 +133,34 @@ def library_version() -> str:
     return f"spectral-backbones {__version__}"
 
 
+def check_loss(
+    before: Dict[str, Any], after: Dict[str, Any], most_lost: Optional[float], tell: Callable[[str], None]
+) -> None:
+    """Tells figures on a test set.
+
+    Args:
+        before: Of floats.
+        after: Of eight bits. A detector that finds nothing has no figures, and earns none.
+        most_lost: See `Settings`.
+        tell: Takes lines for people.
+
+    Raises:
+        UserError: More is lost, or there is no figure to limit.
+    """
+    after = {name: after.get(name, 0.0) for name in before}
+    for name, figure in figures.known(before):
+        tell(f"on the test set: {figure.show(before[name])} in float32, {figure.show(after[name])} in int8")
+    if most_lost is None:
+        return
+    telling = figures.telling(before)
+    figure = telling and figures.figure_of(telling)
+    if figure is None or figure.lacks(before[telling]):
+        raise UserError("--max-drop needs a figure to limit: there is no test set, or it gives none")
+    lost = figure.scale * (before[telling] - after[telling])
+    if not lost <= most_lost:
+        raise UserError(f"int8 costs {lost:.2f} points of {figure.name}, --max-drop is {most_lost}")
+
+
 class _Export:
     """One export, in a folder that is removed with all that did not become the file."""
 
@@ -241,16 +269,5 @@ class _Export:
             place = f"int8 at {size[0]}x{size[1]} against the model, which no limit holds"
             self.tell(f"{place}: {'; '.join(result.figures)}")
         after = settings.judge(files[0]) if settings.judge else {}
-        # A detector that finds nothing has no figures, and earns none.
-        after = {name: after.get(name, 0.0) for name in before}
-        for name, figure in figures.known(before):
-            self.tell(f"on the test set: {figure.show(before[name])} in float32, {figure.show(after[name])} in int8")
-        telling = figures.telling(before)
-        if settings.most_lost is not None:
-            figure = telling and figures.figure_of(telling)
-            if figure is None or figure.lacks(before[telling]):
-                raise UserError("--max-drop needs a figure to limit: there is no test set, or it gives none")
-            lost = figure.scale * (before[telling] - after[telling])
-            if not lost <= settings.most_lost:
-                raise UserError(f"int8 costs {lost:.2f} points of {figure.name}, --max-drop is {settings.most_lost}")
+        check_loss(before, after, settings.most_lost, self.tell)
         return files

@@ -77,5 +77,8 @@ class Normalise(nn.Module):
         x = (x - self.mean) / self.std
         if self.divisor > 1:
             height, width = x.shape[-2:]
-            x = F.pad(x, (0, -width % self.divisor, 0, -height % self.divisor), value=self.pad_value)
+            # As a multiple of the divisor by its very form: with a remainder in them, the sizes of all maps that follow
+            # are terms that a tracer of open sides cannot simplify, and spends hours on.
+            rows, columns = ((side + self.divisor - 1) // self.divisor * self.divisor for side in (height, width))
+            x = F.pad(x, (0, columns - width, 0, rows - height), value=self.pad_value)
         return x.to(self.like.dtype)
