@@ -15,6 +15,7 @@ import argparse
 import contextlib
 import io
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
@@ -133,7 +134,9 @@ def _judge(cfg: Config, data_root: Optional[str]) -> Callable[[Path], Dict[str, 
 
     def judge(path: Path) -> Dict[str, Any]:
         root = ["--data-root", data_root] if data_root else []
-        with contextlib.redirect_stdout(io.StringIO()):
+        # mmengine warns that the visualizer of the first evaluation serves the second, too.
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".* instance named of visualizer", UserWarning)
             return test.main([cfg.filename, str(path), "--work-dir", work_dir.name, *root])
 
     return judge
