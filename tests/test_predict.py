@@ -40,6 +40,13 @@ def test_a_checkpoint_needs_nothing_but_itself(trained, tmp_path):
     assert all(Image.open(tmp_path / "out" / name).width > 400 for name in written)
 
 
+def test_an_option_of_another_task_is_refused(trained, tmp_path):
+    checkpoint, data = trained
+    with pytest.raises(UserError, match=r"--threshold is for detection, and .*best\.pth is for classification"):
+        run_here("predict.py", checkpoint, data / "val", "--threshold", 0.3, "--out-dir", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_predictions_are_those_of_the_validation(trained):
     """The averaged weights and the pictures prepared as they were validated."""
     path, data = trained

@@ -17,7 +17,9 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from datetime import date
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -129,15 +131,23 @@ def measure(name: str, side: int) -> dict[str, float] | None:
     return {"seconds": seconds, "bytes": float(held)}
 
 
+def measure_alone(name: str) -> dict[str, dict[str, float] | None]:
+    """`measure` by side, in a process of its own: where a mixer met the limit, the allocator gives memory out of other
+    regions from then on, and what the next ones take would no longer be seen.
+    """
+    context = get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)) as process:
+        return {str(side): process.submit(measure, name, side).result() for side in SIDES}
+
+
 def measure_all(names: Sequence[str], measured: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """`measured` with the figures of `names` taken anew, one thread, within LIMIT of memory: once more for each name,
     so that nothing is lost if a slow one is interrupted.
     """
-    torch.set_num_threads(1)
     mixers = dict(measured.get("mixers", {}))
     machine = f"{processor()}, one thread, float32, one map of {DIM} channels in evaluation, torch {torch.__version__}"
     for name in names:
-        sides = {str(side): measure(name, side) for side in SIDES}
+        sides = measure_alone(name)
         mixers[name] = {"date": str(date.today()), "sides": sides}
         print(name, *(BEYOND if f is None else f"{f['seconds'] * 1e3:.1f} ms" for f in sides.values()), flush=True)
         yield {"machine": machine, "mixers": {name: mixers[name] for name in list_mixers() if name in mixers}}

@@ -29,6 +29,13 @@ from spectral_backbones.tools.script import make_parser, run
 from spectral_backbones.tools.tasks import complete, import_of, task_of
 from spectral_backbones.volumes import list_models
 
+# Options that not every task knows.
+TASKS_OF = {
+    "topk": ("classification",),
+    "threshold": ("detection",),
+    "background": ("classification", "detection", "segmentation"),
+}
+
 
 def main(arguments: Optional[List[str]] = None) -> List[Any]:
     """Predicts; prints and returns what it found in each picture.
@@ -40,7 +47,8 @@ def main(arguments: Optional[List[str]] = None) -> List[Any]:
         of a segmenter the class of each pixel (H, W), or of each voxel (W, H, D), which is written as NIfTI, too.
 
     Raises:
-        UserError: There is nothing to predict with or of, or, at the end, some pictures have failed.
+        UserError: There is nothing to predict with or of, an option is not for this task, or, at the end, some
+            pictures have failed.
     """
     parser = make_parser(__doc__)
     parser.add_argument("model", help="a checkpoint, a file of `spectral export`, or a timm model that has weights")
@@ -50,8 +58,8 @@ def main(arguments: Optional[List[str]] = None) -> List[Any]:
         "--config",
         help="the config that a checkpoint of mmdet or mmseg belongs to, by name or a file; ours know theirs",
     )
-    parser.add_argument("--topk", type=int, default=5, help="classes a picture, of a classifier")
-    parser.add_argument("--threshold", type=float, default=0.5, help="least score of an object, of a detector")
+    parser.add_argument("--topk", type=int, help="classes a picture, of a classifier; default: 5")
+    parser.add_argument("--threshold", type=float, help="least score of an object, of a detector; default: 0.5")
     parser.add_argument(
         "--background",
         nargs=3,
@@ -65,6 +73,7 @@ def main(arguments: Optional[List[str]] = None) -> List[Any]:
     check_folder(out_dir, "--out-dir")
 
     task, predictor = _predictor(args)
+    _check_options(args, task)
     kinds = {"classification": classifier, "detection": detector, "segmentation": segmenter, "volumes": volumes}
     predict = kinds[task](args, predictor)
     find = partial(find_images, are_numbers=getattr(predictor, "takes_numbers", False))
@@ -85,6 +94,13 @@ def main(arguments: Optional[List[str]] = None) -> List[Any]:
     if failures:
         raise UserError(f"{len(failures)} of {len(results) + len(failures)} pictures failed, first {failures[0]}")
     return results
+
+
+def _check_options(args: argparse.Namespace, task: str) -> None:
+    """Raises a UserError for an option that says nothing to what was trained for a task."""
+    for option, tasks in TASKS_OF.items():
+        if getattr(args, option) is not None and task not in tasks:
+            raise UserError(f"--{option} is for {', '.join(tasks)}, and {args.model} is for {task}")
 
 
 def _pictures(paths: List[str], out_dir: Path, find: Callable[[List[str]], List[Path]]) -> List[Path]:
@@ -142,7 +158,7 @@ def classifier(args: argparse.Namespace, predictor: Any) -> Callable[[Path, Path
     draw = import_of("classification", "pictures").draw_prediction
 
     def predict(path: Path, out: Path) -> Any:
-        image, scores = predictor(path, args.topk)
+        image, scores = predictor(path, 5 if args.topk is None else args.topk)
         print(f"{path}: " + ", ".join(f"{name} {100 * score:.1f} %" for name, score in scores))
         draw(image, scores, out)
         return scores
@@ -157,7 +173,7 @@ def detector(args: argparse.Namespace, predictor: Any) -> Callable[[Path, Path],
     draw = import_of("detection", "pictures").draw_detections
 
     def predict(path: Path, out: Path) -> Any:
-        image, found = predictor(path, args.threshold)
+        image, found = predictor(path, 0.5 if args.threshold is None else args.threshold)
         said = [f"{predictor.classes[label]} {100 * score:.0f} %" for label, score in zip(found.labels, found.scores)]
         print(f"{path}: {', '.join(said) or 'nothing found'}")
         draw(image, found, predictor.classes, predictor.palette, out)

@@ -93,7 +93,9 @@ def _write_onnx(program: ExportedProgram, path: Path, outputs: Sequence[str], te
                 input_names=[INPUT],
                 output_names=list(outputs),
                 opset_version=opset,
+                optimize=False,
             )
+            _simplify(model.model)
     except Exception as error:  # of torch, onnxscript and onnx
         raise UserError(f"the model cannot be written as ONNX of opset {opset}: {first_line(error)}") from error
     written = model.model.opset_imports[""]
@@ -104,6 +106,23 @@ def _write_onnx(program: ExportedProgram, path: Path, outputs: Sequence[str], te
     model.save(str(path), external_data=size > _MOST_BYTES)
     weights = beside(path, "onnx")
     return [path, *([weights] if weights.exists() else [])]
+
+
+def _simplify(model: Any) -> None:
+    """Folds constants and removes what is not needed or said twice.
+
+    The exporter's own optimiser does this and then looks for pairs of slices of one tensor, in a time that grows with
+    the square of the operators: minutes for a DAT. The runtimes fuse more than it does when they load a file.
+    """
+    optimizer, passes = needed("onnxscript.optimizer"), needed("onnx_ir.passes.common")
+    optimizer.fold_constants(model)
+    passes.RemoveUnusedNodesPass()(model)
+    passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    passes.LiftSubgraphInitializersToMainGraphPass()(model)
+    passes.DeduplicateInitializersPass()(model)
+    passes.CommonSubexpressionEliminationPass()(model)
+    passes.OutputFixPass()(model)
+    passes.NameFixPass()(model)
 
 
 def to_openvino(onnx_path: Path, path: Path, text: str) -> List[Path]:

@@ -1,5 +1,6 @@
 """A model in several runtimes, to be timed side by side."""
 
+import json
 from pathlib import Path
 from typing import Callable, Dict
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
-from .formats import DEFAULT_OPSET, SUFFIXES, shape_of, trace, write
+from .formats import DEFAULT_OPSET, SUFFIXES, shape_of, to_openvino, trace, write
 from .runtimes import open_program
 
 Step = Callable[[], object]  # one pass over a batch
@@ -29,9 +30,12 @@ def _compile(model: nn.Module, images: Tensor, folder: Path) -> Load:
 
 def _file(kind: str) -> Callable[[nn.Module, Tensor, Path], Load]:
     def prepare(model: nn.Module, images: Tensor, folder: Path) -> Load:
-        path = folder / f"{kind}{SUFFIXES[kind]}"
+        onnx_path, path = folder / "model.onnx", folder / f"model{SUFFIXES[kind]}"
         metadata = {"images": {"dtype": "float32", "shape": shape_of(images, ())}, "outputs": ["logits"]}
-        write(trace(model, images), path, kind, ["logits"], metadata, DEFAULT_OPSET)
+        if not onnx_path.exists():  # OpenVINO's is made of it, too
+            write(trace(model, images), onnx_path, "onnx", ["logits"], metadata, DEFAULT_OPSET)
+        if kind == "openvino":
+            to_openvino(onnx_path, path, json.dumps(metadata))
         array = images.numpy()
 
         def load() -> Step:

@@ -119,6 +119,8 @@ def test_predictions_are_nifti_files_with_the_inputs_affine_and_a_picture(finish
     assert np.asarray(written.dataobj).max() <= 4
     assert Image.open(tmp_path / "out" / "000_scan.png").width > 500
     assert "scan.nii.gz: " in output
+    with pytest.raises(UserError, match="--background is for classification, detection, segmentation, and"):
+        run_here("predict.py", run / "iteration_4.pth", tmp_path / "in", "--background", 0, 0, 0)
 
 
 def test_what_cannot_be_predicted_is_named_and_the_rest_is_predicted(finished, tmp_path, capsys):
