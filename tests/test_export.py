@@ -265,12 +265,16 @@ def test_files_of_others_and_pictures_of_another_size_are_refused(onnx_file, tmp
     open_sides = {**program.metadata, "images": dict(dtype="uint8", shape=[1, 3, None, None])}
     foreign.metadata_props.add(key="spectral_backbones", value=json.dumps(open_sides))
     onnx.save(foreign, str(tmp_path / "sides.onnx"))
-    with pytest.raises(UserError, match=r"sides.onnx cannot take pictures of 1x3x5x5: .*Expected: 16") as error:
+    with pytest.raises(UserError, match=r"sides\.onnx cannot take pictures of 1x3x5x5: .*Expected: 16") as error:
         deploy.open_program(tmp_path / "sides.onnx")(np.zeros((1, 3, 5, 5), np.uint8))
     assert "\n" not in str(error.value)
     (tmp_path / "torn.onnx").write_bytes(onnx_file.read_bytes()[:1000])
     with pytest.raises(UserError, match="cannot be run by onnxruntime"):
         deploy.open_program(tmp_path / "torn.onnx")
+    (tmp_path / "torn.pt2").write_bytes(onnx_file.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"cannot be run by torch .*: it is damaged") as error:
+        deploy.open_program(tmp_path / "torn.pt2")
+    assert "\n" not in str(error.value)
     with pytest.raises(UserError, match="does not exist"):
         predict.main([str(tmp_path / "none.onnx"), str(tmp_path)])
 

@@ -1,19 +1,15 @@
 """Writing a graph to a file of each format."""
 
-import contextlib
-import io
 import json
-import logging
-import warnings
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram
 
 from ..errors import UserError
-from .runtimes import INPUT, METADATA, needed
+from .runtimes import INPUT, METADATA, needed, quietly
 
 SUFFIXES = {"onnx": ".onnx", "pt2": ".pt2", "openvino": ".xml"}
 FORMATS = tuple(SUFFIXES)
@@ -40,7 +36,7 @@ def trace(graph: nn.Module, images: torch.Tensor, dynamic: Sequence[str] = ()) -
     axes = {"batch": 0, "height": 2, "width": 3}
     shapes = {axes[name]: Dim.DYNAMIC for name in dynamic}
     try:
-        with _quietly():
+        with quietly():
             return torch.export.export(graph, (images,), dynamic_shapes=(shapes,) if shapes else None, strict=False)
     except Exception as error:  # torch raises many kinds, from many places
         what = "with dynamic " + ", ".join(dynamic) if dynamic else f"at {tuple(images.shape)}"
@@ -85,7 +81,7 @@ def _write_onnx(program: ExportedProgram, path: Path, outputs: Sequence[str], te
         needed(module)
     try:
         # With gradients, attention with a bias is taken apart into another layout than the one that the program views.
-        with _quietly(), torch.no_grad():
+        with quietly(), torch.no_grad():
             model = torch.onnx.export(
                 program,
                 dynamo=True,
@@ -163,19 +159,6 @@ def first_line(error: Exception) -> str:
         cause = cause.__cause__
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     return (lines[0] if lines else type(cause).__name__)[:400]
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Exporters tell of their steps, and warn of what torch itself does."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
 
 
 def shape_of(images: torch.Tensor, dynamic: Sequence[str]) -> Tuple[Optional[int], ...]:

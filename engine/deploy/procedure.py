@@ -195,6 +195,8 @@ class _Export:
         if is_half:
             graph.to(DTYPES[settings.dtype])
             expected = {self.size: self.run_graph(images)}
+        if settings.dynamic:
+            self.tell("recording a graph for any height and width: of large models this takes some minutes")
         program = trace(graph, example, self.dynamic)
         opset = check_opset(settings.opset)
         kind = "onnx" if settings.calibration else settings.kind

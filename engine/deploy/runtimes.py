@@ -1,12 +1,16 @@
 """Exported files, each run by the runtime of its format, behind one interface."""
 
+import contextlib
+import io
 import json
+import logging
+import warnings
 from abc import ABC, abstractmethod
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Dict, List, Optional, Tuple, Union
+from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
 
 import numpy as np
 import torch
@@ -30,6 +34,19 @@ def needed(module: str) -> ModuleType:
         name = module.split(".")[0]
         extra = name if name == "openvino" else "export"
         raise UserError(f"this needs the package {name}: pip install 'spectral-backbones[{extra}]'") from error
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Exporters and loaders tell of their steps, and warn of what torch itself does."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 class Program(ABC):
@@ -120,9 +137,13 @@ class TorchProgram(Program):
 
         extra = {METADATA: ""}
         try:
-            self.module = torch.export.load(str(path), extra_files=extra).module()
+            with quietly():  # it tells of a damaged file in pages, and then raises no more than that it did so
+                self.module = torch.export.load(str(path), extra_files=extra).module()
         except Exception as error:  # of torch's many
-            raise UserError(f"{path} cannot be run by torch: {_line(error)}") from error
+            raise UserError(
+                f"{path} cannot be run by torch {torch.__version__}: it is damaged, of another version or no program of "
+                f"torch.export ({type(error).__name__})"
+            ) from error
         super().__init__(path, extra[METADATA])
 
     @torch.inference_mode()
