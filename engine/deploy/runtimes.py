@@ -141,8 +141,8 @@ class TorchProgram(Program):
                 self.module = torch.export.load(str(path), extra_files=extra).module()
         except Exception as error:  # of torch's many
             raise UserError(
-                f"{path} cannot be run by torch {torch.__version__}: it is damaged, of another version or no program of "
-                f"torch.export ({type(error).__name__})"
+                f"{path} cannot be run by torch {torch.__version__}: it is damaged, of another version, or no program "
+                f"of torch.export ({type(error).__name__})"
             ) from error
         super().__init__(path, extra[METADATA])
 
