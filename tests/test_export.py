@@ -16,6 +16,7 @@ from spectral_backbones.engine import UserError, deploy
 from spectral_backbones.engine.deploy.compare import compare
 from spectral_backbones.engine.deploy.procedure import check_loss
 from spectral_backbones.engine.deploy.runtimes import METADATA
+from spectral_backbones.engine.library import list_configs
 from spectral_backbones.tools import export, predict, test
 
 from .classification_fixtures import ROOT, make_folder, small_config
@@ -224,6 +225,19 @@ def test_what_cannot_be_is_refused_in_a_line(folder, tmp_path, monkeypatch, opti
     with pytest.raises(UserError, match=message) as error:
         export.main([str(folder / "small.py"), str(folder / "best.pth"), *options])
     assert "\n" not in str(error.value) and not list(tmp_path.iterdir())
+
+
+def test_models_of_other_tasks_and_without_classes_are_refused(folder, tmp_path):
+    import timm
+
+    volumes = next(name for name in list_configs() if name.startswith("volumes/"))
+    with pytest.raises(UserError, match="a model of volumes cannot be exported; those of classification, detection"):
+        export.main([volumes, str(folder / "best.pth"), "--out", str(tmp_path / "a.onnx")])
+    with torch.device("meta"):
+        features = timm.create_model("vit_small_patch14_dinov2")
+    torch.save({key: torch.zeros(value.shape) for key, value in features.state_dict().items()}, tmp_path / "a.pth")
+    with pytest.raises(UserError, match=r"has no classifier, .* it tells no classes"):
+        export.main(["vit_small_patch14_dinov2", str(tmp_path / "a.pth"), "--out", str(tmp_path / "a.onnx")])
 
 
 @pytest.mark.parametrize("size", ["3x4x5", "0", "224x", "big"])
