@@ -9,11 +9,13 @@ import sys
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as functional
 
 from spectral_backbones.classification.classifier import TimmClassifier
 from spectral_backbones.classification.config import data_config
 from spectral_backbones.engine import UserError, deploy
 from spectral_backbones.engine.deploy.compare import compare
+from spectral_backbones.engine.deploy.formats import trace
 from spectral_backbones.engine.deploy.procedure import check_loss
 from spectral_backbones.engine.deploy.runtimes import METADATA
 from spectral_backbones.engine.library import list_configs
@@ -333,6 +335,19 @@ def test_programs_of_openvino_that_go_in_any_order_leave_the_thread_its_stack_fo
     del second
     gc.collect()
     assert stack() == before
+
+
+@torch.no_grad()
+def test_means_over_parts_of_a_map_are_for_any_size():
+    class Pyramid(torch.nn.Module):
+        def forward(self, x):
+            return tuple(functional.adaptive_avg_pool2d(x, size) for size in (1, 3, (2, None)))
+
+    program = trace(Pyramid(), torch.rand(2, 3, 12, 18), ("height", "width")).run_decompositions()
+    for size in [(12, 18), (13, 7), (36, 40)]:  # divided by the parts, and not
+        x = torch.rand(2, 3, *size)
+        for found, expected in zip(program.module()(x), Pyramid()(x), strict=True):
+            torch.testing.assert_close(found, expected)
 
 
 def test_boxes_are_compared_by_rank_and_ties_may_change_places():

@@ -1,12 +1,15 @@
 """Writing a graph to a file of each format."""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.export import Dim, ExportedProgram
+from torch.overrides import TorchFunctionMode
 
 from ..errors import UserError
 from .runtimes import INPUT, METADATA, needed, quietly
@@ -36,11 +39,44 @@ def trace(graph: nn.Module, images: torch.Tensor, dynamic: Sequence[str] = ()) -
     axes = {"batch": 0, "height": 2, "width": 3}
     shapes = {axes[name]: Dim.DYNAMIC for name in dynamic}
     try:
-        with quietly():
+        with quietly(), _AnyPooling() if {"height", "width"} & set(dynamic) else contextlib.nullcontext():
             return torch.export.export(graph, (images,), dynamic_shapes=(shapes,) if shapes else None, strict=False)
     except Exception as error:  # torch raises many kinds, from many places
         what = "with dynamic " + ", ".join(dynamic) if dynamic else f"at {tuple(images.shape)}"
         raise UserError(f"the model cannot be exported {what}: {first_line(error)}") from error
+
+
+class _AnyPooling(TorchFunctionMode):
+    """Lets means over parts of a map be for any map: torch takes `adaptive_avg_pool2d` apart into other operators where
+    the parts divide the sides of the example than where they do not, and does not ask again at other sizes.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """See `torch.overrides.TorchFunctionMode`."""
+        if func is F.adaptive_avg_pool2d:
+            return _mean_of_parts(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def _mean_of_parts(x: torch.Tensor, output_size: Any) -> torch.Tensor:
+    """`adaptive_avg_pool2d` of (..., H, W) by a product with the weights of rows and one with those of columns."""
+    counts = [output_size] * 2 if isinstance(output_size, int) else output_size
+    for dim, count in zip((-2, -1), counts):
+        if count == 1:
+            x = x.mean(dim, keepdim=True)
+        elif count is not None:
+            x = (x.transpose(dim, -1) @ _parts(x.shape[dim], count, x)).transpose(dim, -1)
+    return x
+
+
+def _parts(side: int, count: int, like: torch.Tensor) -> torch.Tensor:
+    """Weights (side, count) of the cells of a side in the mean of each of its parts."""
+    cells = torch.arange(side, device=like.device)
+    parts = torch.arange(count, device=like.device)
+    start = torch.div(parts * side, count, rounding_mode="floor")
+    end = torch.div((parts + 1) * side + count - 1, count, rounding_mode="floor")
+    inside = (cells[:, None] >= start) & (cells[:, None] < end)
+    return inside.to(like.dtype) / (end - start).to(like.dtype)
 
 
 def write(

@@ -77,8 +77,8 @@ class Normalise(nn.Module):
         x = (x - self.mean) / self.std
         if self.divisor > 1:
             height, width = x.shape[-2:]
-            # As a multiple of the divisor by its very form: with a remainder in them, the sizes of all maps that follow
-            # are terms that a tracer of open sides cannot simplify, and spends hours on.
+            # As multiples of the divisor by their very form: a tracer of open sides cannot simplify what has remainders
+            # in it, as the sizes of all maps that follow would have.
             rows, columns = ((side + self.divisor - 1) // self.divisor * self.divisor for side in (height, width))
             x = F.pad(x, (0, columns - width, 0, rows - height), value=self.pad_value)
         return x.to(self.like.dtype)
