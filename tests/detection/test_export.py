@@ -107,7 +107,9 @@ def retinanet_file(folder, tmp_path_factory):
     return exported(folder, "retinanet", file, "--format", "pt2", "--batch", "dynamic")
 
 
-@pytest.mark.parametrize("kind, options", [("retinanet", ["--dynamic"]), ("cascade", [])])
+@pytest.mark.parametrize(
+    "kind, options", [pytest.param("retinanet", ["--dynamic"], marks=pytest.mark.slow), ("cascade", [])]
+)
 def test_kinds_of_heads_are_exported_to_onnx(folder, kind, options, tmp_path, capsys):
     exported(folder, kind, tmp_path / "a.onnx", *options)
     counts = capsys.readouterr().out.partition(": ")[2].partition(" boxes")[0]
