@@ -50,9 +50,11 @@ def subject(predictor: Predictor, size: Optional[Size] = None) -> Subject:
         size: Height and width in pixels that are asked for; a model that is made for one size is set to it.
 
     Raises:
-        UserError: The model cannot be set to that size.
+        UserError: The model tells no classes, or cannot be set to that size.
     """
     model, arguments = predictor.model.cpu(), predictor.transform.arguments
+    if not predictor.classes:
+        raise UserError(f"{_name(model)} gives features and tells no classes, so there is nothing to export")
     channels, *own = arguments["input_size"]
     takes_numbers = isinstance(predictor.transform, BandTransform)
     fixed = _fixed_size(model)

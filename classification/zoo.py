@@ -134,9 +134,9 @@ def count_classes(name: str, weights: Dict[str, Tensor], source: Union[str, Path
             weights = convert(dict(weights), model) if convert else weights
         except (KeyError, RuntimeError, ValueError) as error:
             raise UserError(f"the weights of {source} do not fit {name}: {error}") from error
-        own = model.state_dict()[key]
+        own = model.state_dict().get(key)  # none of a model of features alone
         # Where a checkpoint has no classifier, a family's conversion may leave the model its own.
-        if key not in weights or weights[key].data_ptr() == own.data_ptr():
+        if key not in weights or (own is not None and weights[key].data_ptr() == own.data_ptr()):
             raise UserError(f"{source} has no classifier, {key} of {name} is missing: it tells no classes")
     return len(weights[key])
 

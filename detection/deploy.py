@@ -119,16 +119,15 @@ def retina_candidates(head: nn.Module, maps: Sequence[Tensor], size: Size) -> Ca
         maps: Of the neck, (B, C, H, W) each.
         size: Height and width of the pictures, where boxes end.
     """
-    cfg, classes = head.test_cfg, head.cls_out_channels
+    cfg, classes = head.test_cfg, head.num_classes  # a number of Python's, which the shape of a traced map is not
     all_scores, all_deltas = head(maps)
     parts = []
     for scores, deltas, priors in zip(all_scores, all_deltas, _priors(head, all_scores)):
-        scores = _as_rows(scores, classes)
+        scores = _as_rows(scores, head.cls_out_channels)
         scores = scores.sigmoid() if head.use_sigmoid_cls else scores.softmax(-1)[..., :-1]
-        width = scores.shape[-1]
         best, places = _best(scores.flatten(1), cfg.nms_pre)
-        rows = places // width
-        parts.append((_take(_as_rows(deltas, 4), rows), priors[rows], best, places % width))
+        rows = places // classes
+        parts.append((_take(_as_rows(deltas, 4), rows), priors[rows], best, places % classes))
     deltas, priors, scores, labels = (torch.cat(part, 1) for part in zip(*parts))
     boxes = _decode(head.bbox_coder, priors, deltas, size)
     return Candidates(boxes, scores, labels, (scores > cfg.get("score_thr", 0)) & _is_large(boxes, cfg))

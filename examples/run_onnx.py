@@ -37,7 +37,8 @@ for path in sys.argv[2:]:
     image = ImageOps.exif_transpose(Image.open(path)).convert("L" if known["images"]["shape"][1] == 1 else "RGB")
     for step in known["resize"]:
         image = prepared(image, step)
-    outputs = session.run(known["outputs"], {"images": np.atleast_3d(image).transpose(2, 0, 1)[None]})
+    batch = [np.atleast_3d(image).transpose(2, 0, 1)] * (known["images"]["shape"][0] or 1)
+    outputs = session.run(known["outputs"], {"images": np.stack(batch)})
     if known["task"] == "classification":
         found = [(place, outputs[0][0][place]) for place in outputs[0][0].argsort()[:-6:-1]]
     elif known["task"] == "detection":

@@ -9,12 +9,16 @@ import sys
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as functional
 
 from spectral_backbones.classification.classifier import TimmClassifier
 from spectral_backbones.classification.config import data_config
 from spectral_backbones.engine import UserError, deploy
 from spectral_backbones.engine.deploy.compare import compare
+from spectral_backbones.engine.deploy.formats import trace
+from spectral_backbones.engine.deploy.procedure import check_loss
 from spectral_backbones.engine.deploy.runtimes import METADATA
+from spectral_backbones.engine.library import list_configs
 from spectral_backbones.tools import export, predict, test
 
 from .classification_fixtures import ROOT, make_folder, small_config
@@ -122,6 +126,30 @@ def test_int8_is_judged_on_the_test_set(folder, tmp_path, capsys):
     assert file.read_bytes() == content and len(list(tmp_path.iterdir())) == 1
 
 
+def test_a_model_that_finds_nothing_in_eight_bits_has_lost_all():
+    said = []
+    before = {"coco/bbox_mAP": 0.5, "coco/bbox_mAP_50": -1.0}
+    check_loss(before, {}, None, said.append)  # mmdet gives no figures where nothing is found
+    assert "box AP 50.0 in float32, box AP 0.0 in int8" in said[0]
+    with pytest.raises(UserError, match=r"int8 costs 50\.00 points of box AP, --max-drop is 3\.0"):
+        check_loss(before, {}, 3.0, said.append)
+    check_loss(before, {"coco/bbox_mAP": 0.48}, 3.0, said.append)
+    for none in ({}, {"coco/bbox_mAP": -1.0}):  # nothing is annotated
+        with pytest.raises(UserError, match="--max-drop needs a figure to limit"):
+            check_loss(none, {}, 3.0, said.append)
+
+
+def test_a_file_beside_the_export_that_is_none_of_it_stays(folder, tmp_path):
+    weights = write_checkpoint(tmp_path / "best.bin")  # where OpenVINO puts its own
+    content = weights.read_bytes()
+    with pytest.raises(UserError, match=r"best\.xml would overwrite .*best\.bin, which no export wrote"):
+        export.main([str(weights), "--format", "openvino", "--out", str(tmp_path / "best.xml")])
+    (tmp_path / "a.bin").mkdir()
+    with pytest.raises(UserError, match=r"a\.bin is a folder"):
+        export.main([str(weights), "--format", "openvino", "--out", str(tmp_path / "a.xml")])
+    assert weights.read_bytes() == content and len(list(tmp_path.iterdir())) == 2
+
+
 def test_official_weights_and_models_of_timm_are_exported_by_name(tmp_path):
     import timm
 
@@ -201,6 +229,19 @@ def test_what_cannot_be_is_refused_in_a_line(folder, tmp_path, monkeypatch, opti
     assert "\n" not in str(error.value) and not list(tmp_path.iterdir())
 
 
+def test_models_of_other_tasks_and_without_classes_are_refused(folder, tmp_path):
+    import timm
+
+    volumes = next(name for name in list_configs() if name.startswith("volumes/"))
+    with pytest.raises(UserError, match="a model of volumes cannot be exported; those of classification, detection"):
+        export.main([volumes, str(folder / "best.pth"), "--out", str(tmp_path / "a.onnx")])
+    with torch.device("meta"):
+        features = timm.create_model("vit_small_patch14_dinov2")
+    torch.save({key: torch.zeros(value.shape) for key, value in features.state_dict().items()}, tmp_path / "a.pth")
+    with pytest.raises(UserError, match=r"has no classifier, .* it tells no classes"):
+        export.main(["vit_small_patch14_dinov2", str(tmp_path / "a.pth"), "--out", str(tmp_path / "a.onnx")])
+
+
 @pytest.mark.parametrize("size", ["3x4x5", "0", "224x", "big"])
 def test_a_size_that_is_none_is_refused(size, capsys):
     with pytest.raises(SystemExit):
@@ -237,9 +278,19 @@ def test_files_of_others_and_pictures_of_another_size_are_refused(onnx_file, tmp
         with pytest.raises(UserError, match=f"says of itself what `spectral export` does not write: .*{reason}"):
             deploy.open_program(tmp_path / "odd.onnx")
         del foreign.metadata_props[:]
+    open_sides = {**program.metadata, "images": dict(dtype="uint8", shape=[1, 3, None, None])}
+    foreign.metadata_props.add(key="spectral_backbones", value=json.dumps(open_sides))
+    onnx.save(foreign, str(tmp_path / "sides.onnx"))
+    with pytest.raises(UserError, match=r"sides\.onnx cannot take pictures of 1x3x5x5: .*Expected: 16") as error:
+        deploy.open_program(tmp_path / "sides.onnx")(np.zeros((1, 3, 5, 5), np.uint8))
+    assert "\n" not in str(error.value)
     (tmp_path / "torn.onnx").write_bytes(onnx_file.read_bytes()[:1000])
     with pytest.raises(UserError, match="cannot be run by onnxruntime"):
         deploy.open_program(tmp_path / "torn.onnx")
+    (tmp_path / "torn.pt2").write_bytes(onnx_file.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"cannot be run by torch .*: it is damaged") as error:
+        deploy.open_program(tmp_path / "torn.pt2")
+    assert "\n" not in str(error.value)
     with pytest.raises(UserError, match="does not exist"):
         predict.main([str(tmp_path / "none.onnx"), str(tmp_path)])
 
@@ -284,6 +335,19 @@ def test_programs_of_openvino_that_go_in_any_order_leave_the_thread_its_stack_fo
     del second
     gc.collect()
     assert stack() == before
+
+
+@torch.no_grad()
+def test_means_over_parts_of_a_map_are_for_any_size():
+    class Pyramid(torch.nn.Module):
+        def forward(self, x):
+            return tuple(functional.adaptive_avg_pool2d(x, size) for size in (1, 3, (2, None)))
+
+    program = trace(Pyramid(), torch.rand(2, 3, 12, 18), ("height", "width")).run_decompositions()
+    for size in [(12, 18), (13, 7), (36, 40)]:  # divided by the parts, and not
+        x = torch.rand(2, 3, *size)
+        for found, expected in zip(program.module()(x), Pyramid()(x), strict=True):
+            torch.testing.assert_close(found, expected)
 
 
 def test_boxes_are_compared_by_rank_and_ties_may_change_places():

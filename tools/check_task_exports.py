@@ -1,6 +1,8 @@
 """Exports detectors and segmenters of configs with made weights, and prints how the files agree with eager.
 
     python tools/check_task_exports.py retinanet_spectformer-h-s_fpn_1x_coco --size 480x640 640x448
+    python tools/check_task_exports.py retinanet_spectformer-h-s_fpn_1x_coco --dynamic
+    python tools/check_task_exports.py CONFIG --size 480x640 --int8 data/coco/val2017 --data-root data/coco
 
 Weights are drawn, and those of last layers scaled so that scores spread and many boxes pass the threshold: a head that
 is merely drawn finds nothing, and nothing would be compared.
@@ -51,25 +53,32 @@ def main(arguments: Optional[List[str]] = None) -> None:
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("configs", nargs="+", help="as `spectral export` takes them")
-    parser.add_argument("--size", nargs="+", type=image_size, required=True, metavar="HxW", help="pixels")
-    parser.add_argument("--photos", help="folder of pictures; some are made by default")
+    size = parser.add_mutually_exclusive_group(required=True)
+    size.add_argument("--size", nargs="+", type=image_size, metavar="HxW", help="pixels")
+    size.add_argument("--dynamic", action="store_true", help="one file for any size")
     parser.add_argument("--format", default="onnx")
+    parser.add_argument("--photos", help="folder of pictures; some are made by default")
+    parser.add_argument("--int8", help="folder of pictures that eight bits are calibrated by")
+    parser.add_argument("--data-root", help="of the test set that eight bits are judged by")
     args = parser.parse_args(arguments)
+    options = ["--format", args.format]
+    options += ["--photos", args.photos] if args.photos else []
+    options += ["--int8", args.int8] if args.int8 else []
+    options += ["--data-root", args.data_root] if args.data_root else []
+    ways = [["--dynamic"]] if args.dynamic else [["--size", f"{height}x{width}"] for height, width in args.size]
     failures = []
     for config in args.configs:
         with tempfile.TemporaryDirectory() as folder:
             checkpoint = Path(folder) / "made.pth"
             made(config, checkpoint)
-            for height, width in args.size:
-                print(f"== {config}, {args.format} at {height}x{width}", flush=True)
+            for way in ways:
+                print(f"== {config}, {args.format}, {' '.join(way)}", flush=True)
                 start = time.perf_counter()
-                options = ["--size", f"{height}x{width}", "--format", args.format]
-                options += ["--photos", args.photos] if args.photos else []
                 out = Path(folder) / f"checked{export.deploy.SUFFIXES[args.format]}"
                 try:
-                    export.main([config, str(checkpoint), *options, "--out", str(out)])
+                    export.main([config, str(checkpoint), *way, *options, "--out", str(out)])
                 except UserError as error:
-                    failures.append(f"{config} at {height}x{width}: {error}")
+                    failures.append(f"{config}, {' '.join(way)}: {error}")
                     print(f"failed: {error}")
                 print(f"{time.perf_counter() - start:.0f} s", flush=True)
     if failures:

@@ -15,6 +15,7 @@ import argparse
 import contextlib
 import io
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
@@ -29,6 +30,8 @@ from spectral_backbones.tools.arguments import image_size, positive_int
 from spectral_backbones.tools.predict import trained_for
 from spectral_backbones.tools.script import make_parser, run
 from spectral_backbones.tools.tasks import complete, import_of, task_of
+
+_EXPORTED = ("classification", "detection", "segmentation")  # by their packages' `deploy`
 
 
 def main(arguments: Optional[List[str]] = None) -> Path:
@@ -76,6 +79,8 @@ def main(arguments: Optional[List[str]] = None) -> Path:
     )
     settings.check()
     task = task_of(cfg) if cfg is not None else trained_for(checkpoint or name)
+    if task not in _EXPORTED:
+        raise UserError(f"a model of {task} cannot be exported; those of {', '.join(_EXPORTED)} can")
     predictor = _predictor(task, cfg, checkpoint, name)
     subject = import_of(task, "deploy").subject(predictor, args.size)
     deploy.export(subject, settings)
@@ -129,7 +134,9 @@ def _judge(cfg: Config, data_root: Optional[str]) -> Callable[[Path], Dict[str, 
 
     def judge(path: Path) -> Dict[str, Any]:
         root = ["--data-root", data_root] if data_root else []
-        with contextlib.redirect_stdout(io.StringIO()):
+        # mmengine warns that the visualizer of the first evaluation serves the second, too.
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".* instance named of visualizer", UserWarning)
             return test.main([cfg.filename, str(path), "--work-dir", work_dir.name, *root])
 
     return judge

@@ -1,24 +1,28 @@
 """Writing a graph to a file of each format."""
 
 import contextlib
-import io
 import json
-import logging
-import warnings
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.export import Dim, ExportedProgram
+from torch.overrides import TorchFunctionMode
 
 from ..errors import UserError
-from .runtimes import INPUT, METADATA, needed
+from .runtimes import INPUT, METADATA, needed, quietly
 
 SUFFIXES = {"onnx": ".onnx", "pt2": ".pt2", "openvino": ".xml"}
 FORMATS = tuple(SUFFIXES)
 LEAST_OPSET, DEFAULT_OPSET, GREATEST_OPSET = 18, 20, 23  # as torch's exporter has them
 _MOST_BYTES = 2**30 * 1.8  # an ONNX file of more than 2 GiB keeps its weights beside it
+
+
+def beside(path: Path, kind: str) -> Optional[Path]:
+    """The second file of a format: OpenVINO's weights, and those of a large ONNX model; None where there is none."""
+    return {"openvino": path.with_suffix(".bin"), "onnx": path.with_name(f"{path.name}.data")}.get(kind)
 
 
 def trace(graph: nn.Module, images: torch.Tensor, dynamic: Sequence[str] = ()) -> ExportedProgram:
@@ -35,11 +39,44 @@ def trace(graph: nn.Module, images: torch.Tensor, dynamic: Sequence[str] = ()) -
     axes = {"batch": 0, "height": 2, "width": 3}
     shapes = {axes[name]: Dim.DYNAMIC for name in dynamic}
     try:
-        with _quietly():
+        with quietly(), _AnyPooling() if {"height", "width"} & set(dynamic) else contextlib.nullcontext():
             return torch.export.export(graph, (images,), dynamic_shapes=(shapes,) if shapes else None, strict=False)
     except Exception as error:  # torch raises many kinds, from many places
         what = "with dynamic " + ", ".join(dynamic) if dynamic else f"at {tuple(images.shape)}"
-        raise UserError(f"the model cannot be exported {what}: {_first_line(error)}") from error
+        raise UserError(f"the model cannot be exported {what}: {first_line(error)}") from error
+
+
+class _AnyPooling(TorchFunctionMode):
+    """Lets means over parts of a map be for any map: torch takes `adaptive_avg_pool2d` apart into other operators where
+    the parts divide the sides of the example than where they do not, and does not ask again at other sizes.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """See `torch.overrides.TorchFunctionMode`."""
+        if func is F.adaptive_avg_pool2d:
+            return _mean_of_parts(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def _mean_of_parts(x: torch.Tensor, output_size: Any) -> torch.Tensor:
+    """`adaptive_avg_pool2d` of (..., H, W) by a product with the weights of rows and one with those of columns."""
+    counts = [output_size] * 2 if isinstance(output_size, int) else output_size
+    for dim, count in zip((-2, -1), counts):
+        if count == 1:
+            x = x.mean(dim, keepdim=True)
+        elif count is not None:
+            x = (x.transpose(dim, -1) @ _parts(x.shape[dim], count, x)).transpose(dim, -1)
+    return x
+
+
+def _parts(side: int, count: int, like: torch.Tensor) -> torch.Tensor:
+    """Weights (side, count) of the cells of a side in the mean of each of its parts."""
+    cells = torch.arange(side, device=like.device)
+    parts = torch.arange(count, device=like.device)
+    start = torch.div(parts * side, count, rounding_mode="floor")
+    end = torch.div((parts + 1) * side + count - 1, count, rounding_mode="floor")
+    inside = (cells[:, None] >= start) & (cells[:, None] < end)
+    return inside.to(like.dtype) / (end - start).to(like.dtype)
 
 
 def write(
@@ -80,7 +117,7 @@ def _write_onnx(program: ExportedProgram, path: Path, outputs: Sequence[str], te
         needed(module)
     try:
         # With gradients, attention with a bias is taken apart into another layout than the one that the program views.
-        with _quietly(), torch.no_grad():
+        with quietly(), torch.no_grad():
             model = torch.onnx.export(
                 program,
                 dynamo=True,
@@ -92,15 +129,15 @@ def _write_onnx(program: ExportedProgram, path: Path, outputs: Sequence[str], te
             )
             _simplify(model.model)
     except Exception as error:  # of torch, onnxscript and onnx
-        raise UserError(f"the model cannot be written as ONNX of opset {opset}: {_first_line(error)}") from error
+        raise UserError(f"the model cannot be written as ONNX of opset {opset}: {first_line(error)}") from error
     written = model.model.opset_imports[""]
     if written != opset:  # a version that has an operator that the model needs
         raise UserError(f"the model needs ONNX operators of opset {written}, --opset is {opset}")
     model.model.metadata_props[METADATA] = text
     size = sum(tensor.numel() * tensor.element_size() for tensor in program.state_dict.values())
     model.save(str(path), external_data=size > _MOST_BYTES)
-    beside = path.with_name(f"{path.name}.data")
-    return [path, *([beside] if beside.exists() else [])]
+    weights = beside(path, "onnx")
+    return [path, *([weights] if weights.exists() else [])]
 
 
 def _simplify(model: Any) -> None:
@@ -130,10 +167,10 @@ def to_openvino(onnx_path: Path, path: Path, text: str) -> List[Path]:
     try:
         model = openvino.convert_model(str(onnx_path))
     except Exception as error:  # of OpenVINO's many
-        raise UserError(f"the model cannot be written for OpenVINO: {_first_line(error)}") from error
+        raise UserError(f"the model cannot be written for OpenVINO: {first_line(error)}") from error
     model.set_rt_info(text, METADATA)
     openvino.save_model(model, str(path), compress_to_fp16=False)
-    return [path, path.with_suffix(".bin")]
+    return [path, beside(path, "openvino")]
 
 
 def check_opset(opset: Optional[int]) -> int:
@@ -151,26 +188,13 @@ def check_opset(opset: Optional[int]) -> int:
     return opset
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """The innermost reason, in a line: exporters wrap theirs in pages of advice."""
     cause: Optional[BaseException] = error
     while cause is not None and cause.__cause__ is not None:
         cause = cause.__cause__
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     return (lines[0] if lines else type(cause).__name__)[:400]
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Exporters tell of their steps, and warn of what torch itself does."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
 
 
 def shape_of(images: torch.Tensor, dynamic: Sequence[str]) -> Tuple[Optional[int], ...]:

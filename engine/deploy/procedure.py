@@ -1,7 +1,6 @@
 """The whole way of a model into a file."""
 
 import os
-import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from .. import figures
 from ..errors import UserError
 from ..outputs import check_file
 from .compare import HALF_FACTOR, compare
-from .formats import FORMATS, SUFFIXES, check_opset, shape_of, trace, write
+from .formats import FORMATS, SUFFIXES, beside, check_opset, shape_of, trace, write
 from .photos import batch_of, find_photos
 from .quantise import check_calibration, quantise
 from .runtimes import open_program
@@ -66,6 +65,11 @@ class Settings:
         if self.out.suffix != SUFFIXES[self.kind]:
             raise UserError(f"--out is {self.out}; the name of a file of {self.kind} ends in {SUFFIXES[self.kind]}")
         check_file(self.out, "--out")
+        weights = beside(self.out, self.kind)
+        if weights is not None and weights.exists():
+            check_file(weights, "--out")
+            if not self.out.exists():  # else both are of an export that is written anew
+                raise UserError(f"--out {self.out} would overwrite {weights}, which no export wrote: name another file")
         if self.dtype not in DTYPES:
             raise UserError(f"--dtype is {self.dtype!r}; allowed are {', '.join(DTYPES)}")
         if self.dtype == "bfloat16" and self.kind != "pt2":
@@ -116,7 +120,6 @@ def export(subject: Subject, settings: Settings, tell: Callable[[str], None] = p
         placed = []
         for file in reversed(files):  # the one that is opened first comes last
             placed.append(out.with_name(file.name))
-            shutil.rmtree(placed[-1]) if placed[-1].is_dir() else None
             os.replace(file, placed[-1])
     megabytes = sum(file.stat().st_size for file in placed) / 2**20
     tell(f"written: {out} ({megabytes:.1f} MiB)")
@@ -128,6 +131,34 @@ def library_version() -> str:
     from spectral_backbones import __version__
 
     return f"spectral-backbones {__version__}"
+
+
+def check_loss(
+    before: Dict[str, Any], after: Dict[str, Any], most_lost: Optional[float], tell: Callable[[str], None]
+) -> None:
+    """Tells figures on a test set.
+
+    Args:
+        before: Of floats.
+        after: Of eight bits. A detector that finds nothing has no figures, and earns none.
+        most_lost: See `Settings`.
+        tell: Takes lines for people.
+
+    Raises:
+        UserError: More is lost, or there is no figure to limit.
+    """
+    after = {name: after.get(name, 0.0) for name in before}
+    for name, figure in figures.known(before):
+        tell(f"on the test set: {figure.show(before[name])} in float32, {figure.show(after[name])} in int8")
+    if most_lost is None:
+        return
+    telling = figures.telling(before)
+    figure = telling and figures.figure_of(telling)
+    if figure is None or figure.lacks(before[telling]):
+        raise UserError("--max-drop needs a figure to limit: there is no test set, or it gives none")
+    lost = figure.scale * (before[telling] - after[telling])
+    if not lost <= most_lost:
+        raise UserError(f"int8 costs {lost:.2f} points of {figure.name}, --max-drop is {most_lost}")
 
 
 class _Export:
@@ -164,6 +195,8 @@ class _Export:
         if is_half:
             graph.to(DTYPES[settings.dtype])
             expected = {self.size: self.run_graph(images)}
+        if settings.dynamic:
+            self.tell("recording a graph for any height and width: of large models this takes some minutes")
         program = trace(graph, example, self.dynamic)
         opset = check_opset(settings.opset)
         kind = "onnx" if settings.calibration else settings.kind
@@ -232,18 +265,11 @@ class _Export:
         folder = self.folder / "int8"
         folder.mkdir()
         files = quantise(path, folder / settings.out.name, self.subject, settings.calibration, self.size)
-        found = open_program(files[0])(self.images(self.size, CHECKED).numpy())
-        result = compare(found, expected[self.size])
-        self.tell(f"int8 against the model, which no limit holds: {'; '.join(result.figures)}")
+        program = open_program(files[0])
+        for size in self.sizes():
+            result = compare(program(self.images(size, CHECKED).numpy()), expected[size])
+            place = f"int8 at {size[0]}x{size[1]} against the model, which no limit holds"
+            self.tell(f"{place}: {'; '.join(result.figures)}")
         after = settings.judge(files[0]) if settings.judge else {}
-        for name, figure in figures.known(before):
-            self.tell(f"on the test set: {figure.show(before[name])} in float32, {figure.show(after[name])} in int8")
-        telling = figures.telling(before)
-        if settings.most_lost is not None:
-            if telling is None or not np.isfinite(before[telling]):
-                raise UserError("--max-drop needs a figure to limit: there is no test set, or it gives none")
-            figure = figures.figure_of(telling)
-            lost = figure.scale * (before[telling] - after[telling])
-            if not lost <= settings.most_lost:
-                raise UserError(f"int8 costs {lost:.2f} points of {figure.name}, --max-drop is {settings.most_lost}")
+        check_loss(before, after, settings.most_lost, self.tell)
         return files

@@ -10,7 +10,7 @@ from torch import nn
 
 from ..errors import UserError
 from ..images import find_images
-from .formats import to_openvino
+from .formats import first_line, to_openvino
 from .runtimes import INPUT, METADATA, needed
 from .subject import Size, Subject
 
@@ -45,6 +45,9 @@ def quantise(path: Path, out: Path, subject: Subject, folder: str, size: Size) -
 
     Returns:
         The files that belong together.
+
+    Raises:
+        UserError: A picture cannot be read, or onnxruntime cannot quantise the model.
     """
     onnx = needed("onnx")
     quantization = needed("onnxruntime.quantization")
@@ -55,21 +58,26 @@ def quantise(path: Path, out: Path, subject: Subject, folder: str, size: Size) -
     batch = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value or 1
     paths = find_images([folder])[:MOST_PICTURES]
     whole = out.with_name("prepared.onnx")
-    # Without symbolic inference, which cannot follow suppression.
-    shape_inference.quant_pre_process(str(path), str(whole), skip_symbolic_shape=True)
     eight_bits = out.with_suffix(".onnx")
-    quantization.quantize_static(
-        str(whole),
-        str(eight_bits),
-        _Pictures(subject, paths, size, batch),
-        quant_format=quantization.QuantFormat.QDQ,
-        op_types_to_quantize=list(OPERATORS),
-        nodes_to_exclude=_kept_in_float(
-            onnx.load(str(whole), load_external_data=False).graph, _on_frequencies(model.graph, subject.graph)
-        ),
-        per_channel=True,
-        extra_options={"ActivationSymmetric": False, "WeightSymmetric": True},
-    )
+    try:
+        # Without symbolic inference, which cannot follow suppression.
+        shape_inference.quant_pre_process(str(path), str(whole), skip_symbolic_shape=True)
+        quantization.quantize_static(
+            str(whole),
+            str(eight_bits),
+            _Pictures(subject, paths, size, batch),
+            quant_format=quantization.QuantFormat.QDQ,
+            op_types_to_quantize=list(OPERATORS),
+            nodes_to_exclude=_kept_in_float(
+                onnx.load(str(whole), load_external_data=False).graph, _on_frequencies(model.graph, subject.graph)
+            ),
+            per_channel=True,
+            extra_options={"ActivationSymmetric": False, "WeightSymmetric": True},
+        )
+    except UserError:  # of a picture
+        raise
+    except Exception as error:  # of onnxruntime's many
+        raise UserError(f"the model cannot be quantised: {first_line(error)}") from error
     whole.unlink()
     written = onnx.load(str(eight_bits))
     del written.metadata_props[:]

@@ -1,12 +1,16 @@
 """Exported files, each run by the runtime of its format, behind one interface."""
 
+import contextlib
+import io
 import json
+import logging
+import warnings
 from abc import ABC, abstractmethod
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Dict, List, Optional, Tuple, Union
+from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
 
 import numpy as np
 import torch
@@ -30,6 +34,19 @@ def needed(module: str) -> ModuleType:
         name = module.split(".")[0]
         extra = name if name == "openvino" else "export"
         raise UserError(f"this needs the package {name}: pip install 'spectral-backbones[{extra}]'") from error
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Exporters and loaders tell of their steps, and warn of what torch itself does."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 class Program(ABC):
@@ -74,7 +91,7 @@ class Program(ABC):
             The outputs by their names, B rows each.
 
         Raises:
-            UserError: The pictures have another size or other channels than the file takes.
+            UserError: The pictures have another size or other channels than the file takes, or its runtime fails.
         """
         wrong = [given for given, taken in zip(images.shape[1:], self.shape[1:]) if taken not in (None, given)]
         if wrong:
@@ -85,7 +102,11 @@ class Program(ABC):
         batch, count = self.shape[0] or len(images), len(images)
         fill = np.zeros((-count % batch, *images.shape[1:]), images.dtype)
         images = np.concatenate([images, fill]) if len(fill) else images
-        runs = [self.run(images[start : start + batch]) for start in range(0, len(images), batch)]
+        try:
+            runs = [self.run(images[start : start + batch]) for start in range(0, len(images), batch)]
+        except Exception as error:  # of the runtimes' many
+            given = "x".join(map(str, (batch, *images.shape[1:])))
+            raise UserError(f"{self.path} cannot take pictures of {given}: {_line(error)}") from error
         return {name: np.concatenate(parts)[:count] for name, parts in zip(self.outputs, zip(*runs))}
 
 
@@ -95,7 +116,7 @@ class OnnxProgram(Program):
     def __init__(self, path: PathLike, threads: Optional[int] = None) -> None:
         onnxruntime = needed("onnxruntime")
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors; what it folds while loading is nobody's concern
+        options.log_severity_level = 4  # what ends it; errors are raised, too, and are told in a line
         options.intra_op_num_threads = threads or torch.get_num_threads()
         try:
             self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -116,9 +137,13 @@ class TorchProgram(Program):
 
         extra = {METADATA: ""}
         try:
-            self.module = torch.export.load(str(path), extra_files=extra).module()
+            with quietly():  # it tells of a damaged file in pages, and then raises no more than that it did so
+                self.module = torch.export.load(str(path), extra_files=extra).module()
         except Exception as error:  # of torch's many
-            raise UserError(f"{path} cannot be run by torch: {_line(error)}") from error
+            raise UserError(
+                f"{path} cannot be run by torch {torch.__version__}: it is damaged, of another version, or no program "
+                f"of torch.export ({type(error).__name__})"
+            ) from error
         super().__init__(path, extra[METADATA])
 
     @torch.inference_mode()
@@ -143,14 +168,14 @@ class OpenVinoProgram(Program):
 
     def __init__(self, path: PathLike, threads: Optional[int] = None) -> None:
         core = _openvino_core()
+        # By default it computes in half precision where the processor can.
+        config = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads or torch.get_num_threads()}
         try:
             model = core.read_model(str(path))
+            self.compiled = core.compile_model(model, "CPU", config)
         except Exception as error:  # of OpenVINO's many
             raise UserError(f"{path} cannot be run by OpenVINO: {_line(error)}") from error
         super().__init__(path, model.get_rt_info(METADATA).astype(str) if model.has_rt_info(METADATA) else None)
-        # By default it computes in half precision where the processor can.
-        config = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads or torch.get_num_threads()}
-        self.compiled = core.compile_model(model, "CPU", config)
 
     def run(self, images: np.ndarray) -> List[np.ndarray]:
         """See `Program.run`."""

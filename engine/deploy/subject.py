@@ -77,5 +77,8 @@ class Normalise(nn.Module):
         x = (x - self.mean) / self.std
         if self.divisor > 1:
             height, width = x.shape[-2:]
-            x = F.pad(x, (0, -width % self.divisor, 0, -height % self.divisor), value=self.pad_value)
+            # As multiples of the divisor by their very form: a tracer of open sides cannot simplify what has remainders
+            # in it, as the sizes of all maps that follow would have.
+            rows, columns = ((side + self.divisor - 1) // self.divisor * self.divisor for side in (height, width))
+            x = F.pad(x, (0, columns - width, 0, rows - height), value=self.pad_value)
         return x.to(self.like.dtype)
