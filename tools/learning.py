@@ -148,7 +148,7 @@ class Study:
         """
         if (found := self.found(training)) is None:
             with tempfile.TemporaryDirectory() as folder:
-                found = _train(self._config(training), folder)
+                found = train_once(self._config(training), folder)
             self.records.keep(self._of(training), found)
         return found
 
@@ -185,8 +185,16 @@ class Study:
         }
 
 
-def _train(cfg: Config, folder: str) -> dict[str, float]:
-    """Trains without a word and without pictures, evaluates once at the end."""
+def train_once(cfg: Config, folder: str) -> dict[str, float]:
+    """Trains without a word and without pictures, evaluates once at the end.
+
+    Args:
+        cfg: Of classification, by epochs.
+        folder: Where the run may write.
+
+    Returns:
+        `top1` in per cent and `loss` of the validation, `seconds` of the processor, and `params`.
+    """
     cfg.work_dir = folder
     cfg.log_level = "ERROR"
     cfg.train_cfg.val_interval = cfg.train_cfg.max_epochs

@@ -31,7 +31,7 @@ from spectral_backbones.tools import distill, train
 from spectral_backbones.tools.arguments import positive_int
 from spectral_backbones.tools.records import Records, versions
 from spectral_backbones.tools.script import make_parser, run
-from spectral_backbones.tools.tables import Column, between, render
+from spectral_backbones.tools.tables import Column, render, write_between
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 TEACHER, STUDENT, CONFIG = "digits_deit", "spectformer_ti", "digits_distilled"
@@ -245,12 +245,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(shown)
     draw(study, args.seeds, args.picture)
     if args.page:
-        begin, end = markers(args.results)
-        try:
-            before, _, after = between(args.page.read_text(encoding="utf-8"), begin, end)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{args.page}: {error}") from error
-        args.page.write_text(f"{before}{begin}\n{shown}\n{end}{after}", encoding="utf-8")
+        write_between(args.page, *markers(args.results), shown)
 
 
 if __name__ == "__main__":

@@ -138,6 +138,17 @@ def test_what_has_no_plain_attention_at_its_end_is_refused(name):
         reduce_tokens(model, "merge", 4)
 
 
+def test_registers_are_no_class_token_and_masks_are_not_passed_over():
+    model = build("vit_small_patch16_224", class_token=False, reg_tokens=4, global_pool="avg")
+    with pytest.raises(ValueError, match="no class token"):
+        reduce_tokens(model, "class_attention", 4)
+    reduce_tokens(model, "merge", 4)
+    x = torch.randn(1, 3, 32, 32)
+    assert model(x).shape == (1, 5)
+    with pytest.raises(ValueError, match="do not go together"):
+        model.forward_features(x, attn_mask=torch.zeros(68, 68))
+
+
 @pytest.mark.parametrize("way, count", [("merging", 4), ("merge", 0), ("merge", -1), ("merge", 2.5), ("merge", True)])
 def test_what_is_no_way_or_number_is_refused(way, count):
     with pytest.raises(ValueError, match="must"):
