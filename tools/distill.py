@@ -45,6 +45,7 @@ from spectral_backbones.engine.launch import join_torchrun
 from spectral_backbones.engine.schedule import goes_by_iterations, set_length
 from spectral_backbones.engine.seeding import seed_all
 from spectral_backbones.methods import mohawk
+from spectral_backbones.methods.closed_form import LAYERS, fit_layer
 from spectral_backbones.methods.distillation import WAYS
 from spectral_backbones.tools import choices
 from spectral_backbones.tools.arguments import ConfigOptions
@@ -55,13 +56,18 @@ from spectral_backbones.tools.train import amp_wrapper
 
 STAGES = {
     "copying": "what both have",
-    "orientation": "filters of spectral blocks from the teacher's mean attention",
+    "orientation": "spectral blocks from the teacher's in closed form",
     "alignment": "each spectral block learns the teacher's block alone",
     "distillation": "the whole learns from the teacher's logits",
 }
 OPTIONAL = ("orientation", "alignment", "distillation")
+ORIENTATIONS = {
+    "attention": "filters of spectral blocks from the teacher's mean attention",
+    "least_squares": "filters and MLPs of spectral blocks by least squares, block after block",
+}
 DEFAULTS = dict(
-    images=2048,  # whose attention is averaged
+    orientation="attention",  # or one of the other `ORIENTATIONS`
+    images=2048,  # which that looks at
     judged=512,  # pictures of the validation by which stages are compared
     alignment=0.3,  # of the run's length
     alignment_lr=None,  # the config's
@@ -72,6 +78,7 @@ DEFAULTS = dict(
 SAVED_EVERY = 30.0  # seconds, of a mean that is not finished
 START = "start.pth"  # weights that training starts from: copied, and oriented
 ATTENTION = "attention.pth"  # the mean so far
+FITTED = "fitted.pth"  # the student and how many of its layers are made
 
 
 def parse(arguments: Optional[List[str]] = None) -> argparse.Namespace:
@@ -141,6 +148,9 @@ def configure(args: argparse.Namespace, said: List[str]) -> Made:
     options = {**DEFAULTS, **(cfg.get("distillation") or {})}
     if unknown := sorted(options.keys() - DEFAULTS):
         raise UserError(f"distillation of {args.config} has no {', '.join(unknown)}; it has {', '.join(DEFAULTS)}")
+    if options["orientation"] not in ORIENTATIONS:
+        known = ", ".join(ORIENTATIONS)
+        raise UserError(f"distillation.orientation is one of {known}, got {options['orientation']!r}")
     if not 0 < options["alignment"] < 1:
         raise UserError(f"distillation.alignment is a share of the run between 0 and 1, got {options['alignment']}")
     if cfg.get("fsdp"):
@@ -249,10 +259,14 @@ class Distillation:
         self._judge("copying", teacher, student)
         if "orientation" in stages:
             begun = time.perf_counter()
-            mohawk.orient(student, self._attention(teacher, found.made))
+            if self.made.options["orientation"] == "attention":
+                mohawk.orient(student, self._attention(teacher, found.made))
+            else:
+                self._fit(teacher, student, found.made)
             self._judge("orientation", teacher, student, time.perf_counter() - begun)
         _save({"state_dict": student.state_dict()}, path)
-        (self.made.work_dir / ATTENTION).unlink(missing_ok=True)
+        for name in (ATTENTION, FITTED):
+            (self.made.work_dir / name).unlink(missing_ok=True)
 
     def _attention(self, teacher: nn.Module, numbers: Sequence[int]) -> mohawk.MeanAttention:
         """The mean over pictures of the training set, from where an earlier call was interrupted."""
@@ -270,6 +284,20 @@ class Distillation:
                 print(f"orientation: attention of {seen.images} of {total} pictures", flush=True)
         _save(seen.state_dict(), path)
         return seen
+
+    def _fit(self, teacher: nn.Module, student: nn.Module, numbers: Sequence[int]) -> None:
+        """Makes blocks layer by layer, each by pictures of the training set; goes on behind the last that was made."""
+        path, done = self.made.work_dir / FITTED, 0
+        if files.is_whole(path):
+            state = files.read(path, get_device())
+            student.load_state_dict(state["state_dict"])
+            done = state["done"]
+        layers = [(number, layer) for number in numbers for layer in LAYERS]
+        for place, (number, layer) in enumerate(layers[done:], done + 1):
+            loader = self._pictures("train_dataloader", self.made.options["images"])
+            fit_layer(teacher, student, number, layer, (batch["inputs"] for batch in _to_device(loader)))
+            _save({"state_dict": student.state_dict(), "done": place}, path)
+            print(f"orientation: {layer} of block {number}, {place} of {len(layers)}", flush=True)
 
     def _teacher(self) -> nn.Module:
         from spectral_backbones.classification.teacher import Teacher
@@ -453,7 +481,7 @@ def check_work_dir(work_dir: Path, overwrite: bool) -> None:
     """
     if not work_dir.exists() or not any(work_dir.iterdir()):
         return
-    known = {"stages.json", START, ATTENTION, "blocks.png", "alignment", "distillation"}
+    known = {"stages.json", START, ATTENTION, FITTED, "blocks.png", "alignment", "distillation"}
     others = [path.name for path in work_dir.iterdir() if path.name.removesuffix(".part") not in known]
     if others:
         raise UserError(f"{work_dir} holds {others[0]}, which is of no distillation: choose another --work-dir")

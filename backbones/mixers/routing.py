@@ -164,9 +164,10 @@ class RoutingAttention(nn.Module):
         number = parts.shape[2]
         q_rows = self._rows(q_taken, parts.shape[1], number)
         k_rows = q_rows if self.shared_qk else self._rows(k_taken, parts.shape[1], number) + self.num_heads
-        rows = [q_rows, k_rows + self.num_heads] if self.shared_qk else [q_rows, k_rows, k_rows + self.num_heads]
-        index = torch.cat(rows)[:, None].expand(-1, self.head_dim)
-        found = parts.flatten(0, 3).gather(0, index).unflatten(0, (len(rows), *q_taken.shape))
+        v_rows = k_rows + self.num_heads
+        rows = torch.cat([q_rows, v_rows] if self.shared_qk else [q_rows, k_rows, v_rows])
+        found = parts.flatten(0, 3).gather(0, rows[:, None].expand(-1, self.head_dim))
+        found = found.view(number, q_taken.shape[0], self.num_heads, self.clusters, q_taken.shape[3], self.head_dim)
         q, v = found[0], found[-1]
         return q, F.normalize(q, dim=-1) if self.shared_qk else found[1], v
 
