@@ -3,21 +3,23 @@
 A made block is x + fc2(act(fc1(norm2(F(norm1 x))))). Given what comes before, each of its three layers is linear in
 what it has to learn, so that its best weights follow from sums over pictures: the filter F from the spectra of what
 norm1 gives and of what the teacher's norm2 reads, fc1 from the teacher's hidden units, fc2 from the teacher's stream
-behind the block. The inputs are the student's own, whose earlier blocks are made by then, so that errors do not add up:
-each block makes up for those before it, as far as it can.
+behind the block. So are the projection and the MLP of a block that attends, and the head. The inputs are the student's
+own, whose earlier layers are made by then, so that errors do not add up: each layer makes up for those before it, as far
+as it can.
 """
 
-from typing import Iterable, Tuple
+from typing import Iterable, List, Sequence, Tuple
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from spectral_backbones.backbones.layers import Block
+
 from .mohawk import as_map, attention_of, grid_of, run_blocks, set_filter
 
 RIDGE = 1e-3  # of the mean square of the inputs, by which weights are held to those that there were
-LAYERS = ("filter", "fc1", "fc2")  # of a block, in the order in which they are made
 _LEAST_SHARE = 1e-6  # of a channel's power that a frequency is taken to have
 _LEAST_GAIN = 0.1  # of a filter for what is equal everywhere, where maps have a variance of 1
 
@@ -85,36 +87,61 @@ class LinearSums:
         self.layer.bias.copy_(new[-1])
 
 
+def layers_to_fit(student: nn.Module, made: Sequence[int]) -> List[str]:
+    """The layers that `fit_layer` makes, in their order: of all blocks from the first made one on, and the head.
+
+    Args:
+        student: See `mohawk.fit`.
+        made: Numbers of its spectral blocks.
+    """
+    numbers = range(min(made), len(student.blocks))
+    layers = [(number, "filter" if number in made else "proj") for number in numbers]
+    return [f"blocks.{n}.{one}" for n, first in layers for one in (first, "fc1", "fc2")] + ["head"]
+
+
 @torch.no_grad()
-def fit_layer(teacher: nn.Module, student: nn.Module, number: int, layer: str, batches: Iterable[Tensor]) -> None:
-    """Makes one of the `LAYERS` of a spectral block, whose earlier ones and earlier blocks are made.
+def fit_layer(teacher: nn.Module, student: nn.Module, layer: str, batches: Iterable[Tensor]) -> None:
+    """Makes one layer of a student, all before which are made.
 
     Args:
         teacher: See `mohawk.fit`.
         student: Likewise, into which weights were copied, see `mohawk.copy_weights`.
-        number: Of the block.
-        layer: One of `LAYERS`.
+        layer: One of `layers_to_fit`.
         batches: Pictures (B, channels, H, W).
     """
-    grid_size = grid_of(teacher)
-    theirs, own = teacher.blocks[number], student.blocks[number]
-    dim = own.norm1.weight.shape
-    device = own.norm1.weight.device
-    sums = FilterSums(grid_size, dim[0], device) if layer == "filter" else LinearSums(getattr(own.mlp, layer))
+    if layer == "head":
+        sums = LinearSums(student.get_classifier())
+        for pictures in batches:
+            features = student.forward_head(student.forward_features(pictures), pre_logits=True)
+            sums.add(features, teacher(pictures))
+        sums.solve()
+        return
+    _, number, name = layer.split(".")
+    theirs, own = teacher.blocks[int(number)], student.blocks[int(number)]
+    grid_size, dim = grid_of(teacher), own.norm1.weight.shape
+    if name == "filter":
+        sums = FilterSums(grid_size, *dim, device=own.norm1.weight.device)
+    else:
+        sums = LinearSums(own.mixer.proj if name == "proj" else getattr(own.mlp, name))
     for pictures in batches:
-        stream, after = run_blocks(teacher, pictures, [number])[number]
-        attended = stream + attention_of(theirs)(theirs.norm1(stream))
-        x = run_blocks(student, pictures, [number])[number][0]
-        if layer == "filter":
-            normed = F.layer_norm(x, dim, eps=own.norm1.eps)
-            sums.add(normed, F.layer_norm(as_map(attended, grid_size), dim, eps=theirs.norm2.eps))
-            continue
-        mixed = own.norm2(own.mixer(own.norm1(x)))
-        if layer == "fc1":
-            sums.add(mixed, theirs.mlp.fc1(theirs.norm2(as_map(attended, grid_size))))
+        stream, after = run_blocks(teacher, pictures, [int(number)])[int(number)]
+        attended = as_map(stream + attention_of(theirs)(theirs.norm1(stream)), grid_size)
+        x = run_blocks(student, pictures, [int(number)])[int(number)][0]
+        if name == "filter":
+            normed, read = F.layer_norm(x, dim, eps=own.norm1.eps), F.layer_norm(attended, dim, eps=theirs.norm2.eps)
+            sums.add(normed, read)
+        elif name == "proj":
+            sums.add(own.mixer.attend(own.norm1(x)), attended - x)
         else:
-            sums.add(own.mlp.act(own.mlp.fc1(mixed)), as_map(after, grid_size) - x)
-    if layer == "filter":
+            mixed, joins = own.mixer(own.norm1(x)), x  # what the MLP reads, and the stream that its answer joins
+            if isinstance(own, Block):
+                mixed = joins = x + mixed
+            hidden = own.norm2(mixed)
+            if name == "fc1":
+                sums.add(hidden, theirs.mlp.fc1(theirs.norm2(attended)))
+            else:
+                sums.add(own.mlp.act(own.mlp.fc1(hidden)), as_map(after, grid_size) - joins)
+    if name == "filter":
         weight, constant = sums.solve()
         set_filter(own, weight.to(torch.complex64), constant.float(), _LEAST_GAIN)
     else:

@@ -45,7 +45,7 @@ from spectral_backbones.engine.launch import join_torchrun
 from spectral_backbones.engine.schedule import goes_by_iterations, set_length
 from spectral_backbones.engine.seeding import seed_all
 from spectral_backbones.methods import mohawk
-from spectral_backbones.methods.closed_form import LAYERS, fit_layer
+from spectral_backbones.methods.closed_form import fit_layer, layers_to_fit
 from spectral_backbones.methods.distillation import WAYS
 from spectral_backbones.tools import choices
 from spectral_backbones.tools.arguments import ConfigOptions
@@ -63,7 +63,7 @@ STAGES = {
 OPTIONAL = ("orientation", "alignment", "distillation")
 ORIENTATIONS = {
     "attention": "filters of spectral blocks from the teacher's mean attention",
-    "least_squares": "filters and MLPs of spectral blocks by least squares, block after block",
+    "least_squares": "layer after layer from the first spectral block on, by least squares",
 }
 DEFAULTS = dict(
     orientation="attention",  # or one of the other `ORIENTATIONS`
@@ -286,18 +286,18 @@ class Distillation:
         return seen
 
     def _fit(self, teacher: nn.Module, student: nn.Module, numbers: Sequence[int]) -> None:
-        """Makes blocks layer by layer, each by pictures of the training set; goes on behind the last that was made."""
+        """Makes one layer after the other by pictures of the training set; goes on behind the last that was made."""
         path, done = self.made.work_dir / FITTED, 0
         if files.is_whole(path):
             state = files.read(path, get_device())
             student.load_state_dict(state["state_dict"])
             done = state["done"]
-        layers = [(number, layer) for number in numbers for layer in LAYERS]
-        for place, (number, layer) in enumerate(layers[done:], done + 1):
+        layers = layers_to_fit(student, numbers)
+        for place, layer in enumerate(layers[done:], done + 1):
             loader = self._pictures("train_dataloader", self.made.options["images"])
-            fit_layer(teacher, student, number, layer, (batch["inputs"] for batch in _to_device(loader)))
+            fit_layer(teacher, student, layer, (batch["inputs"] for batch in _to_device(loader)))
             _save({"state_dict": student.state_dict(), "done": place}, path)
-            print(f"orientation: {layer} of block {number}, {place} of {len(layers)}", flush=True)
+            print(f"orientation: {layer}, {place} of {len(layers)}", flush=True)
 
     def _teacher(self) -> nn.Module:
         from spectral_backbones.classification.teacher import Teacher

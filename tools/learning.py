@@ -42,15 +42,15 @@ class Data:
 
 BATCH = 16  # pictures a step: few epochs then have steps enough to learn something
 # The warm-up is as short as the runs: half an epoch.
-_SHORT = {"train_dataloader.batch_size": BATCH, "param_scheduler.0.end": 0.5, "param_scheduler.1.begin": 0.5}
+SHORT = {"train_dataloader.batch_size": BATCH, "param_scheduler.0.end": 0.5, "param_scheduler.1.begin": 0.5}
 _PART = {
     f"{loader}_dataloader.{key}": value
     for loader in ("train", "val", "test")
     for key, value in (("dataset.check_integrity", False), ("num_workers", 0))
 }
 DATA = {
-    "digits": Data("classification/spectformer/spectformer_ti_digits", 2, _SHORT),
-    "cifar10": Data("classification/spectformer/spectformer_ti_cifar10_small", 1, {**_SHORT, **_PART}),
+    "digits": Data("classification/spectformer/spectformer_ti_digits", 2, SHORT),
+    "cifar10": Data("classification/spectformer/spectformer_ti_cifar10_small", 1, {**SHORT, **_PART}),
 }
 DEPTH = 4  # blocks of both configs' trunk
 
