@@ -4,8 +4,8 @@ A made block is x + fc2(act(fc1(norm2(F(norm1 x))))). Given what comes before, e
 what it has to learn, so that its best weights follow from sums over pictures: the filter F from the spectra of what
 norm1 gives and of what the teacher's norm2 reads, fc1 from the teacher's hidden units, fc2 from the teacher's stream
 behind the block. So are the projection and the MLP of a block that attends, and the head. The inputs are the student's
-own, whose earlier layers are made by then, so that errors do not add up: each layer makes up for those before it, as far
-as it can.
+own, whose earlier layers are made by then, so that errors do not add up: each layer makes up for those before it, as
+far as it can.
 """
 
 from typing import Iterable, List, Sequence, Tuple
@@ -19,7 +19,7 @@ from spectral_backbones.backbones.layers import Block
 
 from .mohawk import as_map, attention_of, grid_of, run_blocks, set_filter
 
-RIDGE = 1e-3  # of the mean square of the inputs, by which weights are held to those that there were
+RIDGE = 1e-4  # of the mean square of the inputs, by which weights are held to those that there were
 _LEAST_SHARE = 1e-6  # of a channel's power that a frequency is taken to have
 _LEAST_GAIN = 0.1  # of a filter for what is equal everywhere, where maps have a variance of 1
 

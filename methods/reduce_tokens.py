@@ -136,9 +136,14 @@ class Reduction:
     @property
     def is_on(self) -> bool:
         """Whether tokens are removed now."""
-        if self.model.training and self.in_training and getattr(self.model, "grad_checkpointing", False):
-            raise ValueError("tokens are not removed in training together with checkpointing: switch one of them off")
-        return self.in_training or not self.model.training
+        is_on = self.in_training or not self.model.training
+        if (
+            is_on
+            and getattr(self.model, "grad_checkpointing", False)
+            and (self.model.training or torch.is_grad_enabled())
+        ):
+            raise ValueError("tokens are not removed together with checkpointing: switch one of them off")
+        return is_on
 
     def step(self, x: Tensor, heads: Heads) -> Tensor:
         """The tokens (B, N, C) that one block leaves, by the heads of its attention."""

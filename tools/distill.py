@@ -22,11 +22,12 @@ if __name__ == "__main__" and not __package__:  # run as a script: of this clone
 import argparse
 import copy
 import hashlib
+import math
 import shutil
 import time
 from collections import deque
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -66,9 +67,9 @@ ORIENTATIONS = {
     "least_squares": "layer after layer from the first spectral block on, by least squares",
 }
 DEFAULTS = dict(
-    orientation="attention",  # or one of the other `ORIENTATIONS`
-    images=2048,  # which that looks at
+    images=2048,  # that orientation looks at
     judged=512,  # pictures of the validation by which stages are compared
+    orientation="attention",  # or another of `ORIENTATIONS`
     alignment=0.3,  # of the run's length
     alignment_lr=None,  # the config's
     label_weight=0.0,
@@ -145,14 +146,7 @@ def configure(args: argparse.Namespace, said: List[str]) -> Made:
         choose(cfg)
 
     cfg = load(args.config, args.cfg_options, args.data_root, choose_for_a_classifier)
-    options = {**DEFAULTS, **(cfg.get("distillation") or {})}
-    if unknown := sorted(options.keys() - DEFAULTS):
-        raise UserError(f"distillation of {args.config} has no {', '.join(unknown)}; it has {', '.join(DEFAULTS)}")
-    if options["orientation"] not in ORIENTATIONS:
-        known = ", ".join(ORIENTATIONS)
-        raise UserError(f"distillation.orientation is one of {known}, got {options['orientation']!r}")
-    if not 0 < options["alignment"] < 1:
-        raise UserError(f"distillation.alignment is a share of the run between 0 and 1, got {options['alignment']}")
+    options = _read_options(cfg.get("distillation") or {}, args.config)
     if cfg.get("fsdp"):
         raise UserError("fsdp does not go with distillation: a teacher is whole in each process")
     if not cfg.get("val_dataloader"):
@@ -178,6 +172,44 @@ def configure(args: argparse.Namespace, said: List[str]) -> Made:
     stages = [stage for stage in STAGES if stage not in args.without] if args.by == "mohawk" else ["distillation"]
     work_dir = args.work_dir or Path("work_dirs") / f"{Path(cfg.filename).stem}_{args.model}"
     return Made(cfg, dict(source=args.teacher, name=args.teacher_name), stages, options, Path(work_dir))
+
+
+def _is_number(value: Any, low: float, high: float = math.inf) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and _is_number(value, 1)
+
+
+# What `distillation` of a config may say, and whether a value is of that kind.
+_ALLOWED: Dict[str, Tuple[str, Callable[[Any], bool]]] = {
+    "orientation": (f"one of {', '.join(ORIENTATIONS)}", lambda value: value in ORIENTATIONS),
+    "images": ("a whole number from 1 up", _is_count),
+    "judged": ("a whole number from 1 up", _is_count),
+    "alignment": ("a share of the run between 0 and 1", lambda value: _is_number(value, 0, 1) and 0 < value < 1),
+    "alignment_lr": ("a number above 0, or None", lambda value: value is None or (_is_number(value, 0) and value > 0)),
+    "label_weight": ("a number from 0 to 1", lambda value: _is_number(value, 0, 1)),
+    "temperature": ("a number above 0", lambda value: _is_number(value, 0) and value > 0),
+    "relation_heads": ("a whole number from 1 up, or None", lambda value: value is None or _is_count(value)),
+}
+
+
+def _read_options(given: Any, config: str) -> Dict[str, Any]:
+    """`DEFAULTS` with what a config says.
+
+    Raises:
+        UserError: It says something else.
+    """
+    if not isinstance(given, dict):
+        raise UserError(f"distillation of {config} is a dict of {', '.join(DEFAULTS)}, got {given!r}")
+    if unknown := sorted(given.keys() - DEFAULTS):
+        raise UserError(f"distillation of {config} has no {', '.join(unknown)}; it has {', '.join(DEFAULTS)}")
+    options = {**DEFAULTS, **given}
+    for key, (what, is_allowed) in _ALLOWED.items():
+        if not is_allowed(options[key]):
+            raise UserError(f"distillation.{key} is {what}, got {options[key]!r}")
+    return options
 
 
 def _build(cfg: Config, device: Optional[torch.device] = None) -> nn.Module:

@@ -128,6 +128,10 @@ def test_training_is_as_it_was_unless_it_is_asked_for():
     model.set_grad_checkpointing()
     with pytest.raises(ValueError, match="checkpointing"):
         model(x)
+    with pytest.raises(ValueError, match="checkpointing"):  # for the gradient of a picture, as saliency asks for it
+        model.eval()(x)
+    with torch.no_grad():
+        assert model(x).shape == (2, 5)
 
 
 @pytest.mark.parametrize("name", ["gfnet_xs", "dat_t", "resnet18", "swin_tiny_patch4_window7_224"])
