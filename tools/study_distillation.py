@@ -45,7 +45,7 @@ class Way(NamedTuple):
 
     Attributes:
         what: For people.
-        steps: Of training.
+        steps: Of training; 0 where none of the stages trains.
         distil: Arguments of `spectral distill`, None for training from scratch.
     """
 
@@ -54,6 +54,8 @@ class Way(NamedTuple):
     distil: tuple[str, ...] | None
 
 
+_SQUARES = ("--cfg-options", "distillation.orientation=least_squares", "distillation.images=1437")
+_LABELS = ("--cfg-options", "distillation.label_weight=0.5")
 WAYS = {
     "scratch": Way("from scratch", STEPS, None),
     "scratch, a tenth": Way("from scratch", TENTH, None),
@@ -63,6 +65,12 @@ WAYS = {
     "no alignment": Way("without alignment", TENTH, ("--without", "alignment")),
     "no distillation": Way("without distillation", TENTH, ("--without", "distillation")),
     "copied": Way("copied and distilled alone", TENTH, ("--without", "orientation", "alignment")),
+    "least squares": Way("by least squares, not trained", 0, ("--without", "alignment", "distillation", *_SQUARES)),
+    "least squares, distilled": Way(
+        "by least squares, distilled at a rate of 0.0001", TENTH, ("--without", "alignment", "--lr", "1e-4", *_SQUARES)
+    ),
+    "features": Way("features and labels, half and half", TENTH, ("--by", "features", *_LABELS)),
+    "relations": Way("relations and labels, half and half", TENTH, ("--by", "relations", *_LABELS)),
 }
 SHOWN = "all stages"  # whose blocks are drawn
 
@@ -103,7 +111,7 @@ class Study:
         if (known := self.found(name, seed)) is not None:
             return known
         way = WAYS[name]
-        arguments = [CONFIG, "--iters", str(way.steps), "--seed", str(seed)]
+        arguments = [CONFIG, "--iters", str(way.steps or TENTH), "--seed", str(seed)]
         with tempfile.TemporaryDirectory() as folder:
             if way.distil is None:
                 found = _quietly(lambda: _train([*arguments, "--work-dir", folder, *self._cfg_options()]))
