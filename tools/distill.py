@@ -62,10 +62,7 @@ STAGES = {
     "distillation": "the whole learns from the teacher's logits",
 }
 OPTIONAL = ("orientation", "alignment", "distillation")
-ORIENTATIONS = {
-    "attention": "filters of spectral blocks from the teacher's mean attention",
-    "least_squares": "layer after layer from the first spectral block on, by least squares",
-}
+ORIENTATIONS = ("attention", "least_squares")  # filters of its mean alone, or all layers by `closed_form.fit_layer`
 DEFAULTS = dict(
     images=2048,  # that orientation looks at
     judged=512,  # pictures of the validation by which stages are compared
@@ -184,7 +181,10 @@ def _is_count(value: Any) -> bool:
 
 # What `distillation` of a config may say, and whether a value is of that kind.
 _ALLOWED: Dict[str, Tuple[str, Callable[[Any], bool]]] = {
-    "orientation": (f"one of {', '.join(ORIENTATIONS)}", lambda value: value in ORIENTATIONS),
+    "orientation": (
+        f"one of {', '.join(ORIENTATIONS)}",
+        lambda value: isinstance(value, str) and value in ORIENTATIONS,
+    ),
     "images": ("a whole number from 1 up", _is_count),
     "judged": ("a whole number from 1 up", _is_count),
     "alignment": ("a share of the run between 0 and 1", lambda value: _is_number(value, 0, 1) and 0 < value < 1),
