@@ -101,10 +101,10 @@ def _build(dataset: ConfigDict, transform: Optional[BandTransform] = None) -> Im
 
 
 def _check_schedule(cfg: Config) -> None:
-    epochs = cfg.train_cfg.get("max_epochs")
-    if epochs is None:  # a run by iterations
+    epochs = (cfg.get("train_cfg") or {}).get("max_epochs")
+    if epochs is None:  # a run by iterations, or none
         return
-    for number, scheduler in enumerate(cfg.param_scheduler):
+    for number, scheduler in enumerate(cfg.get("param_scheduler") or []):
         begin, end = scheduler.get("begin", 0), scheduler.get("end", epochs)
         if not begin < end <= epochs:
             raise UserError(

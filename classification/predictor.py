@@ -44,13 +44,14 @@ class Predictor:
         return getattr(self.transform, "channels", None) is not None
 
     @classmethod
-    def load(cls, source: str, name: Optional[str] = None) -> "Predictor":
+    def load(cls, source: str, name: Optional[str] = None, option: str = "--name") -> "Predictor":
         """Makes a predictor.
 
         Args:
             source: A checkpoint of `spectral train`, which holds all that is needed; an official checkpoint, with
                 `name`; or the name of a timm model with weights.
             name: The timm model of an official checkpoint.
+            option: What gives `name` on the command line, for messages.
 
         Raises:
             UserError: The checkpoint cannot be read or does not say its model; the name is unknown or has no weights.
@@ -60,12 +61,14 @@ class Predictor:
         checkpoint = files.read(source)
         if "predictor" not in checkpoint:
             if name is None:
-                raise UserError(f"{source} does not say which model it belongs to: add --name, that of a timm model")
+                raise UserError(f"{source} does not say which model it belongs to: add {option}, that of a timm model")
             return cls._from_timm(name, pretrained=source)
         predictor = checkpoint["predictor"]
+        if "classes" not in predictor or predictor.get("task", "classification") != "classification":
+            raise UserError(f"{source} is a checkpoint of {predictor.get('task')}, no classifier of pictures")
         own = predictor["model"]["name"]
         if name not in (None, own):
-            raise UserError(f"{source} is a checkpoint of {own}, not of {name}: leave out --name")
+            raise UserError(f"{source} is a checkpoint of {own}, not of {name}: leave out {option}")
         model = create_model(**predictor["model"])
         # A student's checkpoint may hold more, see `DistilledClassifier`.
         held = files.unwrap(checkpoint).items()

@@ -36,7 +36,7 @@ class Teacher(NamedTuple):
         Raises:
             UserError: See `Predictor.load`.
         """
-        known = Predictor.load(source, name)
+        known = Predictor.load(source, name, option="--teacher-name")
         arguments = known.transform.arguments
         is_ours = Path(source).is_file() and name is None
         mean, std = tuple(arguments["mean"]), tuple(arguments["std"])

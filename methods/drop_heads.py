@@ -14,7 +14,8 @@ def drop_heads(x: Tensor, rate: float, draws: Optional[Tensor] = None, per_image
         x: Outputs of the heads (B, heads, N, d).
         rate: Share of heads that are removed, at least 0 and below 1. All may be at once.
         draws: Uniform numbers in [0, 1), (heads,) or (B, heads); a head goes where its number is below `rate`.
-        per_image: Draw for each image and not, as the paper, for a batch.
+        per_image: Draw for each image and not, as the paper, for a batch. Attention within windows draws for each
+            window then.
 
     Raises:
         ValueError: `rate` is none.

@@ -11,7 +11,7 @@ blocks.
 
 import functools
 from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Sequence, Tuple, Union
 
 import timm
 import timm.models.vision_transformer as vit
@@ -81,9 +81,9 @@ def _wrong_with_teacher(teacher: nn.Module) -> Iterator[str]:
         yield f"the teacher is a {kind}, no plain vision transformer"
         return
     others = {
-        type(block if type(block) not in _BLOCKS else _attention(block)).__name__
+        type(block if type(block) not in _BLOCKS else attention_of(block)).__name__
         for block in teacher.blocks
-        if type(block) not in _BLOCKS or not is_plain(_attention(block))
+        if type(block) not in _BLOCKS or not is_plain(attention_of(block))
     }
     if others:
         yield f"the teacher's blocks are not all plain attention: it has {', '.join(sorted(others))}"
@@ -163,7 +163,7 @@ def _unlike(teacher: nn.Module, student: nn.Module, made: Sequence[int], copied:
     if len(wrong) > 3:
         yield f"and {len(wrong) - 3} more tensors"
     for number, (theirs, ours) in enumerate(zip(teacher.blocks, student.blocks)):
-        heads = _attention(theirs).num_heads, getattr(ours.mixer, "num_heads", None)
+        heads = attention_of(theirs).num_heads, getattr(ours.mixer, "num_heads", None)
         if number not in made and heads[0] != heads[1]:
             yield f"block {number} has {heads[0]} heads in the teacher and {heads[1]} in the student"
             break
@@ -180,7 +180,7 @@ def _what_would(teacher: nn.Module) -> str:
     patch = teacher.patch_embed.proj.weight.shape[-1]
     named = [name for name in STUDENTS if _sizes(name) == (channels, blocks, grid_of(teacher), patch)]
     ratio = teacher.blocks[0].mlp.fc1.out_features / channels
-    sizes = f"embed_dim={channels}, depth={blocks}, num_heads={_attention(teacher.blocks[0]).num_heads}"
+    sizes = f"embed_dim={channels}, depth={blocks}, num_heads={attention_of(teacher.blocks[0]).num_heads}"
     sizes += f", mlp_ratio={ratio:g}" if ratio != 4 else ""
     pixels = grid_of(teacher)[0] * patch
     made = f"a spectformer with model.kwargs=dict({sizes}, patch_size={patch}) and model.img_size={pixels}"
@@ -197,7 +197,7 @@ def _sizes(name: str) -> Tuple[int, int, Tuple[int, int], int]:
 # Parts ----------------------------------------------------------------------------------------------------------------
 
 
-def _attention(block: nn.Module) -> nn.Module:
+def attention_of(block: nn.Module) -> nn.Module:
     return getattr(block, "attn", None) or getattr(block, "mixer", None)
 
 
@@ -282,7 +282,7 @@ class MeanAttention:
     def __init__(self, teacher: nn.Module, numbers: Sequence[int]) -> None:
         self.teacher, self.numbers, self.images = teacher, tuple(numbers), 0
         tokens = grid_of(teacher)[0] * grid_of(teacher)[1]
-        heads = _attention(teacher.blocks[0]).num_heads
+        heads = attention_of(teacher.blocks[0]).num_heads
         device = next(teacher.parameters()).device
         self.attention = torch.zeros(len(numbers), heads, tokens, tokens, device=device)
         self.scale = torch.zeros(len(numbers), device=device)
@@ -295,7 +295,7 @@ class MeanAttention:
         seen = run_blocks(self.teacher, x, self.numbers)
         for place, number in enumerate(self.numbers):
             block, stream = self.teacher.blocks[number], seen[number][0]
-            attention = _attention(block)
+            attention = attention_of(block)
             heads = project(attention, block.norm1(stream))
             logits = heads.q @ heads.k.mT * heads.q.shape[-1] ** -0.5
             weights = logits[:, :, -tokens:, -tokens:].softmax(-1)  # without prefix tokens, summing to 1
@@ -328,9 +328,6 @@ def orient(student: nn.Module, seen: MeanAttention) -> None:
     the teacher's norm1. What attention adds to all tokens alike, by the biases of norm and projections, is W_o (W_v b +
     b_v) + b_o exactly, since its rows sum to 1; it becomes the bias of the student's norm1.
 
-    The scale of a filter is free, since norm2 takes it away: it is that of the values that the student had before, for
-    which learning rates are made. Adam would hardly move a filter of the stream's own scale.
-
     Args:
         student: Into whose blocks the teacher's weights were copied, see `copy_weights`.
         seen: The teacher's mean attention.
@@ -338,7 +335,7 @@ def orient(student: nn.Module, seen: MeanAttention) -> None:
     grid_size = grid_of(seen.teacher)
     for place, number in enumerate(seen.numbers):
         theirs, own = seen.teacher.blocks[number], student.blocks[number]
-        layer, scale = _attention(theirs), seen.scale[place] / seen.images
+        layer, scale = attention_of(theirs), seen.scale[place] / seen.images
         dim = layer.qkv.in_features
         value, output, scaled = layer.qkv.weight[2 * dim :], layer.proj.weight, theirs.norm1.weight
         kernel = operator_kernel(seen.attention[place] / seen.images, value * scaled, output, grid_size)  # H W C
@@ -349,13 +346,29 @@ def orient(student: nn.Module, seen: MeanAttention) -> None:
         constant = output @ constant
         if layer.proj.bias is not None:
             constant = constant + layer.proj.bias
-        gain = kernel.sum((0, 1))  # of the filter for what is equal everywhere
-        gain = gain.abs().clamp(min=_LEAST_GAIN * scale).copysign(gain)  # near zero it could not be made up for
-        own.norm1.weight.fill_(1.0)
-        own.norm1.bias.copy_(constant / gain)
-        weight = torch.view_as_real(gate_weight(kernel))
-        size = own.mixer.complex_weight.square().mean() / weight.square().mean()
-        own.mixer.complex_weight.copy_(weight * size.sqrt())
+        set_filter(own, gate_weight(kernel), constant, _LEAST_GAIN * scale)
+
+
+@torch.no_grad()
+def set_filter(block: nn.Module, weight: Tensor, constant: Tensor, least: Union[float, Tensor]) -> None:
+    """Gives a spectral block a filter, and a bias of its first norm that adds a constant behind it.
+
+    The scale of a filter is free, since norm2 takes it away: it is that of the values that the block had before, for
+    which learning rates are made. Adam would hardly move a filter of the stream's own scale.
+
+    Args:
+        block: Of a student.
+        weight: The complex filter (H, W // 2 + 1, C) for a first norm without weight and bias.
+        constant: What is to be added (C,).
+        least: What the filter is taken to make of a constant where it makes less, which no bias could make up for.
+    """
+    gain = weight[0, 0].real
+    gain = gain.abs().clamp(min=least).copysign(gain)
+    block.norm1.weight.fill_(1.0)
+    block.norm1.bias.copy_(constant / gain)
+    weight = torch.view_as_real(weight)
+    size = block.mixer.complex_weight.square().mean() / weight.square().mean()
+    block.mixer.complex_weight.copy_(weight * size.sqrt())
 
 
 # Alignment ------------------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Plain multi-head self-attention taken apart: timm's and this library's, which only differ in names."""
 
-from typing import Dict, NamedTuple, Optional
+from typing import Any, Dict, NamedTuple, Optional
 
 import timm.layers
 import torch.nn as nn
@@ -38,6 +38,20 @@ def plain_attentions(model: nn.Module) -> Dict[str, nn.Module]:
             "isotropic models with attention blocks have it"
         )
     return found
+
+
+def refuse_masks(name: str, *args: Any, **kwargs: Any) -> None:
+    """Raises ValueError if a layer or block is called with more than its tokens: with a mask or positions, which a
+    method that attends by itself would pass over.
+
+    Args:
+        name: Of the method, for the message.
+        *args: What the call has beside the tokens.
+        **kwargs: Likewise.
+    """
+    given = [key for key, value in kwargs.items() if value is not None and value is not False]
+    if given or any(value is not None and value is not False for value in args):
+        raise ValueError(f"{name} and attention with {', '.join(given) or 'a mask'} do not go together")
 
 
 def project(attention: nn.Module, x: Tensor) -> Heads:

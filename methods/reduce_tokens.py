@@ -17,7 +17,7 @@ from torch import Tensor
 
 from spectral_backbones.backbones.layers import Block
 
-from .plain_attention import Heads, attend, is_plain, project
+from .plain_attention import Heads, attend, is_plain, project, refuse_masks
 
 Way = Literal["merge", "class_attention", "uniform"]
 
@@ -136,9 +136,14 @@ class Reduction:
     @property
     def is_on(self) -> bool:
         """Whether tokens are removed now."""
-        if self.model.training and self.in_training and getattr(self.model, "grad_checkpointing", False):
-            raise ValueError("tokens are not removed in training together with checkpointing: switch one of them off")
-        return self.in_training or not self.model.training
+        is_on = self.in_training or not self.model.training
+        if (
+            is_on
+            and getattr(self.model, "grad_checkpointing", False)
+            and (self.model.training or torch.is_grad_enabled())
+        ):
+            raise ValueError("tokens are not removed together with checkpointing: switch one of them off")
+        return is_on
 
     def step(self, x: Tensor, heads: Heads) -> Tensor:
         """The tokens (B, N, C) that one block leaves, by the heads of its attention."""
@@ -165,6 +170,7 @@ class _ReducingBlock:
         block, reduction = self.block, self.reduction
         if not reduction.is_on:
             return type(block).forward(block, x, *args, **kwargs)
+        refuse_masks("fewer tokens", *args, **kwargs)
         if self.is_first:
             reduction.tokens = Tokens(x, reduction.prefix)
             x = x.flatten(1, -2)
@@ -183,6 +189,10 @@ def _attention(block: nn.Module) -> nn.Module:
 
 def _join(block: nn.Module, number: int) -> Callable[[Tensor, Tensor], Tensor]:
     return getattr(block, f"residual{number}", torch.add)
+
+
+def _has_class_token(model: nn.Module) -> bool:
+    return getattr(model, "has_class_token", getattr(model, "cls_token", None) is not None)
 
 
 def _is_token_block(block: nn.Module) -> bool:
@@ -227,7 +237,7 @@ def reduce_tokens(model: nn.Module, way: Way, count: int, in_training: bool = Fa
             "vision transformers do, and this library's isotropic models with attention blocks"
         )
     reduction = Reduction(model, blocks, way, count, in_training)
-    if way == "class_attention" and not reduction.prefix:
+    if way == "class_attention" and not _has_class_token(model):  # registers may stand in its place
         raise ValueError(f"{type(model).__name__} has no class token whose attention could say what matters")
     for block in blocks:
         block.forward = _ReducingBlock(block, reduction, block is blocks[0], block is blocks[-1])

@@ -6,7 +6,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from .plain_attention import Heads, attend, plain_attentions, project
+from .plain_attention import Heads, attend, plain_attentions, project, refuse_masks
 
 
 class _SubsampledAttention:
@@ -21,6 +21,7 @@ class _SubsampledAttention:
         others = x.shape[1:-1].numel() - prefix
         if self.keys >= others or not (attention.training or self.in_evaluation):
             return type(attention).forward(attention, x, *args, **kwargs)
+        refuse_masks("subsampled keys", *args, **kwargs)
         drawn = torch.randperm(others, device=x.device)[: self.keys] + prefix
         kept = torch.cat([torch.arange(prefix, device=x.device), drawn])
         q, k, v = project(attention, x)

@@ -15,12 +15,13 @@ from torch.nn.functional import cross_entropy
 
 from spectral_backbones import backbones  # noqa: F401
 from spectral_backbones.classification import Accuracy, TimmTransform, UserError
-from spectral_backbones.classification.config import data_config
+from spectral_backbones.classification.config import complete, data_config
 from spectral_backbones.classification.metrics import Evaluation
 from spectral_backbones.classification.pictures import draw_confusion_matrix, draw_mistakes, draw_prediction
 from spectral_backbones.classification.transforms import _augment_ops
 from spectral_backbones.classification.zoo import check_name, create_model
 from spectral_backbones.engine import checkpoint as files
+from spectral_backbones.engine.config import load
 from spectral_backbones.engine.figures import FIGURES, known
 from spectral_backbones.engine.hooks import PlainStateHook
 from spectral_backbones.engine.pictures import draw_curve
@@ -355,6 +356,11 @@ def test_mmengines_average_is_told_from_this_librarys():
 
 
 # Transforms
+
+
+@pytest.mark.parametrize("left_out", ["param_scheduler", "train_cfg"])
+def test_a_config_without_a_schedule_is_completed(left_out):
+    assert complete(load("spectformer_ti_digits", {left_out: None})).get(left_out) is None
 
 
 def test_pictures_are_prepared_as_the_model_says():

@@ -242,7 +242,7 @@ def test_the_best_and_the_references_are_trained_from_all_seeds_in_all_forms(tmp
     tops = {name: float(number) for number, name in enumerate(sorted(list_mixers()))}
 
     monkeypatch.setattr(learning.Study, "_config", lambda self, training: training.mixer)
-    monkeypatch.setattr(learning, "_train", lambda name, folder: {"top1": tops[name], "loss": 1.0})
+    monkeypatch.setattr(learning, "train_once", lambda name, folder: {"top1": tops[name], "loss": 1.0})
     monkeypatch.setattr(learning.Study, "_pictures", lambda self, data: 7)
     study = make_study(tmp_path)
     done = []
@@ -266,7 +266,7 @@ def test_a_training_is_run_once_and_its_figures_kept(tmp_path, monkeypatch):
     training = learning.Training("digits", "fnet", "pure", 1)
     found = make_study(tmp_path).learn(training)
     assert 0 < found["top1"] <= 100 and found["loss"] > 0 and found["params"] > 0 and found["seconds"] > 0
-    monkeypatch.setattr(learning, "_train", None)
+    monkeypatch.setattr(learning, "train_once", None)
     assert make_study(tmp_path).learn(training) == found  # by another call of the command
     assert make_study(tmp_path).found(learning.Training("digits", "fnet", "pure", 2)) is None
     (record,) = make_study(tmp_path).records.all
@@ -301,7 +301,7 @@ def test_the_table_of_a_page_is_that_of_the_results_beside_it(page, tmp_path, mo
         monkeypatch.setattr(tool, "device_name", lambda device_: device)
     pictures = {record["of"].get("learnt"): record["of"].get("pictures") for record in records}
     monkeypatch.setattr(learning.Study, "_pictures", lambda self, data: pictures.get(data))
-    for tool, name in ((compare, "_measure"), (compare, "_count"), (learning, "_train")):
+    for tool, name in ((compare, "_measure"), (compare, "_count"), (learning, "train_once")):
         monkeypatch.setattr(tool, name, None)
     compare.main([*arguments, "--known"])
     assert (tmp_path / Path(page).name).read_text(encoding="utf-8") == text

@@ -143,6 +143,33 @@ def test_a_command_that_was_killed_goes_on_to_the_same_weights(
         torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-4 if options else 0, msg=name)
 
 
+def test_layers_by_least_squares_bring_blocks_nearer_and_go_on_where_they_were(
+    whole, teacher, config, tmp_path, monkeypatch
+):
+    arguments = ["--without", "alignment", "--cfg-options", "distillation.orientation=least_squares"]
+    arguments += ["distillation.images=48"]
+    call(teacher, config, tmp_path / "whole", *arguments)
+    found = stages(tmp_path / "whole")
+    assert found["orientation"]["errors"][0] < 0.9 * stages(whole[0])["orientation"]["errors"][0]
+    save, seen = distill._save, []
+
+    def save_or_die(content, path):
+        save(content, path)
+        seen.append(path.name)
+        if len(seen) == 4:
+            raise _Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(distill, "_save", save_or_die)
+        with pytest.raises(_Killed):
+            call(teacher, config, tmp_path / "run", *arguments)
+    said = call(teacher, config, tmp_path / "run", *arguments)
+    assert said.count("orientation: blocks.") + said.count("orientation: head") == 10 - 4
+    assert not (tmp_path / "run" / distill.FITTED).exists()
+    expected = weights(tmp_path / "whole")
+    assert all(torch.equal(value, expected[name]) for name, value in weights(tmp_path / "run").items())
+
+
 @pytest.mark.parametrize(
     "left_out, epochs",
     [(["orientation"], [1, 3]), (["alignment"], [4]), (["distillation"], [4]), (STAGES[1:3], [4])],
@@ -208,6 +235,11 @@ def test_a_begun_distillation_is_not_taken_for_another(whole, teacher, config, t
         (["--size", "24"], "has 4x4 tokens, the student 6x6"),
         (["--cfg-options", "distillation.image=4"], "distillation of .* has no image; it has images"),
         (["--cfg-options", "distillation.alignment=1.0"], "between 0 and 1, got 1.0"),
+        (["--cfg-options", "distillation.orientation=guess"], "one of attention, least_squares, got 'guess'"),
+        (["--cfg-options", "distillation.images=0"], "distillation.images is a whole number from 1 up, got 0"),
+        (["--cfg-options", "distillation.alignment=some"], "between 0 and 1, got 'some'"),
+        (["--cfg-options", "distillation.alignment_lr=-1"], "above 0, or None, got -1"),
+        (["--cfg-options", "distillation=7"], "is a dict of images, judged"),
         (["--cfg-options", "fsdp=True"], "fsdp does not go with distillation"),
         (["--cfg-options", "model.pretrained=True"], "model.pretrained has no use"),
         (["--cfg-options", "load_from=other.pth"], "load_from has no use"),
@@ -216,6 +248,7 @@ def test_a_begun_distillation_is_not_taken_for_another(whole, teacher, config, t
         (["--cfg-options", "model.in_chans=1"], "takes pictures of 3 channels, the student of 1"),
         (["--cfg-options", "val_dataloader.dataset.transform.mean=[0.5,0.5,0.5]"], "trained with"),
         (["--by", "logits", "--cfg-options", "distillation.label_weight=2"], "from 0 to 1, got 2"),
+        (["--by", "relations", "--cfg-options", "distillation.relation_heads=few"], "from 1 up, or None, got 'few'"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line_before_anything_is_written(
@@ -225,6 +258,16 @@ def test_what_does_not_fit_is_refused_in_one_line_before_anything_is_written(
         call(teacher, config, tmp_path / "run", *arguments)
     assert "\n" not in str(raised.value)
     assert not (tmp_path / "run" / "start.pth").exists() and not files.list_kept(tmp_path / "run" / "distillation")
+
+
+def test_a_teacher_that_is_no_classifier_is_refused(config, tmp_path):
+    torch.save(
+        {"predictor": {"task": "pretraining", "model": {"name": "resnet10t"}}, "state_dict": {}}, tmp_path / "a.pth"
+    )
+    torch.save({"weight": torch.ones(2)}, tmp_path / "b.pth")
+    for name, message in (("a", "checkpoint of pretraining, no classifier"), ("b", "add --teacher-name")):
+        with pytest.raises(UserError, match=message):
+            call(tmp_path / f"{name}.pth", config, tmp_path / "run")
 
 
 def test_other_classes_are_refused_and_learnt_by_features(teacher, config, tmp_path):

@@ -22,11 +22,12 @@ if __name__ == "__main__" and not __package__:  # run as a script: of this clone
 import argparse
 import copy
 import hashlib
+import math
 import shutil
 import time
 from collections import deque
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -45,6 +46,7 @@ from spectral_backbones.engine.launch import join_torchrun
 from spectral_backbones.engine.schedule import goes_by_iterations, set_length
 from spectral_backbones.engine.seeding import seed_all
 from spectral_backbones.methods import mohawk
+from spectral_backbones.methods.closed_form import fit_layer, layers_to_fit
 from spectral_backbones.methods.distillation import WAYS
 from spectral_backbones.tools import choices
 from spectral_backbones.tools.arguments import ConfigOptions
@@ -55,14 +57,16 @@ from spectral_backbones.tools.train import amp_wrapper
 
 STAGES = {
     "copying": "what both have",
-    "orientation": "filters of spectral blocks from the teacher's mean attention",
+    "orientation": "spectral blocks from the teacher's in closed form",
     "alignment": "each spectral block learns the teacher's block alone",
     "distillation": "the whole learns from the teacher's logits",
 }
 OPTIONAL = ("orientation", "alignment", "distillation")
+ORIENTATIONS = ("attention", "least_squares")  # filters of its mean alone, or all layers by `closed_form.fit_layer`
 DEFAULTS = dict(
-    images=2048,  # whose attention is averaged
+    images=2048,  # that orientation looks at
     judged=512,  # pictures of the validation by which stages are compared
+    orientation="attention",  # or another of `ORIENTATIONS`
     alignment=0.3,  # of the run's length
     alignment_lr=None,  # the config's
     label_weight=0.0,
@@ -72,6 +76,7 @@ DEFAULTS = dict(
 SAVED_EVERY = 30.0  # seconds, of a mean that is not finished
 START = "start.pth"  # weights that training starts from: copied, and oriented
 ATTENTION = "attention.pth"  # the mean so far
+FITTED = "fitted.pth"  # the student and how many of its layers are made
 
 
 def parse(arguments: Optional[List[str]] = None) -> argparse.Namespace:
@@ -138,11 +143,7 @@ def configure(args: argparse.Namespace, said: List[str]) -> Made:
         choose(cfg)
 
     cfg = load(args.config, args.cfg_options, args.data_root, choose_for_a_classifier)
-    options = {**DEFAULTS, **(cfg.get("distillation") or {})}
-    if unknown := sorted(options.keys() - DEFAULTS):
-        raise UserError(f"distillation of {args.config} has no {', '.join(unknown)}; it has {', '.join(DEFAULTS)}")
-    if not 0 < options["alignment"] < 1:
-        raise UserError(f"distillation.alignment is a share of the run between 0 and 1, got {options['alignment']}")
+    options = _read_options(cfg.get("distillation") or {}, args.config)
     if cfg.get("fsdp"):
         raise UserError("fsdp does not go with distillation: a teacher is whole in each process")
     if not cfg.get("val_dataloader"):
@@ -168,6 +169,47 @@ def configure(args: argparse.Namespace, said: List[str]) -> Made:
     stages = [stage for stage in STAGES if stage not in args.without] if args.by == "mohawk" else ["distillation"]
     work_dir = args.work_dir or Path("work_dirs") / f"{Path(cfg.filename).stem}_{args.model}"
     return Made(cfg, dict(source=args.teacher, name=args.teacher_name), stages, options, Path(work_dir))
+
+
+def _is_number(value: Any, low: float, high: float = math.inf) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and _is_number(value, 1)
+
+
+# What `distillation` of a config may say, and whether a value is of that kind.
+_ALLOWED: Dict[str, Tuple[str, Callable[[Any], bool]]] = {
+    "orientation": (
+        f"one of {', '.join(ORIENTATIONS)}",
+        lambda value: isinstance(value, str) and value in ORIENTATIONS,
+    ),
+    "images": ("a whole number from 1 up", _is_count),
+    "judged": ("a whole number from 1 up", _is_count),
+    "alignment": ("a share of the run between 0 and 1", lambda value: _is_number(value, 0, 1) and 0 < value < 1),
+    "alignment_lr": ("a number above 0, or None", lambda value: value is None or (_is_number(value, 0) and value > 0)),
+    "label_weight": ("a number from 0 to 1", lambda value: _is_number(value, 0, 1)),
+    "temperature": ("a number above 0", lambda value: _is_number(value, 0) and value > 0),
+    "relation_heads": ("a whole number from 1 up, or None", lambda value: value is None or _is_count(value)),
+}
+
+
+def _read_options(given: Any, config: str) -> Dict[str, Any]:
+    """`DEFAULTS` with what a config says.
+
+    Raises:
+        UserError: It says something else.
+    """
+    if not isinstance(given, dict):
+        raise UserError(f"distillation of {config} is a dict of {', '.join(DEFAULTS)}, got {given!r}")
+    if unknown := sorted(given.keys() - DEFAULTS):
+        raise UserError(f"distillation of {config} has no {', '.join(unknown)}; it has {', '.join(DEFAULTS)}")
+    options = {**DEFAULTS, **given}
+    for key, (what, is_allowed) in _ALLOWED.items():
+        if not is_allowed(options[key]):
+            raise UserError(f"distillation.{key} is {what}, got {options[key]!r}")
+    return options
 
 
 def _build(cfg: Config, device: Optional[torch.device] = None) -> nn.Module:
@@ -249,10 +291,14 @@ class Distillation:
         self._judge("copying", teacher, student)
         if "orientation" in stages:
             begun = time.perf_counter()
-            mohawk.orient(student, self._attention(teacher, found.made))
+            if self.made.options["orientation"] == "attention":
+                mohawk.orient(student, self._attention(teacher, found.made))
+            else:
+                self._fit(teacher, student, found.made)
             self._judge("orientation", teacher, student, time.perf_counter() - begun)
         _save({"state_dict": student.state_dict()}, path)
-        (self.made.work_dir / ATTENTION).unlink(missing_ok=True)
+        for name in (ATTENTION, FITTED):
+            (self.made.work_dir / name).unlink(missing_ok=True)
 
     def _attention(self, teacher: nn.Module, numbers: Sequence[int]) -> mohawk.MeanAttention:
         """The mean over pictures of the training set, from where an earlier call was interrupted."""
@@ -270,6 +316,20 @@ class Distillation:
                 print(f"orientation: attention of {seen.images} of {total} pictures", flush=True)
         _save(seen.state_dict(), path)
         return seen
+
+    def _fit(self, teacher: nn.Module, student: nn.Module, numbers: Sequence[int]) -> None:
+        """Makes one layer after the other by pictures of the training set; goes on behind the last that was made."""
+        path, done = self.made.work_dir / FITTED, 0
+        if files.is_whole(path):
+            state = files.read(path, get_device())
+            student.load_state_dict(state["state_dict"])
+            done = state["done"]
+        layers = layers_to_fit(student, numbers)
+        for place, layer in enumerate(layers[done:], done + 1):
+            loader = self._pictures("train_dataloader", self.made.options["images"])
+            fit_layer(teacher, student, layer, (batch["inputs"] for batch in _to_device(loader)))
+            _save({"state_dict": student.state_dict(), "done": place}, path)
+            print(f"orientation: {layer}, {place} of {len(layers)}", flush=True)
 
     def _teacher(self) -> nn.Module:
         from spectral_backbones.classification.teacher import Teacher
@@ -453,7 +513,7 @@ def check_work_dir(work_dir: Path, overwrite: bool) -> None:
     """
     if not work_dir.exists() or not any(work_dir.iterdir()):
         return
-    known = {"stages.json", START, ATTENTION, "blocks.png", "alignment", "distillation"}
+    known = {"stages.json", START, ATTENTION, FITTED, "blocks.png", "alignment", "distillation"}
     others = [path.name for path in work_dir.iterdir() if path.name.removesuffix(".part") not in known]
     if others:
         raise UserError(f"{work_dir} holds {others[0]}, which is of no distillation: choose another --work-dir")

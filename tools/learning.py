@@ -42,15 +42,15 @@ class Data:
 
 BATCH = 16  # pictures a step: few epochs then have steps enough to learn something
 # The warm-up is as short as the runs: half an epoch.
-_SHORT = {"train_dataloader.batch_size": BATCH, "param_scheduler.0.end": 0.5, "param_scheduler.1.begin": 0.5}
+SHORT = {"train_dataloader.batch_size": BATCH, "param_scheduler.0.end": 0.5, "param_scheduler.1.begin": 0.5}
 _PART = {
     f"{loader}_dataloader.{key}": value
     for loader in ("train", "val", "test")
     for key, value in (("dataset.check_integrity", False), ("num_workers", 0))
 }
 DATA = {
-    "digits": Data("classification/spectformer/spectformer_ti_digits", 2, _SHORT),
-    "cifar10": Data("classification/spectformer/spectformer_ti_cifar10_small", 1, {**_SHORT, **_PART}),
+    "digits": Data("classification/spectformer/spectformer_ti_digits", 2, SHORT),
+    "cifar10": Data("classification/spectformer/spectformer_ti_cifar10_small", 1, {**SHORT, **_PART}),
 }
 DEPTH = 4  # blocks of both configs' trunk
 
@@ -148,7 +148,7 @@ class Study:
         """
         if (found := self.found(training)) is None:
             with tempfile.TemporaryDirectory() as folder:
-                found = _train(self._config(training), folder)
+                found = train_once(self._config(training), folder)
             self.records.keep(self._of(training), found)
         return found
 
@@ -185,8 +185,16 @@ class Study:
         }
 
 
-def _train(cfg: Config, folder: str) -> dict[str, float]:
-    """Trains without a word and without pictures, evaluates once at the end."""
+def train_once(cfg: Config, folder: str) -> dict[str, float]:
+    """Trains without a word and without pictures, evaluates once at the end.
+
+    Args:
+        cfg: Of classification, by epochs.
+        folder: Where the run may write.
+
+    Returns:
+        `top1` in per cent and `loss` of the validation, `seconds` of the processor, and `params`.
+    """
     cfg.work_dir = folder
     cfg.log_level = "ERROR"
     cfg.train_cfg.val_interval = cfg.train_cfg.max_epochs

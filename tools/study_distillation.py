@@ -31,7 +31,7 @@ from spectral_backbones.tools import distill, train
 from spectral_backbones.tools.arguments import positive_int
 from spectral_backbones.tools.records import Records, versions
 from spectral_backbones.tools.script import make_parser, run
-from spectral_backbones.tools.tables import Column, between, render
+from spectral_backbones.tools.tables import Column, render, write_between
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 TEACHER, STUDENT, CONFIG = "digits_deit", "spectformer_ti", "digits_distilled"
@@ -45,7 +45,7 @@ class Way(NamedTuple):
 
     Attributes:
         what: For people.
-        steps: Of training.
+        steps: Of training; 0 where none of the stages trains.
         distil: Arguments of `spectral distill`, None for training from scratch.
     """
 
@@ -54,6 +54,8 @@ class Way(NamedTuple):
     distil: tuple[str, ...] | None
 
 
+_SQUARES = ("--cfg-options", "distillation.orientation=least_squares", "distillation.images=1437")
+_LABELS = ("--cfg-options", "distillation.label_weight=0.5")
 WAYS = {
     "scratch": Way("from scratch", STEPS, None),
     "scratch, a tenth": Way("from scratch", TENTH, None),
@@ -63,6 +65,12 @@ WAYS = {
     "no alignment": Way("without alignment", TENTH, ("--without", "alignment")),
     "no distillation": Way("without distillation", TENTH, ("--without", "distillation")),
     "copied": Way("copied and distilled alone", TENTH, ("--without", "orientation", "alignment")),
+    "least squares": Way("by least squares, not trained", 0, ("--without", "alignment", "distillation", *_SQUARES)),
+    "least squares, distilled": Way(
+        "by least squares, distilled at a rate of 0.0001", TENTH, ("--without", "alignment", "--lr", "1e-4", *_SQUARES)
+    ),
+    "features": Way("features and labels, half and half", TENTH, ("--by", "features", *_LABELS)),
+    "relations": Way("relations and labels, half and half", TENTH, ("--by", "relations", *_LABELS)),
 }
 SHOWN = "all stages"  # whose blocks are drawn
 
@@ -103,7 +111,7 @@ class Study:
         if (known := self.found(name, seed)) is not None:
             return known
         way = WAYS[name]
-        arguments = [CONFIG, "--iters", str(way.steps), "--seed", str(seed)]
+        arguments = [CONFIG, "--iters", str(way.steps or TENTH), "--seed", str(seed)]
         with tempfile.TemporaryDirectory() as folder:
             if way.distil is None:
                 found = _quietly(lambda: _train([*arguments, "--work-dir", folder, *self._cfg_options()]))
@@ -245,12 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(shown)
     draw(study, args.seeds, args.picture)
     if args.page:
-        begin, end = markers(args.results)
-        try:
-            before, _, after = between(args.page.read_text(encoding="utf-8"), begin, end)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{args.page}: {error}") from error
-        args.page.write_text(f"{before}{begin}\n{shown}\n{end}{after}", encoding="utf-8")
+        write_between(args.page, *markers(args.results), shown)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Console
@@ -71,3 +72,18 @@ def between(page: str, begin: str, end: str) -> tuple[str, str, str]:
     if not begun or not ended or begin in rest or end in after:
         raise ValueError(f"these two lines have to be there once each, in this order:\n{begin}\n{end}")
     return before, inside.strip("\n"), after
+
+
+def write_between(path: Path, begin: str, end: str, inside: str) -> None:
+    """Writes what a page has between two lines anew.
+
+    Raises:
+        UserError: The page cannot be read, or has no such lines.
+    """
+    from spectral_backbones.engine.errors import UserError  # which brings in mmengine: not where rows are only shown
+
+    try:
+        before, _, after = between(path.read_text(encoding="utf-8"), begin, end)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: {error}") from error
+    path.write_text(f"{before}{begin}\n{inside}\n{end}{after}", encoding="utf-8")

@@ -85,6 +85,7 @@ class RoutingAttention(nn.Module):
         self.untaken = untaken
         self.decay = decay
         self.itself = _ITSELF
+        self._compared = 1 if shared_qk else 2  # parts of a token that are compared with centroids
         self.qkv = nn.Linear(dim, dim * (2 if shared_qk else 3), bias=False, **dd)  # q, k, v or q, v
         self.attn = DotProductAttention(attn_drop)
         self.attn_few = DotProductAttention(attn_drop)
@@ -103,47 +104,72 @@ class RoutingAttention(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         shape = x.shape
-        q, k, v = self.tokens(x)
-        q_taken, k_taken = self._take(q), self._take(k)  # B heads K w
+        parts = self._parts(x)  # B N parts heads head_dim
+        q = parts[:, :, 0].transpose(1, 2)  # B heads N head_dim
+        scores = self._scores(parts[:, :, : self._compared])  # of queries, and of keys where they are others
+        taken = scores.topk(-(-parts.shape[1] // self.clusters), dim=-1)[1]  # parts B heads K w
+        q_taken, k_taken = taken[0], taken[-1]
         bias: Optional[torch.Tensor] = None
         if self.shared_qk:
             itself = q_taken[..., :, None] == k_taken[..., None, :]
             bias = torch.zeros(itself.shape, dtype=q.dtype, device=q.device).masked_fill(itself, self.itself)
-        keys, values = self._gather(k, k_taken), self._gather(v, k_taken)
-        answers = self._attend(self._gather(q, q_taken), keys, values, bias)  # B heads K w head_dim
+        queries, keys, values = self._gather(parts, q_taken, k_taken)
+        answers = self._attend(queries, keys, values, bias)  # B heads K w head_dim
 
-        places = q_taken.flatten(2)  # B heads Kw
-        total = torch.zeros_like(q).to(answers.dtype)
-        total = total.scatter_add(2, places[..., None].expand(-1, -1, -1, self.head_dim), answers.flatten(2, 3))
-        ones = torch.ones(places.shape, dtype=total.dtype, device=total.device)
-        count = torch.zeros(total.shape[:3], dtype=total.dtype, device=total.device).scatter_add(2, places, ones)
-        out = total / (count[..., None] + 1e-5)  # as the public code divides
+        # Rows of the tokens' heads, as the output projection reads them: the first axis is what torch scatters fastest.
+        places = self._rows(q_taken, parts.shape[1], 1)
+        number = parts.shape[0] * parts.shape[1] * self.num_heads
+        total = torch.zeros(number, self.head_dim, dtype=answers.dtype, device=x.device)
+        answers = answers.reshape(-1, self.head_dim)
+        total = total.scatter_add(0, places[:, None].expand(-1, self.head_dim), answers)
+        ones = torch.ones(places.shape, dtype=total.dtype, device=x.device)
+        count = torch.zeros(number, dtype=total.dtype, device=x.device).scatter_add(0, places, ones)[:, None]
+        out = total / (count + 1e-5)  # as the public code divides
+        out = out.view(parts.shape[0], parts.shape[1], self.num_heads, self.head_dim)
         if self.untaken == "nearest":
-            out = torch.where(count[..., None] > 0, out, self._ask_nearest(q, count == 0, keys, values).to(out.dtype))
-        out = self.proj_drop(self.proj(out.to(x.dtype).transpose(1, 2).reshape(shape)))
+            untaken = count.view(out.shape[:3]).transpose(1, 2) == 0
+            others = self._ask_nearest(q, scores[0].argmax(2), untaken, keys, values)
+            out = torch.where(untaken.transpose(1, 2)[..., None], others.transpose(1, 2).to(out.dtype), out)
+        out = self.proj_drop(self.proj(out.to(x.dtype).reshape(shape)))
         if not torch.jit.is_scripting() and self.training:
-            self._learn(out, q, k)
+            self._learn(out, q, parts[:, :, 1].transpose(1, 2))
         return out
+
+    def _parts(self, x: torch.Tensor) -> torch.Tensor:
+        """What a map is projected to, (B, N, parts, heads, head_dim)."""
+        return self.qkv(x.flatten(1, 2)).unflatten(2, (-1, self.num_heads, self.head_dim))
 
     def tokens(self, x: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Queries, keys and values of a map, (B, heads, N, head_dim) each."""
-        parts = self.qkv(x.flatten(1, 2)).unflatten(2, (-1, self.num_heads, self.head_dim)).permute(2, 0, 3, 1, 4)
+        parts = self._parts(x).permute(2, 0, 3, 1, 4)
         q, v = parts[0], parts[-1]
         return q, F.normalize(q, dim=-1) if self.shared_qk else parts[1], v
 
-    def _scores(self, x: torch.Tensor) -> torch.Tensor:
-        """How much tokens point to each centroid, (B, heads, N, head_dim) -> (B, heads, K, N)."""
-        x = F.normalize(x.detach().to(compute_dtype(x.dtype)), dim=-1)
-        return torch.matmul(self.centroids.to(x.dtype), x.transpose(-2, -1))
+    def _scores(self, parts: torch.Tensor) -> torch.Tensor:
+        """How much tokens point to each centroid, (B, N, parts, heads, head_dim) -> (parts, B, heads, K, N)."""
+        x = F.normalize(parts.detach().to(compute_dtype(parts.dtype)), dim=-1)
+        return torch.matmul(self.centroids.to(x.dtype), x.permute(2, 0, 3, 4, 1))
 
-    def _take(self, x: torch.Tensor) -> torch.Tensor:
-        """Numbers of the tokens that each centroid takes, (B, heads, K, N / K), rounded up."""
-        return self._scores(x).topk(-(-x.shape[2] // self.clusters), dim=-1)[1]
+    def _rows(self, taken: torch.Tensor, tokens: int, parts: int) -> torch.Tensor:
+        """Where the first parts of tokens (B, heads, K, w) lie in rows of tokens, parts and heads, (B heads K w)."""
+        images = torch.arange(taken.shape[0], device=taken.device) * tokens
+        heads = torch.arange(self.num_heads, device=taken.device)
+        rows = (taken + images[:, None, None, None]) * (parts * self.num_heads) + heads[:, None, None]
+        return rows.flatten()
 
-    def _gather(self, x: torch.Tensor, taken: torch.Tensor) -> torch.Tensor:
-        """Tokens (B, heads, N, head_dim) by clusters, (B, heads, K, w, head_dim)."""
-        index = taken.flatten(2)[..., None].expand(-1, -1, -1, self.head_dim)
-        return x.gather(2, index).unflatten(2, (taken.shape[2], taken.shape[3]))
+    def _gather(
+        self, parts: torch.Tensor, q_taken: torch.Tensor, k_taken: torch.Tensor
+    ) -> Tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Queries, keys and values by clusters, (B, heads, K, w, head_dim) each."""
+        number = parts.shape[2]
+        q_rows = self._rows(q_taken, parts.shape[1], number)
+        k_rows = q_rows if self.shared_qk else self._rows(k_taken, parts.shape[1], number) + self.num_heads
+        v_rows = k_rows + self.num_heads
+        rows = torch.cat([q_rows, v_rows] if self.shared_qk else [q_rows, k_rows, v_rows])
+        found = parts.flatten(0, 3).gather(0, rows[:, None].expand(-1, self.head_dim))
+        found = found.view(number, q_taken.shape[0], self.num_heads, self.clusters, q_taken.shape[3], self.head_dim)
+        q, v = found[0], found[-1]
+        return q, F.normalize(q, dim=-1) if self.shared_qk else found[1], v
 
     def _attend(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: Optional[torch.Tensor] = None
@@ -160,34 +186,50 @@ class RoutingAttention(nn.Module):
         return x.unflatten(1, (self.num_heads, -1))
 
     def _ask_nearest(
-        self, q: torch.Tensor, untaken: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
+        self,
+        q: torch.Tensor,
+        nearest: torch.Tensor,
+        untaken: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
     ) -> torch.Tensor:
         """What untaken queries get of the cluster whose centroid is nearest to them; of others, anything.
 
         Those of a cluster are laid into rows of as many places as a cluster has keys, the last of them not full.
-        However they are spread, there are at most two rows a cluster: no size depends on the data.
+        However they are spread, there are at most two rows a cluster: no size depends on the data. Where one may, on
+        the CPU, a cluster has one row, as long as the fullest one.
 
         Args:
             q: Queries (B, heads, N, head_dim).
+            nearest: Their clusters, (B, heads, N).
             untaken: Which of them no cluster has taken, (B, heads, N).
             keys: Of the clusters, (B, heads, K, w, head_dim).
             values: Likewise.
         """
         length, num_rows = keys.shape[3], 2 * self.clusters
-        nearest = self._scores(q).argmax(2)  # B heads N
         clusters = torch.arange(self.clusters, device=q.device)
         asks = ((nearest[..., None] == clusters) & untaken[..., None]).long()  # B heads N K
         rank = (asks.cumsum(2).gather(3, nearest[..., None]).squeeze(3) - 1).clamp(min=0)
-        ends = (asks.sum(2) + length - 1).div(length, rounding_mode="floor").cumsum(2)  # first row behind a cluster's
-        starts = F.pad(ends[..., :-1], [1, 0])
-        place = starts.gather(2, nearest) * length + rank
+        asked = asks.sum(2)  # B heads K
+        is_short = False
+        if not torch.jit.is_scripting() and q.device.type == "cpu" and is_eager(q) and asked.numel() > 0:
+            fullest = max(int(asked.max()), 1)
+            if fullest <= 2 * length:
+                length, num_rows, is_short = fullest, self.clusters, True
+        if is_short:
+            place = nearest * length + rank
+        else:
+            ends = (asked + length - 1).div(length, rounding_mode="floor").cumsum(2)  # first row behind a cluster's
+            starts = F.pad(ends[..., :-1], [1, 0])
+            place = starts.gather(2, nearest) * length + rank
+            row_numbers = torch.arange(num_rows, device=q.device)
+            cluster = (row_numbers[:, None] >= ends[..., None, :]).sum(-1).clamp(max=self.clusters - 1)  # B heads rows
+            index = cluster[..., None, None].expand(-1, -1, -1, length, self.head_dim)
+            keys, values = keys.gather(2, index), values.gather(2, index)
         place = torch.where(untaken, place, num_rows * length)[..., None].expand(-1, -1, -1, self.head_dim)
         rows = torch.zeros_like(q[:, :, :1]).expand(-1, -1, num_rows * length + 1, -1).scatter(2, place, q)
         rows = rows[:, :, :-1].unflatten(2, (num_rows, length))
-        row_numbers = torch.arange(num_rows, device=q.device)
-        cluster = (row_numbers[:, None] >= ends[..., None, :]).sum(-1).clamp(max=self.clusters - 1)  # B heads rows
-        index = cluster[..., None, None].expand(-1, -1, -1, length, self.head_dim)
-        answers = self._attend(rows, keys.gather(2, index), values.gather(2, index)).flatten(2, 3)
+        answers = self._attend(rows, keys, values).flatten(2, 3)
         return F.pad(answers, [0, 0, 0, 1]).gather(2, place)
 
     # Centroids -------------------------------------------------------------------------------------------------------
@@ -200,7 +242,8 @@ class RoutingAttention(nn.Module):
         parts = []
         for tokens in (q,) if self.shared_qk else (q, k):
             centroids = self.centroids.detach().to(tokens.dtype).expand(len(tokens), -1, -1, -1)
-            index = self._scores(tokens).argmax(2)[..., None].expand(-1, -1, -1, self.head_dim)
+            index = self._scores(tokens.transpose(1, 2)[:, :, None])[0].argmax(2)
+            index = index[..., None].expand(-1, -1, -1, self.head_dim)
             parts.append(F.mse_loss(F.normalize(tokens, dim=-1), centroids.gather(2, index)))
         return torch.stack(parts).mean()
 

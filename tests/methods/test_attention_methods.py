@@ -74,6 +74,13 @@ def test_the_class_token_is_always_a_key():
     assert 0 in used and 10 in used and len(used) <= 3
 
 
+def test_a_mask_is_not_passed_over():
+    model = build("deit_tiny_patch16_224").train()
+    subsample_keys(model, 4)
+    with pytest.raises(ValueError, match="do not go together"):
+        model.forward_features(torch.randn(1, 3, 32, 32), attn_mask=torch.zeros(65, 65))
+
+
 def test_predictions_of_draws_are_averaged():
     model, x = build("deit_tiny_patch16_224").eval(), torch.randn(2, 3, 32, 32)
     undo = subsample_keys(model, 4, draws=1)

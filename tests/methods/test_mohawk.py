@@ -7,7 +7,9 @@ from timm.models.vision_transformer import ResPostBlock
 
 from spectral_backbones.backbones.isotropic import Isotropic
 from spectral_backbones.methods import mohawk
+from spectral_backbones.methods.closed_form import FilterSums, LinearSums, fit_layer, layers_to_fit
 from spectral_backbones.methods.distillation import RelationDistillationTask, make_task
+from spectral_backbones.methods.mixing_matrix import gate_kernel, gate_weight
 from spectral_backbones.methods.relations import relation_loss
 
 SIZES = dict(img_size=32, patch_size=8, embed_dim=24, depth=3, num_heads=3, num_classes=5)
@@ -126,6 +128,62 @@ def test_a_mean_goes_on_where_it_was():
     assert second.images == 6 and torch.equal(second.attention, whole.attention)
     assert torch.equal(second.scale, whole.scale)
     torch.testing.assert_close(whole.attention.sum(-1), torch.full_like(whole.attention[..., 0], 6.0))
+
+
+def test_a_filter_and_a_constant_are_found_by_least_squares():
+    torch.manual_seed(0)
+    kernel, constant, x = torch.randn(4, 5, 6), torch.randn(6), torch.randn(50, 4, 5, 6) + 1.0
+    y = torch.fft.irfft2(torch.fft.rfft2(x, dim=(1, 2)) * gate_weight(kernel), s=(4, 5), dim=(1, 2)) + constant
+    sums = FilterSums((4, 5), 6)
+    sums.add(x[:20], y[:20])
+    sums.add(x[20:], y[20:])
+    weight, found = sums.solve()
+    torch.testing.assert_close(gate_kernel(weight, (4, 5)).float(), kernel, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(found.float(), constant, atol=1e-2, rtol=1e-2)
+
+
+@torch.no_grad()
+def test_a_layer_is_found_by_least_squares_and_keeps_its_weights_where_nothing_is_seen():
+    torch.manual_seed(0)
+    true, layer = torch.nn.Linear(6, 3), torch.nn.Linear(6, 3)
+    x = torch.randn(500, 4, 6)
+    x[..., 5] = 0.0
+    before = layer.weight[:, 5].clone()
+    sums = LinearSums(layer)
+    sums.add(x, true(x))
+    sums.solve()
+    torch.testing.assert_close(layer.weight[:, :5], true.weight[:, :5], atol=5e-3, rtol=0)
+    torch.testing.assert_close(layer.weight[:, 5], before)
+    torch.testing.assert_close(layer.bias, true.bias, atol=5e-3, rtol=0)
+
+
+@torch.no_grad()
+def test_layers_by_least_squares_bring_blocks_nearer_one_after_the_other():
+    teacher, x = vit(), pictures(64)
+    oriented, ours = (student(mixers="spectral:2, attention") for _ in range(2))
+    made = mohawk.copy_weights(teacher, oriented).made
+    mohawk.copy_weights(teacher, ours)
+    seen = mohawk.MeanAttention(teacher, made)
+    seen.add(x)
+    mohawk.orient(oriented, seen)
+    nearer, off = [], [mohawk.block_errors(teacher, ours, [x])[0]]
+    logits = []
+    for layer in layers_to_fit(ours, made):
+        if layer == "head":
+            logits.append((ours(x) - teacher(x)).norm())
+        fit_layer(teacher, ours, layer, [x[:30], x[30:]])
+        nearer.append(layer)
+        off.append(mohawk.block_errors(teacher, ours, [x])[0])
+    logits.append((ours(x) - teacher(x)).norm())
+    assert off[:4] == sorted(off[:4], reverse=True) and len(set(off[3:])) == 1  # the first block has three layers
+    assert nearer == [
+        *(f"blocks.{number}.{layer}" for number in range(2) for layer in ("filter", "fc1", "fc2")),
+        *(f"blocks.2.{layer}" for layer in ("proj", "fc1", "fc2")),
+        "head",
+    ]
+    both = zip(mohawk.block_errors(teacher, ours, [x]), mohawk.block_errors(teacher, oriented, [x]), strict=True)
+    assert all(one < 0.7 * other for (one, other), _ in zip(both, made, strict=False))
+    assert logits[1] < 0.5 * logits[0] and logits[1] < 0.5 * (oriented(x) - teacher(x)).norm()
 
 
 # Training -------------------------------------------------------------------------------------------------------------

@@ -128,6 +128,10 @@ def test_training_is_as_it_was_unless_it_is_asked_for():
     model.set_grad_checkpointing()
     with pytest.raises(ValueError, match="checkpointing"):
         model(x)
+    with pytest.raises(ValueError, match="checkpointing"):  # for the gradient of a picture, as saliency asks for it
+        model.eval()(x)
+    with torch.no_grad():
+        assert model(x).shape == (2, 5)
 
 
 @pytest.mark.parametrize("name", ["gfnet_xs", "dat_t", "resnet18", "swin_tiny_patch4_window7_224"])
@@ -136,6 +140,17 @@ def test_what_has_no_plain_attention_at_its_end_is_refused(name):
         model = timm.create_model(name)
     with pytest.raises(ValueError, match="plain attention"):
         reduce_tokens(model, "merge", 4)
+
+
+def test_registers_are_no_class_token_and_masks_are_not_passed_over():
+    model = build("vit_small_patch16_224", class_token=False, reg_tokens=4, global_pool="avg")
+    with pytest.raises(ValueError, match="no class token"):
+        reduce_tokens(model, "class_attention", 4)
+    reduce_tokens(model, "merge", 4)
+    x = torch.randn(1, 3, 32, 32)
+    assert model(x).shape == (1, 5)
+    with pytest.raises(ValueError, match="do not go together"):
+        model.forward_features(x, attn_mask=torch.zeros(68, 68))
 
 
 @pytest.mark.parametrize("way, count", [("merging", 4), ("merge", 0), ("merge", -1), ("merge", 2.5), ("merge", True)])
