@@ -10,6 +10,7 @@ from timm.models import build_model_with_cfg, is_model, register_model
 from timm.models._features import FeatureDictNet
 
 from .backbone import Backbone
+from .undrawn import undrawn_on_meta
 
 
 def cfg(**kwargs: Any) -> Dict[str, Any]:
@@ -74,13 +75,14 @@ def _entry_function(module_name, name, model_cls, model_args, checkpoint_filter_
             units = range(model_cls.num_units({**defaults, **arguments}))
             arguments.setdefault("out_indices", units if model_cls.trunk == "stages" else units[-3:])
             arguments.setdefault("feature_cls", "getter")
-        return build_model_with_cfg(
-            model_cls,
-            name,
-            pretrained,
-            pretrained_filter_fn=checkpoint_filter_fn,
-            **arguments,
-        )
+        with undrawn_on_meta(arguments.get("device")):
+            return build_model_with_cfg(
+                model_cls,
+                name,
+                pretrained,
+                pretrained_filter_fn=checkpoint_filter_fn,
+                **arguments,
+            )
 
     entry.__name__ = entry.__qualname__ = name
     entry.__module__ = module_name

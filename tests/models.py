@@ -5,7 +5,6 @@ with it, so they are drawn once for each name and shared: tests of one name shou
 `parametrize("name", REPRESENTATIVES, scope="module")`.
 """
 
-import contextlib
 import copy
 import functools
 import inspect
@@ -13,7 +12,6 @@ import re
 
 import timm
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from spectral_backbones import backbones
 from spectral_backbones.backbones.registry import variants
@@ -113,20 +111,9 @@ SMALLEST = {
 }
 
 
-class undrawn(TorchDispatchMode):
-    """Where tensors without values are not drawn: to go through the motions takes most of the time of a building."""
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        in_place = func._schema.name.endswith("_") and func._schema.is_mutable
-        if in_place and isinstance(args[0], torch.Tensor) and args[0].is_meta:
-            return args[0]
-        return func(*args, **(kwargs or {}))
-
-
 def build(name, **kwargs):
     """The model as timm makes it, a representative at its smallest, for images of SIZE pixels and 5 classes."""
-    with undrawn() if kwargs.get("device") == "meta" else contextlib.nullcontext():
-        return timm.create_model(name, **{"img_size": SIZE, "num_classes": 5, **SMALLEST.get(name, {}), **kwargs})
+    return timm.create_model(name, **{"img_size": SIZE, "num_classes": 5, **SMALLEST.get(name, {}), **kwargs})
 
 
 @functools.lru_cache(maxsize=1)

@@ -7,11 +7,11 @@ import torch
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, TRANSFORMS
 
+from spectral_backbones.backbones.undrawn import undrawn
 from spectral_backbones.classification.config import complete
 from spectral_backbones.engine.config import load
 
 from .classification_fixtures import ROOT, make_folder, picture
-from .models import undrawn
 
 CONFIGS = sorted((ROOT / "configs" / "classification").rglob("*.py"))
 

@@ -32,7 +32,6 @@ from .golden_models import (
     official_parameters,
     reference,
 )
-from .models import undrawn
 
 
 def each(paths):
@@ -45,6 +44,23 @@ def each(paths):
 def loaded(path):
     """As `load`, once for the tests of a file, which must leave it as it is."""
     return load(path)
+
+
+@functools.lru_cache(maxsize=1)
+def passed(path):
+    """The logits of a file's model, its maps and what enters its last norm, once for the tests of the file.
+
+    That a whole pass gives the same logits as one that is stopped for its maps holds for any weights, and is shown of
+    each model in test_contract.py.
+    """
+    _, model, images = loaded(path)
+    entering_norm = []
+    handle = model.norm.register_forward_pre_hook(lambda module, args: entering_norm.append(args[0]))
+    with torch.no_grad():
+        final, maps = model.forward_intermediates(images)
+        logits = model.forward_head(final)
+    handle.remove()
+    return logits, maps, entering_norm[0]
 
 
 def assert_agrees(actual, expected):
@@ -65,9 +81,9 @@ def assert_samples_agree(tensor, golden, key):
 def test_golden_outputs_are_ours(path):
     if path not in MODELS:
         pytest.skip(f"{path.name} is {of_what(path)}, which is not ours yet")
-    golden, model, images = loaded(path)
-    with torch.no_grad():
-        assert_agrees(model(images), reference(golden, "logits"))
+    golden, _, _ = loaded(path)
+    logits, _, _ = passed(path)
+    assert_agrees(logits, reference(golden, "logits"))
 
 
 def of_what(path):
@@ -82,17 +98,13 @@ def of_what(path):
 
 @each(MODELS)
 def test_golden_features_are_taken_at_the_official_taps(path):
-    golden, model, images = loaded(path)
+    golden, _, _ = loaded(path)
     taps = [key.removesuffix("_shape") for key in golden.files if key.endswith("_shape") and key != "image_shape"]
     assert taps, "the golden file has no taps"
-    entering_norm = []
-    handle = model.norm.register_forward_pre_hook(lambda module, args: entering_norm.append(args[0]))
-    with torch.no_grad():
-        features = model.forward_intermediates(images, intermediates_only=True)
-    handle.remove()
+    _, features, entering_norm = passed(path)
     for tap in taps:
         if tap == "tokens":  # the sequence that enters the final norm, a class token first
-            assert_samples_agree(entering_norm[0].flatten(1, -2), golden, tap)
+            assert_samples_agree(entering_norm.flatten(1, -2), golden, tap)
         elif tap.removeprefix("feature_").isdigit():
             assert_samples_agree(features[int(tap.removeprefix("feature_"))], golden, tap)
 
@@ -100,8 +112,7 @@ def test_golden_features_are_taken_at_the_official_taps(path):
 @each([path for path in MODELS if not is_resampled(path.stem)])
 def test_golden_parameters_are_as_many_as_ours(path):
     name, arguments = model_of(path.stem)
-    with undrawn():
-        model = timm.create_model(name, device="meta", **arguments)
+    model = timm.create_model(name, device="meta", **arguments)
     assert sum(parameter.numel() for parameter in model.parameters()) == official_parameters(np.load(path))
 
 

@@ -13,7 +13,7 @@ from spectral_backbones.classification.predictor import Predictor
 from spectral_backbones.classification.zoo import count_classes
 from spectral_backbones.engine.images import find_images
 
-from .classification_fixtures import SAMPLES, load_tool, make_folder, picture, run_here, run_tool, small_config
+from .classification_fixtures import SAMPLES, load_tool, make_folder, picture, run_forked, run_here, small_config
 from .golden import weights
 
 
@@ -30,7 +30,7 @@ def trained(tmp_path_factory):
 def test_a_checkpoint_needs_nothing_but_itself(trained, tmp_path):
     checkpoint, data = trained
     images = [data / "val" / name / "7.png" for name in ("blue", "green", "red")]
-    result = run_tool("predict.py", checkpoint, *images, "--topk", 2, "--out-dir", tmp_path / "out")
+    result = run_forked("predict.py", checkpoint, *images, "--topk", 2, "--out-dir", tmp_path / "out")
     assert result.returncode == 0, result.stdout
     lines = result.stdout.strip().splitlines()
     assert [line.split(": ")[1].split()[0] for line in lines[:3]] == ["blue", "green", "red"], result.stdout

@@ -48,7 +48,7 @@ def finished(tmp_path_factory, data):
     """A run that nothing disturbed: config, work directory, output."""
     folder = tmp_path_factory.mktemp("finished")
     config = small_config(folder, data, max_epochs=4)
-    result = run_tool("train.py", config, "--work-dir", folder / "run", "--cfg-options", *RANDOM)
+    result = run_forked("train.py", config, "--work-dir", folder / "run", "--cfg-options", *RANDOM)
     assert result.returncode == 0, result.stdout
     return config, folder / "run", result.stdout
 

@@ -13,11 +13,11 @@ from mmengine.hub import get_config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 
+from spectral_backbones.backbones.undrawn import undrawn
 from spectral_backbones.toolboxes.backbone import TimmBackbone
 from spectral_backbones.toolboxes.simple_feature_pyramid import SimpleFeaturePyramid
 
 from ..classification_fixtures import ROOT
-from ..models import undrawn
 
 mmdet_registry = pytest.importorskip("mmdet.registry", reason="mmdet is not installed")
 demo_mm_inputs = pytest.importorskip("mmdet.testing").demo_mm_inputs

@@ -16,10 +16,10 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 from mmengine.structures import PixelData
 
 from ..classification_fixtures import ROOT
-from ..models import undrawn
 
 pytest.importorskip("mmseg", reason="mmseg is not installed")
 
+from spectral_backbones.backbones.undrawn import undrawn
 from spectral_backbones.segmentation.hooks.check import check_channels
 from spectral_backbones.segmentation.toolbox import mmseg
 

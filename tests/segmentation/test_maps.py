@@ -26,7 +26,7 @@ from spectral_backbones.segmentation.maps import check_maps
 from spectral_backbones.segmentation.toolbox import mmseg
 from spectral_backbones.toolboxes.digits import Recipe, make_digits
 
-from ..classification_fixtures import run_here, run_tool
+from ..classification_fixtures import run_forked, run_here
 from .fixtures import small_config
 
 LOAD = dict(type="LoadCheckedAnnotations")
@@ -261,7 +261,7 @@ def test_what_one_process_sees_in_the_maps_stops_all(tmp_path):
     for path in (tmp_path / "data" / "annotations" / "validation").iterdir():
         path.write_bytes(b"no picture")
     config = small_config(tmp_path, tmp_path / "data")
-    result = run_tool("train.py", config, "--work-dir", tmp_path / "run", processes=2)
+    result = run_forked("train.py", config, "--work-dir", tmp_path / "run", processes=2)
     assert result.returncode and result.stdout.count("error: cannot read annotation") == 2
     assert not list((tmp_path / "run").glob("*.pth"))
 
