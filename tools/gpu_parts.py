@@ -267,8 +267,7 @@ def without_extras(place: Place) -> Iterator[Row]:
 def parity(place: Place) -> Iterator[Row]:
     """The golden files in float32, those whose functions have steps in float64; models also under autocast."""
     golden_models = importlib.import_module("tests.golden_models")
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
+    _without_tf32()
     first = {stem: place for place, stem in enumerate(GOLDEN_FIRST)}
     paths = sorted(golden_models.MODELS, key=lambda path: (first.get(path.stem, len(first)), path.stem))
     if not place.cuda:
@@ -821,10 +820,11 @@ def training(place: Place) -> Iterator[Row]:
 
 def _train_and_resume(place: Place) -> Row:
     epochs = 4 if place.cuda else 3  # the schedule warms up for two
-    # The server imports once what both trainings need, which takes longer than they do. It has no CUDA context, so that
-    # its children may make theirs.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["spectral_backbones.tools.train", "spectral_backbones.classification"])
+    # A server imports once what both trainings need, which takes longer than they do on a CPU. But what it imports asks
+    # for CUDA, and no child of a process that did can use it.
+    context: Any = multiprocessing.get_context("spawn" if place.cuda else "forkserver")
+    if not place.cuda:
+        context.set_forkserver_preload(["spectral_backbones.tools.train", "spectral_backbones.classification"])
     with tempfile.TemporaryDirectory() as folder:
         given = ["classification/spectformer/spectformer_ti_digits", "--amp", "--work-dir", folder, "--resume"]
         given += ["--epochs", str(epochs), "--cfg-options"]
@@ -962,8 +962,7 @@ class MixerAlone(nn.Module):
 
 def mixers(place: Place) -> Iterator[Row]:
     """All registered mixers on this device against the CPU: answers and gradients, at two sizes, and under autocast."""
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
+    _without_tf32()
     for name in list_mixers()[place.index :: place.count]:
         if place.left() < 3:
             yield {"what": name, "ok": False, "error": "not reached"}
@@ -1004,8 +1003,14 @@ def _answer_and_gradients(model: nn.Module, x: Tensor) -> list[Tensor]:
     return [y.detach(), *(torch.zeros_like(x) if g is None else g for x, g in zip(leaves, gradients, strict=True))]
 
 
+def _without_tf32() -> None:
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+
+
 def methods(place: Place) -> Iterator[Row]:
     """What is no backbone, on this device against the CPU: activations in eight bits, fewer tokens, losses, volumes."""
+    _without_tf32()
     for name, compare in (
         ("eight-bit activations", _eight_bit),
         *((f"fewer tokens, {way}", partial(_fewer_tokens, way)) for way in ("merge", "class_attention", "uniform")),
