@@ -108,7 +108,7 @@ class ResidualNormLinear(nn.Module):
             fused.weight.copy_(proj.weight * scale)
             fused.weight.diagonal().add_(1.0)
             fused.bias.copy_(proj.weight @ (bn.bias - bn.running_mean * scale))
-        return fused.train(self.training)
+        return fused.requires_grad_(proj.weight.requires_grad).train(self.training)
 
 
 class FFNetDownsample(nn.Module):
