@@ -123,7 +123,7 @@ class FFNetDownsample(nn.Module):
     def __init__(self, in_chans: int, out_chans: int, device=None, dtype=None) -> None:
         super().__init__()
         dd = {"device": device, "dtype": dtype}
-        # Each channel is repeated for those that are made of it: of convolutions with one channel to a group, oneDNN has
+        # Each channel is repeated for those made of it: of convolutions with one channel to a group, oneDNN has
         # fast ones only where both counts are the same. In inference that is 1.5 to 6 times as fast, 1.1 to 1.5 in
         # training (one thread of an x86 CPU).
         self.repeats = out_chans // in_chans
