@@ -95,6 +95,11 @@ class AxialResNet(Pyramid):
         check_per_stage(len(dims), depths=depths, num_heads=num_heads)
         check_depths(depths)
         act_layer = get_act_layer(act_layer)
+        if stem_dim < 1 or int(min(dims) * out_ratio) < 1:
+            raise ValueError(
+                f"the stem and every block need at least 1 channel, got stem_dim={stem_dim}, dims={dims!r} and "
+                f"out_ratio={out_ratio}"
+            )
         self.in_chans = in_chans
         self.zero_init_last = zero_init_last
         embed_dims = [int(dim * out_ratio) for dim in dims]

@@ -178,6 +178,10 @@ class FITBlock(nn.Module):
 Layout = Union[str, Sequence[Tuple[int, int]]]
 
 
+def _is_count(number: Any) -> bool:
+    return isinstance(number, int) and number >= 0
+
+
 def parse_layout(layout: Layout) -> List[Tuple[int, int]]:
     """The local and the global layers of each block.
 
@@ -194,8 +198,9 @@ def parse_layout(layout: Layout) -> List[Tuple[int, int]]:
             raise ValueError(f"layout must be as '(2)4(2)', local layers in parentheses, got {layout!r}")
         pairs = [(int(a), int(b)) for a, b in re.findall(r"\((\d+)\)(\d+)", text)]
     else:
-        pairs = [tuple(pair) for pair in layout]
-        if not pairs or any(len(pair) != 2 or min(pair) < 0 for pair in pairs):
+        are_pairs = isinstance(layout, Sequence) and all(isinstance(pair, Sequence) for pair in layout)
+        pairs = [tuple(pair) for pair in layout] if are_pairs else []
+        if not pairs or any(len(pair) != 2 or not all(map(_is_count, pair)) for pair in pairs):
             raise ValueError(f"layout must be pairs of local and global layers, as ((2, 4), (2, 0)), got {layout!r}")
     if not all(pair[1] for pair in pairs[:-1]):
         raise ValueError(f"only the last block may be without global layers, got the layout {layout!r}")

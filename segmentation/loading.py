@@ -19,6 +19,24 @@ _GREATEST = 255  # mmseg keeps eight bits of each label
 _TOLD = 5  # files of one process that are told of
 
 
+def values_of(raw: np.ndarray) -> np.ndarray:
+    """The values that a map holds, ascending. Of eight bits, as most are, a table finds them without sorting pixels."""
+    if raw.dtype != np.uint8:
+        return np.unique(raw)
+    found = np.zeros(_GREATEST + 1, dtype=bool)
+    found[raw] = True
+    return np.flatnonzero(found)
+
+
+def _mapped(raw: np.ndarray, values: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """`raw` with `labels` in the place of the `values` it holds, ascending, in eight bits."""
+    if raw.dtype != np.uint8:
+        return labels[np.searchsorted(values, raw)].astype(np.uint8)
+    table = np.zeros(_GREATEST + 1, dtype=np.uint8)
+    table[values] = labels
+    return table[raw]
+
+
 @TRANSFORMS.register_module()
 class LoadCheckedAnnotations(LoadAnnotations):
     """mmseg's LoadAnnotations, whose errors name the file. What it lets pass fails later, on a GPU without a word.
@@ -53,7 +71,7 @@ class LoadCheckedAnnotations(LoadAnnotations):
             raise UserError(f"annotation {path} has {_size(raw.shape)} pixels, its image {_size(size)}")
         label_map = results.get("label_map")
         reduces = self._reduces(results["reduce_zero_label"])
-        values = np.unique(raw)
+        values = values_of(raw)
         labels = np.array([self.label_of(value, reduces, label_map) for value in values.tolist()])
         unknown = values[self._unknown(labels)]
         if unknown.size:
@@ -64,7 +82,7 @@ class LoadCheckedAnnotations(LoadAnnotations):
             if self.told < _TOLD:
                 self.told += 1
                 tell_once(f"{complaint}: ignored there")
-        results["gt_seg_map"] = labels[np.searchsorted(values, raw)].astype(np.uint8)
+        results["gt_seg_map"] = _mapped(raw, values, labels)
         results["seg_fields"].append("gt_seg_map")
         return results
 

@@ -131,6 +131,8 @@ def test_timm_reparameterizes_it_to_one_without_batch_norms_behind_convolutions(
         (dict(depths=(1, 2, 4)), "depths must have a value for each of the 4 stages"),
         (dict(depths=(1, 0, 1, 1)), r"depths must be at least 1, got \(1, 0, 1, 1\)"),
         (dict(img_size=(224, 3)), "at least 4 pixels"),
+        (dict(out_ratio=0.01), "at least 1 channel, got .*out_ratio=0.01"),
+        (dict(stem_dim=0), "at least 1 channel, got stem_dim=0"),
     ],
 )
 def test_arguments_that_cannot_work_are_refused_with_what_can(kwargs, message):

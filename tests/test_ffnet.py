@@ -76,6 +76,16 @@ def test_training_mode_is_not_reparameterised():
         ResidualNormLinear(4).train().fuse()
 
 
+@pytest.mark.parametrize("learns", [True, False], ids=["learning", "frozen"])
+def test_a_reparameterised_model_learns_with_all_of_its_weights_unless_they_were_frozen(learns):
+    model = small("ffnet_1").requires_grad_(learns).eval()
+    fused = reparameterize_model(model)
+    assert {parameter.requires_grad for parameter in fused.parameters()} == {learns}
+    if learns:
+        fused.train()(images(2, 37, 64)).square().mean().backward()
+        assert all(parameter.grad is not None for parameter in fused.parameters())
+
+
 def test_a_linear_layer_that_a_hook_looks_into_keeps_its_batch_norm():
     layer = ResidualNormLinear(4).eval()
     handle = layer.norm.register_forward_hook(lambda *_: None)

@@ -264,7 +264,11 @@ def test_padding_does_not_swamp_the_gradient_of_a_new_model():
     [
         (dict(group_size=0), "group_size must be at least 1"),
         (dict(group_size=(2, 2, 2)), "group_size"),
+        (dict(group_size=2.5), "group_size must be at least 1 token a side, as 8 or .8, 8., got 2.5"),
         (dict(num_latents=0), "num_latents must be at least 1"),
+        (dict(num_latents=1.5), "num_latents must be at least 1 for each group, got 1.5"),
+        (dict(layout=3), "layout must be pairs"),
+        (dict(layout=[(1.5, 0)]), "layout must be pairs"),
         (dict(token_pos="rotary"), "token_pos must be one of learned, sin_cos, sin_cos2d"),
         (dict(latent_pos="sin_cos2d"), "latent_pos must be one of learned, sin_cos"),
         (dict(embed_dim=9, num_heads=3, token_pos="sin_cos"), "even number of channels, got 9"),

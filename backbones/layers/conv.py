@@ -85,6 +85,8 @@ class ConvNormAct(nn.Module):
             raise RuntimeError("a batch norm becomes part of a convolution in evaluation alone: call eval() first")
         with torch.no_grad():
             self.conv = fuse_conv_bn_eval(conv, bn)
+        # PyTorch makes a bias that does not learn where the convolution had none.
+        self.conv.bias.requires_grad_(self.conv.weight.requires_grad)
         self.bn = nn.Sequential(bn.drop, bn.act)
 
 

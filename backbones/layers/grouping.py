@@ -1,6 +1,6 @@
 """Groups of a map's tokens with a few latents each, in which FIT (arXiv 2305.12689) computes."""
 
-from typing import NamedTuple, Optional, Tuple, Union
+from typing import NamedTuple, Optional, Sequence, Tuple, Union
 
 import torch
 import torch.nn as nn
@@ -16,9 +16,9 @@ LATENT_POSITIONS = ("learned", "sin_cos")
 
 def check_group_size(group_size: Union[int, Tuple[int, int]]) -> Tuple[int, int]:
     """`group_size` as height and width in tokens, or ValueError if a group has no token."""
-    size = (group_size, group_size) if isinstance(group_size, int) else tuple(group_size)
-    if len(size) != 2 or min(size) < 1:
-        raise ValueError(f"group_size must be at least 1 token a side, got {group_size}")
+    size = tuple(group_size) if isinstance(group_size, Sequence) else (group_size, group_size)
+    if len(size) != 2 or not all(isinstance(side, int) and side >= 1 for side in size):
+        raise ValueError(f"group_size must be at least 1 token a side, as 8 or (8, 8), got {group_size!r}")
     return size
 
 
@@ -148,8 +148,8 @@ class Grouping(nn.Module):
         ):
             if value not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
-        if num_latents < 1:
-            raise ValueError(f"num_latents must be at least 1 for each group, got {num_latents}")
+        if not isinstance(num_latents, int) or num_latents < 1:
+            raise ValueError(f"num_latents must be at least 1 for each group, got {num_latents!r}")
         # What a mask adds to logits. The weights are zeros in any precision, and a group of nothing else, which a graph
         # for any size has, still has finite ones.
         self.excluded = -3e4

@@ -290,3 +290,19 @@ def test_segmenters_of_mmsegs_zoo_pass_as_they_are_trained(name):
     check_classes(segmenter, SimpleNamespace(metainfo=data_set.METAINFO))  # STDC has a head that finds borders
     check_losses(segmenter)
     check_batches(segmenter, loader(2975, cfg.train_dataloader.batch_size, sampler=InfiniteSampler(range(2975))))
+
+
+@pytest.mark.parametrize("reduces", [False, True])
+def test_maps_of_eight_and_of_sixteen_bits_are_read_alike(tmp_path, reduces):
+    labels = np.random.default_rng(0).integers(0, 12, (40, 31)).astype(np.uint8)
+    labels[0, :3] = 255
+    read = []
+    for dtype in (np.uint8, np.uint16):
+        path = tmp_path / f"{np.dtype(dtype).name}.png"
+        Image.fromarray(labels.astype(dtype)).save(path)
+        results = dict(seg_map_path=str(path), reduce_zero_label=reduces, seg_fields=[], ori_shape=labels.shape)
+        step = mmseg.registry.TRANSFORMS.build(dict(type="LoadCheckedAnnotations", num_classes=11))
+        read.append(step(results)["gt_seg_map"])
+    assert read[0].dtype == np.uint8 and np.array_equal(*read)
+    expected = np.where(labels == 255, 255, labels - 1) if reduces else np.where(labels == 11, 255, labels)
+    assert np.array_equal(read[0], expected)  # 0 less 1 is 255 in eight bits, and 11 is no class
