@@ -33,7 +33,7 @@ from .checkpoints import (
     unwrap_state_dict,
 )
 from .isotropic import Isotropic
-from .layers import Block, PatchEmbed, PositionEmbedding, by_images
+from .layers import STEMS, Block, PositionEmbedding, by_images, check_stem
 from .layers.chunk import hidden_width
 from .layers.grouping import Grouping, Groups, Ungrouping, check_group_size
 from .layers.tracing import untraced
@@ -230,6 +230,8 @@ class FIT(Isotropic):
         latent_heads: Heads of the global layers; D / 64 by default. Where one stream takes from the other, both the
             channels and the heads are those of the smaller.
         mlp_ratio: Hidden channels of an MLP in multiples of its stream's.
+        stem: "patchify", one convolution as wide as a patch and a norm, as in the official code, or "conv", a stack of
+            3x3 convolutions, by which objects of few patches are told apart.
         token_pos: Position of a token in its group, "learned", "sin_cos" or "sin_cos2d", see Grouping.
         latent_pos: Position of a latent, "learned" or "sin_cos".
         both_norms: Whether the stream that features are not taken of has its final norm too, as in the official code.
@@ -261,6 +263,7 @@ class FIT(Isotropic):
         num_heads: Optional[int] = None,
         latent_heads: Optional[int] = None,
         mlp_ratio: float = 4.0,
+        stem: str = "patchify",
         token_pos: str = "learned",
         latent_pos: str = "learned",
         both_norms: bool = False,
@@ -287,7 +290,8 @@ class FIT(Isotropic):
         self._init_feature_info(embed_dim, len(pairs), patch_size)
         grid_size = self._grids(self._check_img_size(img_size))[0]
 
-        self.patch_embed = PatchEmbed(patch_size, in_chans, embed_dim, norm_layer=norm_layer, **dd)
+        options = dict(norm_layer=norm_layer) if check_stem(stem) == "patchify" else {}
+        self.patch_embed = STEMS[stem](patch_size, in_chans, embed_dim, **options, **dd)
         self.pos_embed = self.pos_drop = nn.Identity()
         self.grouping = Grouping(embed_dim, latent_dim, group_size, num_latents, grid_size, token_pos, latent_pos, **dd)
         self.ungrouping = Ungrouping(group_size)

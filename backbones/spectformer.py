@@ -21,17 +21,17 @@ from timm.models import generate_default_cfgs
 from .checkpoints import check_fits, rename, resample_grid_tensors, unwrap_state_dict
 from .isotropic import Isotropic
 from .layers import (
+    STEMS,
     Block,
-    ConvStem,
     Interpolation,
     OverlapMerging,
     OverlapPatchEmbed,
-    PatchEmbed,
     PositionEmbedding,
     SerialBlock,
     SpectralMethod,
     block_for,
     channels_last,
+    check_stem,
     connect,
     create_mlp,
 )
@@ -42,8 +42,6 @@ from .registry import cfg, register_variants
 __all__ = ["SpectFormer", "SpectFormerH"]
 
 _logger = logging.getLogger(__name__)
-
-STEMS = {"patchify": PatchEmbed, "conv": ConvStem}
 
 
 class SpectFormer(Isotropic):
@@ -110,14 +108,12 @@ class SpectFormer(Isotropic):
     ) -> None:
         super().__init__()
         dd = {"device": device, "dtype": dtype}
-        if stem not in STEMS:
-            raise ValueError(f"stem must be one of {', '.join(STEMS)}, got {stem!r}")
         self.in_chans = in_chans
         self.num_heads = num_heads = num_heads or max(1, embed_dim // 64)
         self._init_feature_info(embed_dim, depth, patch_size)
         grid_size = self._grids(self._check_img_size(img_size))[0]
 
-        self.patch_embed = STEMS[stem](patch_size=patch_size, in_chans=in_chans, embed_dim=embed_dim, **dd)
+        self.patch_embed = STEMS[check_stem(stem)](patch_size=patch_size, in_chans=in_chans, embed_dim=embed_dim, **dd)
         self.pos_embed = PositionEmbedding(embed_dim, grid_size, **dd)
         self.pos_drop = nn.Dropout(pos_drop_rate)
 

@@ -1,7 +1,8 @@
 """`timm.create_model` with messages for what users get wrong."""
 
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, Optional, Union
+from typing import Any, Dict, Iterator, List, Optional, Union
 
 import timm
 import torch
@@ -69,7 +70,45 @@ def create_model(
             # timm drops a classifier in silence where the two numbers differ.
             arguments["num_classes"] = overlay["num_classes"] = count_classes(name, overlay["state_dict"], pretrained)
         arguments |= {"pretrained": True, "pretrained_cfg_overlay": overlay}
+        with _noted_loads() as loads:
+            model = _built(name, img_size, arguments, pretrained, kwargs)
+        _check_taken(model, name, loads, pretrained)
+        return model
     return _built(name, img_size, arguments, pretrained, kwargs)
+
+
+@contextmanager
+def _noted_loads() -> Iterator[List[Any]]:
+    """What `load_state_dict` says of each load. timm loads while it builds, so there is no model yet to hook into."""
+    load, found = nn.Module.load_state_dict, []
+
+    def noting(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        found.append(load(module, *args, **kwargs))
+        return found[-1]
+
+    nn.Module.load_state_dict = noting  # type: ignore[method-assign]
+    try:
+        yield found
+    finally:
+        nn.Module.load_state_dict = load  # type: ignore[method-assign]
+
+
+def _check_taken(model: nn.Module, name: str, loads: List[Any], source: Union[str, Path]) -> None:
+    """Where timm leaves out the classifier, it takes whatever else there is, be it nothing.
+
+    Raises:
+        UserError: Most of the model is not there, so the weights are another model's.
+    """
+    heads = model.pretrained_cfg.get("classifier") or ()
+    heads = tuple(f"{head}." for head in ((heads,) if isinstance(heads, str) else heads))
+    trunk = {key for key in model.state_dict() if not key.startswith(heads) and not key.endswith("num_batches_tracked")}
+    missing = sorted(trunk.intersection(key for result in loads for key in result.missing_keys))
+    if not missing:
+        return
+    said = f"{len(missing)} of {len(trunk)} tensors of {name} are not in {source}, {missing[0]} for one"
+    if 2 * len(missing) > len(trunk):
+        raise UserError(f"the weights of {source} do not fit {name}: {said}")
+    print(f"{said}; they begin anew", flush=True)
 
 
 def _on_trunk(
@@ -104,7 +143,10 @@ def _built(
             "--cfg-options model.kwargs=None takes them all away"
         ) from error
     except ValueError as error:
-        raise UserError(f"{name} cannot be built with img_size={img_size} and {kwargs}: {error}") from error
+        given = [f"img_size={img_size}"] if img_size is not None else []
+        given += [f"{kwargs}"] if kwargs else []
+        given += [f"the weights of {pretrained}"] if pretrained and pretrained is not True else []
+        raise UserError(f"{name} cannot be built with {' and '.join(given) or 'its arguments'}: {error}") from error
     except OSError as error:
         raise UserError(f"the weights of {name} could not be downloaded: {error}") from error
     except RuntimeError as error:

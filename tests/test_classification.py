@@ -123,6 +123,22 @@ def test_weights_that_cannot_be_downloaded_are_told(monkeypatch):
         create_model("resnet10t", pretrained=True)
 
 
+def test_weights_of_something_else_are_refused_whatever_the_number_of_classes(tmp_path):
+    torch.save({"a": torch.zeros(3)}, tmp_path / "other.pth")
+    for name in ("resnet10t", "spectformer_ti"):
+        with pytest.raises(UserError, match=r"the weights of .*other\.pth"):
+            create_model(name, num_classes=7, pretrained=tmp_path / "other.pth")
+
+
+def test_what_weights_lack_is_told(tmp_path, capsys):
+    weights = create_model("resnet10t").state_dict()
+    del weights["layer1.0.conv1.weight"]
+    torch.save(weights, tmp_path / "most.pth")
+    model = create_model("resnet10t", num_classes=7, pretrained=tmp_path / "most.pth")
+    assert torch.equal(model.layer2[0].conv1.weight, weights["layer2.0.conv1.weight"])
+    assert "1 of 60 tensors of resnet10t are not in" in capsys.readouterr().out
+
+
 def test_training_starts_from_a_checkpoint_of_another_data_set(tmp_path):
     """Its head does not fit and is left out; the rest is taken, the position tables at the size of the model."""
     source = create_model("spectformer_ti", num_classes=7, img_size=16, kwargs=SMALL)

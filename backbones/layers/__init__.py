@@ -14,12 +14,14 @@ from .lepe import LePE
 from .low_rank_pool import LowRankAttention, LowRankAttentionPool
 from .mlp import MLPS, DepthwiseMlp, create_mlp
 from .patch_embed import (
+    STEMS,
     ConvStem,
     OverlapMerging,
     OverlapPatchEmbed,
     PatchEmbed,
     PatchMerging,
     check_image_size,
+    check_stem,
     pad_to_multiple,
     token_grid,
 )
@@ -29,6 +31,7 @@ from .pyramid_reduction import PyramidReduction
 __all__ = [
     "MLPS",
     "SPECTRAL_METHODS",
+    "STEMS",
     "Block",
     "Bottleneck",
     "ClassTokenCell",
@@ -63,6 +66,7 @@ __all__ = [
     "by_images",
     "channels_last",
     "check_image_size",
+    "check_stem",
     "connect",
     "create_mlp",
     "pad_to_multiple",

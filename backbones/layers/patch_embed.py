@@ -167,6 +167,20 @@ class ConvStem(nn.Module):
         return self.proj(self.conv(x)).permute(0, 2, 3, 1)  # B H' W' C
 
 
+STEMS = {"patchify": PatchEmbed, "conv": ConvStem}
+
+
+def check_stem(stem: str) -> str:
+    """Take a name of STEMS.
+
+    Raises:
+        ValueError: It is another.
+    """
+    if stem not in STEMS:
+        raise ValueError(f"stem must be one of {', '.join(STEMS)}, got {stem!r}")
+    return stem
+
+
 class OverlapPatchEmbed(nn.Module):
     """Overlapping patches of a map: a 3x3 convolution of stride 2, then a norm (PVT v2, arXiv 2106.13797, section 3.1).
 

@@ -71,7 +71,7 @@ def test_the_loss_on_large_canvases_is_taken_where_the_logits_are(tmp_path):
     data = model.data_preprocessor(packed, True)
     logits = model.decode_head(model.extract_feat(data["inputs"]))
     labels = torch.stack([sample.gt_sem_seg.data[0] for sample in data["data_samples"]]).long()
-    assert logits.shape[2:] == labels.shape[1:] == (8, 8)
+    assert logits.shape[2:] == labels.shape[1:] == (16, 16)
     expected = F.cross_entropy(logits, labels, torch.tensor([0.3] + [1.0] * 10))
     loss = model.loss(**data)["decode.loss_ce"]
     torch.testing.assert_close(loss, expected)

@@ -16,6 +16,6 @@ train_dataloader = dict(
 model = dict(
     data_preprocessor=dict(size=size),
     backbone=dict(_delete_=True, type="TimmBackbone", name="fit_s", out_norm="final", img_size=size, with_cp=True),
-    neck=dict(in_channels=[384], out_channels=64),
-    decode_head=dict(in_channels=[64, 64, 64], channels=64),
+    neck=dict(in_channels=[384], strides=[8, 16, 32]),
+    decode_head=dict(feature_strides=[8, 16, 32]),
 )

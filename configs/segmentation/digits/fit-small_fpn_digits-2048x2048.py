@@ -11,18 +11,20 @@ custom_imports = dict(
     ]
 )
 
-size = (512, 512)
-dataset = dict(data_root="data/digits-segmentation-2048", recipe=dict(size=2048, smaller=8, train=40, val=4))
+size = (256, 256)
+dataset = dict(data_root="data/digits-segmentation-2048", recipe=dict(size=2048, smaller=16, train=40, val=4))
 load = [dict(type="LoadImageFromFile"), dict(type="LoadAnnotations")]
-# The head's map has stride 8: at all pixels the loss would take longer than the network.
+# The head's map has stride 4: at all pixels the loss would take longer than the network.
 train_pipeline = [
     *load,
     dict(type="RandomCrop", crop_size=size),
-    dict(type="CoarseLabels", stride=8, size=size),
+    dict(type="CoarseLabels", stride=4, size=size),
     dict(type="PackSegInputs"),
 ]
 test_pipeline = [*load, dict(type="PackSegInputs")]
-train_dataloader = dict(batch_size=4, dataset=dict(pipeline=train_pipeline, **dataset))
+train_dataloader = dict(
+    batch_size=2, num_workers=2, persistent_workers=True, dataset=dict(pipeline=train_pipeline, **dataset)
+)
 val_dataloader = dict(batch_size=1, dataset=dict(pipeline=test_pipeline, **dataset))
 test_dataloader = val_dataloader
 
@@ -34,22 +36,25 @@ model = dict(
         name="fit_ti",
         out_norm="final",
         img_size=size,
-        embed_dim=64,
+        embed_dim=128,
         layout="(1)1(1)1(1)",
-        num_heads=2,
-        latent_heads=2,
+        num_heads=4,
+        latent_heads=4,
+        stem="conv",  # a digit is two to four patches high
     ),
     neck=dict(
         _delete_=True,
         type="SimpleFeaturePyramid",
-        in_channels=[64],
-        out_channels=32,
+        in_channels=[128],
+        out_channels=64,
         in_stride=16,
-        strides=[8, 16, 32],
+        strides=[4, 8, 16],
     ),
-    decode_head=dict(in_index=[0, 1, 2], in_channels=[32, 32, 32], feature_strides=[8, 16, 32], channels=32),
+    decode_head=dict(
+        in_index=[0, 1, 2], in_channels=[64, 64, 64], feature_strides=[4, 8, 16], channels=64, dropout_ratio=0.0
+    ),
 )
-train_cfg = dict(max_iters=600, val_interval=200)
+train_cfg = dict(max_iters=1500, val_interval=500)
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.05, begin=0, end=30, by_epoch=False),
     dict(type="PolyLR", eta_min=1e-5, power=0.9, begin=30, by_epoch=False),
