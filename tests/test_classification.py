@@ -136,7 +136,7 @@ def test_what_weights_lack_is_told(tmp_path, capsys):
     torch.save(weights, tmp_path / "most.pth")
     model = create_model("resnet10t", num_classes=7, pretrained=tmp_path / "most.pth")
     assert torch.equal(model.layer2[0].conv1.weight, weights["layer2.0.conv1.weight"])
-    assert "1 of 60 tensors of resnet10t are not in" in capsys.readouterr().out
+    assert "1 of 70 tensors of resnet10t are not in" in capsys.readouterr().out
 
 
 def test_training_starts_from_a_checkpoint_of_another_data_set(tmp_path):
