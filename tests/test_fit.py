@@ -383,3 +383,15 @@ def test_a_grouping_keeps_what_it_was_given():
     assert (state.height, state.width) == (5, 5) and state.latent_bias is None
     excluded = state.token_bias.reshape(2, 3, 2, 2, 3) < 0  # image, row and column of groups, place
     assert excluded[:, 2, :, 1].all() and excluded[:, :, 1, :, 2].all() and excluded.sum() == 2 * (36 - 25)
+
+
+def test_a_stem_of_convolutions_takes_the_place_of_patches():
+    small = dict(embed_dim=32, layout="(1)1(1)", num_heads=2, latent_heads=2, num_classes=3, img_size=32)
+    model = timm.create_model("fit_ti", stem="conv", **small)
+    assert not any(name.startswith("patch_embed.norm") for name in model.state_dict())
+    images = torch.randn(2, 3, 50, 33)
+    assert model.forward_features(images).shape == (2, 4, 3, 32)
+    model(images).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    with pytest.raises(ValueError, match="stem must be one of patchify, conv, got 'convolutions'"):
+        timm.create_model("fit_ti", stem="convolutions", **small)
