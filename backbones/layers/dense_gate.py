@@ -24,13 +24,19 @@ class Dense(NamedTuple):
     frequencies: int = 8  # along W that are transformed at a time, 8 or 16
 
 
-def _power_of_two(n: int) -> int:
-    return max(16, 1 << (int(n) - 1).bit_length())  # 16 is the least that a product of the hardware contracts
+def power_of_two(n: int) -> int:
+    """The least power of two from `n` on."""
+    return 1 << (int(n) - 1).bit_length()  # a compiler's symbol becomes a number
+
+
+def padded_side(n: int) -> int:
+    """Rows or columns in a kernel: no product contracts less than 16, the least of the hardware."""
+    return max(16, power_of_two(n))
 
 
 def _padded(width: int) -> Tuple[int, int]:
     """Columns, and frequencies along W, padded."""
-    return _power_of_two(width), -(-(width // 2 + 1) // 16) * 16
+    return padded_side(width), -(-(width // 2 + 1) // 16) * 16
 
 
 def _shared_memory(device: torch.device) -> float:
@@ -49,7 +55,7 @@ def config_for(x: torch.Tensor, backward: bool) -> Dense:
     then, and nothing, or next to nothing, is spilled within a loop, as ptxas says for capability 9.0.
     """
     batch, height, width, dim = x.shape
-    rows, columns = _power_of_two(height), _power_of_two(width)
+    rows, columns = padded_side(height), padded_side(width)
     single = x.dtype == torch.float32
     takes = WHOLE_SINGLE if single else WHOLE_HALF
     whole = not backward and rows <= WHOLE and columns <= WHOLE and takes <= _shared_memory(x.device)
@@ -78,7 +84,7 @@ def tables_for(height: int, width: int, rounded: bool, device: torch.device) -> 
         the second one how often a frequency counts.
     """
     columns, frequencies = _padded(width)
-    rows = _power_of_two(height)
+    rows = padded_side(height)
     half = width // 2 + 1
 
     def waves(count: int, n: int) -> Tuple[torch.Tensor, torch.Tensor]:
@@ -128,7 +134,7 @@ def _launch(kernel: Any, pointers: Tuple[torch.Tensor, ...], x: torch.Tensor, co
     batch, height, width, dim = x.shape
     columns, frequencies = _padded(width)
     blocks = 1 if config.whole else -(-(width // 2 + 1) // config.frequencies)
-    rows = _power_of_two(height)
+    rows = padded_side(height)
     kernel[(-(-dim // config.channels), -(-batch // config.images), blocks)](
         *pointers,
         batch,

@@ -16,7 +16,7 @@ import torch
 from torch.utils.flop_counter import register_flop_formula
 
 from . import dense_gate
-from .dense_gate import Dense
+from .dense_gate import Dense, padded_side, power_of_two
 from .measured import is_measured_faster
 from .tracing import holds, is_exporting, is_transformed
 
@@ -56,18 +56,9 @@ class Config(NamedTuple):
         return self.rows * self.channels // CHANNELS
 
 
-def _power_of_two(n: int) -> int:
-    return 1 << (int(n) - 1).bit_length()  # a compiler's symbol becomes a number
-
-
-def padded_width(width: int) -> int:
-    """Columns in the kernel: no product contracts less than 16, the least of the hardware."""
-    return max(16, _power_of_two(width))
-
-
 def padded_half(width: int) -> int:
     """Frequencies along W in the kernel, so that real and imaginary parts are 16 or more."""
-    return max(8, _power_of_two(width // 2 + 1))
+    return max(8, power_of_two(width // 2 + 1))
 
 
 # Grid, whether the maps are float32, and whether gradients are wanted -> the fastest division of those that were tried
@@ -116,7 +107,7 @@ def tables_for(height: int, width: int, device: torch.device) -> torch.Tensor:
         Forth (W, F, 2) and back (F, 2, W): cosines at real parts and negative sines at imaginary ones. Both hold the
         factor of the orthonormal transform of both axes, the second one how often a frequency counts.
     """
-    columns, half = padded_width(width), padded_half(width)
+    columns, half = padded_side(width), padded_half(width)
     scale = 1 / math.sqrt(height * width)
     forth = [0.0] * (columns * half * 2)
     back = [0.0] * (half * 2 * columns)
@@ -221,7 +212,7 @@ def _launch(
         H=height,
         W=width,
         DIM=dim,
-        W_BLOCK=padded_width(width),
+        W_BLOCK=padded_side(width),
         F=frequencies,
         P=config.rows,
         C=config.channels,
