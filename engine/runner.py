@@ -338,7 +338,9 @@ class CarefulRunner(Runner):
         Raises:
             UserError: The run cannot go on from it with this config, see `engine.resuming`.
         """
-        super().resume(filename, *args, **{**kwargs, "resume_param_scheduler": False})
+        # mmengine reads all of the file to the device. Read to the CPU, what belongs there is copied, and curves and an
+        # optimiser's counts of steps stay where they belong.
+        super().resume(filename, *args, **{"map_location": "cpu", **kwargs, "resume_param_scheduler": False})
         sharding.split_optimizer(self.optim_wrapper.optimizer)
         self._resumption.finish()
         if lines := self._resumption.lines:

@@ -204,6 +204,12 @@ def test_all_kernels_of_the_gate_are_checked_and_timed():
     assert all(dense_gate.can_transform(maps.empty()) for maps, _, _ in jobs)
 
 
+def test_models_are_compiled_by_as_many_processes_as_the_cards_memory_holds():
+    part = gpu_parts.PARTS["compile_models"]
+    assert [part.count(gib) for gib in (140.0, 79.2, 16.0, 6.0)] == [14, 8, 1, 1]
+    assert gpu_parts.PARTS["parity"].count(6.0) == gpu_parts.PARTS["parity"].processes
+
+
 def test_a_part_is_named_with_a_limit_of_its_own(tmp_path, capsys):
     args = check_gpu.parse_args(["--out", str(tmp_path), "--only", "parity=7", "machine", "--device", "cpu"])
     assert args.only == [("parity", 7.0), ("machine", gpu_parts.PARTS["machine"].seconds)]

@@ -355,6 +355,29 @@ def test_a_checkpoint_holds_tensors_and_plain_values_alone():
     assert read["message_hub"]["runtime_info"]["best_score"] == 2.5
 
 
+class OnDevice(torch.Tensor):
+    """A tensor that numpy refuses, as it does those on a GPU."""
+
+    def __array__(self, *args):
+        raise TypeError("can't convert cuda:0 device type tensor to numpy")
+
+    def numpy(self, **kwargs):
+        raise TypeError("can't convert cuda:0 device type tensor to numpy")
+
+    def cpu(self):
+        return self.as_subclass(torch.Tensor)
+
+
+def test_curves_are_read_that_were_put_on_a_device():
+    checkpoint = {"message_hub": message_hub(), "meta": {}}
+    PlainStateHook().before_save_checkpoint(None, checkpoint)
+    curves = checkpoint["message_hub"]["log_scalars"]
+    curves["train/loss"] = [part.as_subclass(OnDevice) for part in curves["train/loss"]]
+    PlainStateHook().after_load_checkpoint(None, checkpoint)
+    assert curves is not checkpoint["message_hub"]["log_scalars"]
+    assert checkpoint["message_hub"]["log_scalars"]["train/loss"].mean() == 2.5
+
+
 def test_a_checkpoint_that_mmengine_wrote_is_read_without_its_curves(tmp_path):
     torch.save({"state_dict": {"weight": torch.ones(1)}, "message_hub": message_hub()}, tmp_path / "epoch_1.pth")
     checkpoint = files.read(tmp_path / "epoch_1.pth")

@@ -1218,13 +1218,19 @@ class Part:
         run: Yields its rows.
         seconds: Its limit.
         timed: Whether it measures time, so that nothing may run beside it.
-        processes: Into how many processes it is divided on a GPU.
+        processes: Into how many processes it is divided on a GPU, at most.
+        gib: What one of them takes of the GPU's memory, at most, where that decides how many there can be.
     """
 
     run: Callable[[Place], Iterator[Row]]
     seconds: float
     timed: bool = False
     processes: int = 1
+    gib: float = 0.0
+
+    def count(self, gib: float) -> int:
+        """Into how many processes it is divided on a GPU of so much memory."""
+        return max(1, min(self.processes, int(gib / self.gib))) if self.gib else self.processes
 
 
 # In order of worth. Those that measure no time run first, beside one another as far as there are cores, and compile
@@ -1244,7 +1250,7 @@ PARTS = {
     "speed": Part(speed, 40, timed=True),
     "compile_modes": Part(compile_modes, 60, processes=len(MODES)),
     "families": Part(families, 60, processes=3),
-    "compile_models": Part(compile_models, 100, processes=14),
+    "compile_models": Part(compile_models, 100, processes=14, gib=9.0),
     "speed_compiled": Part(speed_compiled, 50, timed=True),
     "attention": Part(attention, 25, timed=True),
 }

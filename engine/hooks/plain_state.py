@@ -38,7 +38,7 @@ class PlainStateHook(Hook):
         if not isinstance(hub, dict):
             return
         hub["log_scalars"] = {
-            key: HistoryBuffer(*map(np.asarray, history))
+            key: HistoryBuffer(*(torch.as_tensor(part).cpu().numpy() for part in history))  # from wherever it was put
             for key, history in hub["log_scalars"].items()
             if isinstance(history, (list, tuple))
         }
