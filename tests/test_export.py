@@ -229,6 +229,14 @@ def test_what_cannot_be_is_refused_in_a_line(folder, tmp_path, monkeypatch, opti
     assert "\n" not in str(error.value) and not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("option", [("--data-root", "data"), ("--max-drop", "1")])
+def test_a_model_alone_has_no_test_set(folder, tmp_path, option):
+    out = tmp_path / "a.onnx"
+    with pytest.raises(UserError, match=f"{option[0]} .*: name the config instead of the model alone"):
+        export.main([str(folder / "best.pth"), "--int8", str(folder / "data" / "train"), "--out", str(out), *option])
+    assert not out.exists()
+
+
 def test_models_of_other_tasks_and_without_classes_are_refused(folder, tmp_path):
     import timm
 

@@ -3,7 +3,7 @@
 spectral export gfnet_xs gfnet-xs.pth --format onnx --dynamic              # a timm model and its weights
 spectral export work_dirs/digits/best.pth --format openvino                # a checkpoint of `spectral train` alone
 spectral export CONFIG detector.pth --size 800x1344 --dtype float16        # a detector or a segmenter
-spectral export work_dirs/folder/best.pth --int8 photos --max-drop 0.5     # quantised
+spectral export CONFIG best.pth --int8 photos --max-drop 0.5               # quantised
 
 The file is compared with the model on pictures and left behind only if it agrees.
 """
@@ -63,6 +63,8 @@ def main(arguments: Optional[List[str]] = None) -> Path:
     if args.data_root and not args.int8:
         raise UserError("--data-root is the test set that --int8 is judged by, which is not asked for")
     cfg, checkpoint, name = _sources(args)
+    if args.data_root and cfg is None:
+        raise UserError("--data-root is the folder of a config's test set: name the config instead of the model alone")
     suffix = deploy.SUFFIXES[args.format]
     settings = deploy.Settings(
         kind=args.format,
