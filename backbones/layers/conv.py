@@ -57,8 +57,10 @@ class ConvNormAct(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         batch, height, width, _ = x.shape
         if self.by_positions:
-            # To a 1x1 convolution rows are as good as images, and PyTorch leaves it to oneDNN from 16 images on.
-            x = x.flatten(0, 1).unsqueeze(1)
+            # To a 1x1 convolution all images are as one tall one, of which PyTorch makes one product. Maps without
+            # rows it refuses; whatever traces or exports has no number here, and no empty batch.
+            empty = isinstance(batch, int) and batch == 0
+            x = x.flatten(0, 1).unsqueeze(1 if empty else 0)
         x = x.permute(0, 3, 1, 2)  # B C H W, in memory still channels last but for an image
         # Images get their layout here: chosen before the convolution, training would keep a copy of them.
         x = self.bn(channels_last(self.conv(x)))
