@@ -1,9 +1,12 @@
 """Every config without labels is completed, and what it describes is built and learns from two views."""
 
+import runpy
+
 import pytest
 import torch
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import MODELS, TRANSFORMS
+from mmengine.registry import DATASETS, MODELS, TRANSFORMS
+from torch.optim import AdamW
 
 from spectral_backbones.engine.config import load
 from spectral_backbones.methods.lars import LARS
@@ -23,10 +26,11 @@ def test_config_builds_and_has_gradients(path):
     model = MODELS.build(cfg.model)
     transform = TRANSFORMS.build(cfg.train_dataloader.dataset.transform)
     image = picture(0, 0, size=(300, 260))
-    side = cfg.model.img_size or 224
+    side, channels = cfg.model.img_size or 224, cfg.model.get("in_chans", 3)
     views = [*transform(image), transform.neighbour(image), transform.neighbour(image)]
-    assert all(view.shape == (3, side, side) for view in views)
-    assert type(build_optim_wrapper(model, cfg.optim_wrapper).optimizer) is LARS
+    assert all(view.shape == (channels, side, side) for view in views)
+    optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
+    assert type(optimizer) is (AdamW if "small_digit-frames" in path.stem else LARS)  # too few steps for LARS
     loss, _ = model.parse_losses(model([torch.stack([view, view.flip(-1)]) for view in views], mode="loss"))
     loss.backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
@@ -50,3 +54,14 @@ def test_a_folder_named_on_the_command_line_is_that_of_all_parts():
     cfg = load(str(path), data_root="elsewhere")
     assert cfg.train_dataloader.dataset.dataset.root == "elsewhere"
     assert [part.root for part in cfg.val_dataloader.dataset.datasets] == ["elsewhere"] * 2
+
+
+def test_the_clips_that_the_example_draws_are_frames_in_order(tmp_path):
+    runpy.run_path(ROOT / "examples" / "digit_frames.py")["main"]([str(tmp_path / "clips"), "--clips", "2"])
+    cfg = complete(load(str(ROOT / "configs" / "pretraining" / "tov-vicreg_small_digit-frames.py")))
+    cfg.train_dataloader.dataset.root = str(tmp_path / "clips")
+    frames = DATASETS.build(cfg.train_dataloader.dataset)
+    assert len(frames) == 2 * (14 - 2 * 3)
+    _, _, before, after = frames[0]["inputs"]
+    bright_columns = [(view > view.min() + 0.5).any(0).any(0).nonzero() for view in (before, after)]
+    assert bright_columns[0].min() + 6 == bright_columns[1].min()  # a pixel a frame, three frames to each side
