@@ -11,17 +11,20 @@ import numpy as np
 from PIL import Image
 
 from spectral_backbones.engine.digits import read_digits
+from spectral_backbones.tools.arguments import positive_int
 
 SIDE, DIGIT = 32, 16  # pixels of a frame, and of the digit in it
 
 
 def main(arguments: List[str] | None = None) -> None:
-    """Writes FOLDER/clip_000/frame_00.png and so on."""
+    """Writes FOLDER/clip_000/frame_00.png and so on, each of 32x32 grey pixels."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--clips", type=int, default=100)
-    parser.add_argument("--length", type=int, default=14, help="frames of a clip, a pixel each")
+    parser.add_argument("--clips", type=positive_int, default=100, help="of as many digits; default: %(default)s")
+    parser.add_argument("--length", type=positive_int, default=14, help="frames, a pixel each; default: %(default)s")
     args = parser.parse_args(arguments)
+    if args.length > SIDE - DIGIT:
+        parser.error(f"--length is {args.length}; a digit leaves its frames of {SIDE} pixels after {SIDE - DIGIT}")
     random = np.random.RandomState(0)
     pixels = read_digits("train").pixels[: args.clips]
     for clip, digit in enumerate(pixels):

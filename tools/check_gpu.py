@@ -142,8 +142,10 @@ def run_together(names: Sequence[str], end: float, args: argparse.Namespace, rep
     ended or were stopped, and add them to the report. The limit of a part counts from its first process's start.
     """
     given = dict(args.only or ())
-    gib = torch.cuda.get_device_properties(0).total_memory / 2**30 if args.device == "cuda" else 0.0
-    counts = {name: PARTS[name].count(gib) if args.device == "cuda" else 1 for name in names}
+    counts = dict.fromkeys(names, 1)
+    if args.device == "cuda":
+        gib = torch.cuda.get_device_properties(0).total_memory / 2**30
+        counts = {name: PARTS[name].count(gib) for name in names}
     waiting = [(name, index) for name in names for index in range(counts[name])]
     running: list[Process] = []
     written = time.monotonic()

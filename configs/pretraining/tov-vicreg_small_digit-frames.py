@@ -11,7 +11,7 @@ model = dict(
     img_size=32,
     kwargs=dict(patch_size=4, embed_dim=64, depth=2, num_heads=2),
     expander=(128, 128, 128),
-    frame_order=100.0,  # beside VICReg's 25, 25 and 1, behind which a weight of 1 is not seen in so few steps
+    frame_order=100.0,  # beside VICReg's 25, 25 and 1
 )
 train_dataloader = dict(
     num_workers=0,

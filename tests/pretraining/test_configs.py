@@ -65,3 +65,11 @@ def test_the_clips_that_the_example_draws_are_frames_in_order(tmp_path):
     _, _, before, after = frames[0]["inputs"]
     bright_columns = [(view > view.min() + 0.5).any(0).any(0).nonzero() for view in (before, after)]
     assert bright_columns[0].min() + 6 == bright_columns[1].min()  # a pixel a frame, three frames to each side
+
+
+def test_clips_too_long_for_a_frame_are_refused(tmp_path, capsys):
+    main = runpy.run_path(ROOT / "examples" / "digit_frames.py")["main"]
+    with pytest.raises(SystemExit):
+        main([str(tmp_path / "clips"), "--length", "17"])
+    assert "--length is 17; a digit leaves its frames of 32 pixels after 16" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
