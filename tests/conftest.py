@@ -4,6 +4,7 @@ import functools
 import gc
 import os
 import sys
+from types import SimpleNamespace
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # pytest-xdist already has a process for each core
 
@@ -17,7 +18,7 @@ torch.set_num_threads(1)
 
 @pytest.fixture(autouse=True)
 def _seed():
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)  # torch.manual_seed asks each kind of accelerator too, in a millisecond
 
 
 def pytest_collection_modifyitems(items):
@@ -28,21 +29,23 @@ def pytest_collection_modifyitems(items):
 def pytest_collection_finish():
     """Spare the runs of the tests what takes half of their time and depends on nothing that they do."""
     gc.collect()
-    gc.freeze()  # mmengine collects garbage with every data set that it opens, among all that was imported until here
+    gc.freeze()  # what was imported until here stays
+    gc.set_threshold(20_000, 20, 20)  # graphs and configs are many small objects, few of them garbage
     if "mmengine" in sys.modules:
-        _spare_configs()
+        _spare_mmengine()
 
 
-def _spare_configs():
-    """Leave out what mmengine does with the text of a config at each log, checkpoint and `mmdet::` of a run, a third of
-    its time here: how yapf lays it out, and all pages of a toolbox's table of models. Runs in processes of their own
-    do it.
+def _spare_mmengine():
+    """Leave out what mmengine does with each data set, log, checkpoint and `mmdet::`, a good part of a short
+    run's time. Runs in processes of their own do it.
     """
     from mmengine.config import utils
+    from mmengine.dataset import base_dataset
     from yapf.yapflib import yapf_api
 
-    yapf_api.FormatCode = lambda text, **kwargs: (text, False)
-    utils.load = functools.cache(utils.load)  # metafile.yml of each model
+    base_dataset.gc = SimpleNamespace(collect=lambda: 0)  # it looks for garbage among all that was imported
+    yapf_api.FormatCode = lambda text, **kwargs: (text, False)  # how a config is laid out
+    utils.load = functools.cache(utils.load)  # a toolbox's description of each of its models
 
 
 def pytest_terminal_summary(terminalreporter):
