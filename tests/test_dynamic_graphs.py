@@ -155,6 +155,17 @@ def test_layers_that_no_family_has_by_default_are_for_any_grid_too(layer, sizes,
         assert_close(output, layer(x))
 
 
+@torch.no_grad()
+def test_gates_of_one_grid_share_its_matrices():
+    layers = nn.Sequential(SpectralGating(8, (14, 14)), AFNO(8, 2), SpectralGating(8, (7, 7))).eval()
+    program = exported(layers, torch.randn(2, 14, 16, 8), (1, 2))
+    assert sum("aten.cos" in str(node.target) for node in program.graph.nodes) == 2  # along rows and along columns
+    x = torch.randn(3, 9, 14, 8)
+    assert_close(program.module()(x), layers(x))
+    again = exported(layers, torch.randn(2, 14, 16, 8), (1, 2))  # a graph of its own
+    assert_close(again.module()(x), layers(x))
+
+
 @functools.lru_cache(maxsize=1)
 def pyramid_of_a_detector():
     """A backbone with the maps of all its stages, and its program."""

@@ -17,7 +17,7 @@ from typing import List, Literal, Tuple
 import torch
 
 from .measured import is_measured_faster
-from .tracing import apart, is_eager, is_exporting, takes_constants
+from .tracing import apart, is_eager, is_exporting, once_a_graph, takes_constants
 
 SpectralMethod = Literal["auto", "fft", "matmul", "fused"]
 SPECTRAL_METHODS = ("auto", "fft", "matmul", "fused")
@@ -110,11 +110,20 @@ def matrices_for(x: torch.Tensor, height: int, width: int) -> List[torch.Tensor]
     """`dft_matrices` in the dtype and on the device of `x`.
 
     They are computed once a process, and are constants of an exported graph which all gates of a grid share. Only a
-    graph for any grid computes them, and a compiled or scripted one.
+    graph for any grid computes them, once a grid, and a compiled or scripted one.
     """
-    if not torch.jit.is_scripting() and takes_constants(x, [height, width]):
+    if torch.jit.is_scripting():
+        matrices = dft_matrices(height, width, x.dtype, x.device)
+    else:
+        matrices = _shared_matrices(x, height, width)
+    return matrices
+
+
+@torch.jit.unused
+def _shared_matrices(x: torch.Tensor, height: int, width: int) -> List[torch.Tensor]:
+    if takes_constants(x, [height, width]):
         return _kept_matrices(height, width, x.dtype, x.device)
-    return dft_matrices(height, width, x.dtype, x.device)
+    return once_a_graph(dft_matrices, [height, width], x.dtype, x.device)
 
 
 def rdft2(x: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:

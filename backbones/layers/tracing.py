@@ -1,7 +1,8 @@
 """What runs a forward pass: plain Python, or something that records it."""
 
+import weakref
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Callable, List, Type, TypeVar
+from typing import Any, Callable, Dict, Hashable, List, MutableMapping, Type, TypeVar
 
 import torch
 import torch.nn as nn
@@ -10,6 +11,8 @@ from torch.autograd import forward_ad
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 Value = TypeVar("Value")
+
+_of_graphs: MutableMapping[Any, Dict[Hashable, Any]] = weakref.WeakKeyDictionary()  # what `once_a_graph` has computed
 
 
 def untraced(module_cls: Type[nn.Module]) -> Type[nn.Module]:
@@ -82,6 +85,26 @@ def takes_constants(x: torch.Tensor, sizes: List[int]) -> bool:
     # The exporter runs this Python and makes a constant of each tensor that it meets, Dynamo would trace into it.
     exporting = torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling()
     return exporting and all(isinstance(size, int) for size in sizes)  # and not a symbol for any grid
+
+
+@torch.jit.unused
+def once_a_graph(function: Callable[..., Value], sizes: List[int], *arguments: Hashable) -> Value:
+    """`function(*sizes, *arguments)`, which an exporter records once in a graph: for tables that depend on sizes alone,
+    which all layers on a grid then share.
+    """
+    if not torch.compiler.is_exporting():
+        return function(*sizes, *arguments)
+    from torch.fx.experimental.proxy_tensor import get_proxy_mode
+
+    mode = get_proxy_mode()
+    if mode is None:  # an exporter's first pass, which records nothing
+        return function(*sizes, *arguments)
+    kept = _of_graphs.setdefault(mode.tracer, {})
+    # Symbols cannot be hashed, what they stand for can.
+    key = (function, *[size if isinstance(size, int) else size.node.expr for size in sizes], *arguments)
+    if key not in kept:
+        kept[key] = function(*sizes, *arguments)
+    return kept[key]
 
 
 @torch.jit.unused
