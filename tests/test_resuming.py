@@ -15,6 +15,7 @@ from torch import nn
 
 from spectral_backbones.classification.config import complete
 from spectral_backbones.engine import CarefulRunner, UserError
+from spectral_backbones.engine import checkpoint as files
 from spectral_backbones.engine.config import flatten, parse
 from spectral_backbones.engine.config import load as read_config
 from spectral_backbones.engine.names import ClassOrder, class_names
@@ -159,6 +160,15 @@ def test_a_resumed_schedule_is_that_of_a_whole_run_from_there_on(run, tmp_path):
     )
     again = train(config, work_dir, "--resume", options=LONGER)  # the length is the checkpoint's by now
     assert "from epoch 7: " in again
+
+
+def test_a_checkpoint_is_resumed_from_the_cpu_wherever_the_model_is(run, monkeypatch):
+    config, work_dir = run
+    read, seen = files.read, []
+    monkeypatch.setattr("mmengine.runner.runner.get_device", lambda: "cpu:0")  # the same, and told apart
+    monkeypatch.setattr(files, "read", lambda file, to: seen.append(to) or read(file, to))
+    train(config, work_dir, "--resume", "--schedule", "config", options=["train_cfg.max_epochs=4"])
+    assert seen == ["cpu"]
 
 
 def test_a_schedule_may_end_before_the_run_where_the_user_says_so(run):
