@@ -2,7 +2,7 @@
 
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Union
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Union
 
 import timm
 import torch
@@ -47,7 +47,8 @@ def create_model(
         keep_head: The classifier is that of the checkpoint, whatever its number of classes.
 
     Raises:
-        UserError: The name, an argument, or the weights do not fit.
+        UserError: The name, an argument, or the weights do not fit. Or a classifier is to be kept whose pictures had
+            other channels, for which the preparation is not known.
     """
     check_name(name)
     arguments: Dict[str, Any] = {"in_chans": in_chans, **(kwargs or {})}
@@ -71,7 +72,12 @@ def create_model(
             arguments["num_classes"] = overlay["num_classes"] = count_classes(name, overlay["state_dict"], pretrained)
         arguments |= {"pretrained": True, "pretrained_cfg_overlay": overlay}
         with _noted_loads() as loads:
-            model = _built(name, img_size, arguments, pretrained, kwargs)
+            try:
+                model = _built(name, img_size, arguments, pretrained, kwargs)
+            except UserError:
+                if keep_head and cfg is not None:
+                    _check_channels(name, cfg.first_conv, in_chans, overlay["state_dict"], pretrained)
+                raise
         _check_taken(model, name, loads, pretrained)
         return model
     return _built(name, img_size, arguments, pretrained, kwargs)
@@ -181,6 +187,24 @@ def count_classes(name: str, weights: Dict[str, Tensor], source: Union[str, Path
         if key not in weights or (own is not None and weights[key].data_ptr() == own.data_ptr()):
             raise UserError(f"{source} has no classifier, {key} of {name} is missing: it tells no classes")
     return len(weights[key])
+
+
+def _check_channels(
+    name: str,
+    first_conv: Union[str, Sequence[str], None],
+    in_chans: int,
+    weights: Dict[str, Tensor],
+    source: Union[str, Path],
+) -> None:
+    """Raises UserError where weights alone are of pictures with other channels: their normalisation is not known."""
+    own = timm.create_model(name, in_chans=in_chans, device="meta").state_dict()
+    for key in [f"{conv}.weight" for conv in ((first_conv,) if isinstance(first_conv, str) else first_conv or ())]:
+        if key in weights and key in own and weights[key].shape[1:2] != own[key].shape[1:2]:
+            channels = weights[key].shape[1] * in_chans // own[key].shape[1]  # a stem may take several pixels at once
+            raise UserError(
+                f"{source} takes pictures of {channels} channels, and weights alone do not say how their values are "
+                f"normalised: checkpoints of `spectral train` with model.in_chans={channels} do"
+            )
 
 
 def _with_size(name: str, img_size: Optional[int], arguments: Dict[str, Any]) -> nn.Module:

@@ -167,6 +167,9 @@ def test_bare_weights_say_their_number_of_classes(tmp_path):
         expected = model(predictor.transform(Image.open(image))[None]).softmax(-1)[0].max().item()
         _, scores = predictor(image)
         assert len(predictor.classes) == classes and scores[0][1] == pytest.approx(expected, rel=1e-4)
+    torch.save(timm.create_model("gfnet_ti", in_chans=4).state_dict(), tmp_path / "bands.pth")
+    with pytest.raises(UserError, match=r"bands.pth takes pictures of 4 channels, and weights alone do not say how"):
+        Predictor.load(str(tmp_path / "bands.pth"), "gfnet_ti")
     torch.save(timm.create_model("gfnet_ti", num_classes=0).state_dict(), tmp_path / "trunk.pth")
     with pytest.raises(UserError, match=r"trunk.pth has no classifier, head.weight of gfnet_ti is missing"):
         Predictor.load(str(tmp_path / "trunk.pth"), "gfnet_ti")
