@@ -10,6 +10,7 @@ far sides; at the crop the function is the official one. The windows keep the si
 on a larger volume the global ones are shifted windows like the others, as in the official code built for that volume.
 """
 
+import math
 from numbers import Integral, Real
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
@@ -219,7 +220,7 @@ class NNFormer(nn.Module):
         """The least size, in voxels, that holds one of `size` and that the decoder arrives at again.
 
         Raises:
-            ValueError: A side is shorter than a patch.
+            ValueError: A side is shorter than a patch, or there is no such size.
         """
         if any(length < patch for length, patch in zip(size, self.patch_size)):
             raise ValueError(f"a volume of {_times(size)} voxels is smaller than a patch, {_times(self.patch_size)}")
@@ -228,9 +229,17 @@ class NNFormer(nn.Module):
     def _padded_length(self, length: int, axis: int) -> int:
         patch = self.patch_size[axis]
         tokens = -(-length // patch)
-        while not self._comes_back(tokens, axis):
-            tokens += 1
-        return tokens * patch
+        least = 1  # tokens of which every stage is left one
+        for reduction in reversed(self.reductions):
+            least = max(1, (least - 1) * reduction.stride[axis] + reduction.kernel[axis] - 2 * reduction.padding[axis])
+        period = math.prod(reduction.stride[axis] for reduction in self.reductions)  # of what is left over
+        for padded in range(tokens, max(tokens, least) + period):
+            if self._comes_back(padded, axis):
+                return padded * patch
+        raise ValueError(
+            f"no {('depth', 'height', 'width')[axis]} comes back behind the reductions {self.reductions}: enlarged by "
+            "stride and output_padding, a map has to be as large as before kernel, stride and padding"
+        )
 
     def _comes_back(self, tokens: int, axis: int) -> bool:
         """Whether the decoder enlarges what the encoder makes of a side of so many tokens to the same sides."""

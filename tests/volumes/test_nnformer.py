@@ -279,6 +279,10 @@ def test_bfloat16_autocast_is_near_float32():
     (lambda: create_model("nnformer_tumor", patch_strides=((4, 4, 4),)), "patch_strides must be those of two convol"),
     (lambda: create_model("nnformer_tumor", patch_strides=((0, 2, 2),) * 2), "patch_strides must be at least 1"),
     (lambda: create_model("nnformer_tumor", reductions=(((3, 3, 3), (2, 0, 2)),) * 3), "stride of reductions must be"),
+    (
+        lambda: create_model("nnformer_tumor", reductions=(((3, 3, 3), (2, 2, 2), (1, 0, 1)),) * 3),
+        "no height comes back behind the reductions",
+    ),
     (lambda: create_model("nnformer_tumor", drop_path_rate=1.0), "drop_path_rate must be from 0 to less than 1"),
     (lambda: create_model("nnformer_tumor", drop_path_rate=None), "drop_path_rate must be from 0 to less than 1"),
     (lambda: small()(torch.zeros(1, 2, 16, 32, 32)), r"C = 1 channels, got \(1, 2, 16, 32, 32\)"),
