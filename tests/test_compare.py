@@ -207,6 +207,21 @@ def test_results_that_cannot_be_kept_are_no_refusal_of_a_model(tmp_path, monkeyp
         compare.main(["test_vit", "--sizes", "32", "64", "--results", str(tmp_path / "results.json")])
 
 
+def test_results_are_whole_whatever_interrupts_their_writing(tmp_path, monkeypatch):
+    path = tmp_path / "results.json"
+    Records(path).keep({"of": 1}, "first")
+    write = Path.write_text
+
+    def interrupted(file, text, **kwargs):
+        write(file, text[: len(text) // 2], **kwargs)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_text", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Records(path).keep({"of": 2}, "second")
+    assert Records(path).find({"of": 1})["found"] == "first" and Records(path).find({"of": 2}) is None
+
+
 def test_a_record_without_a_result_is_refused(tmp_path):
     (tmp_path / "results.json").write_text('{"results": [{"of": {}}]}')
     with pytest.raises(UserError, match=r"holds no results of a comparison: KeyError\('found'\)"):

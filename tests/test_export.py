@@ -387,6 +387,10 @@ def test_a_check_of_many_models_goes_on_where_it_stopped(tmp_path, monkeypatch):
     check_exports.main(["gfnet_ti", "--formats", "pt2", *out])
     rows = check_exports.main(["gfnet_ti", "tnt_ti", *out])
     assert asked == [("gfnet_ti", ["pt2"]), ("gfnet_ti", ["onnx"]), ("tnt_ti", ["pt2", "onnx"])] and len(rows) == 4
+    with monkeypatch.context() as another:
+        another.setattr(check_exports, "versions", lambda: {"torch": "another"})
+        check_exports.main(["tnt_ti", *out])
+    assert asked[3:] == [("tnt_ti", ["pt2", "onnx"])]
     monkeypatch.setattr(check_exports, "LIMIT", 1e-7)
     with pytest.raises(UserError, match="4 of 4 exports failed: gfnet_ti pt2, gfnet_ti onnx, tnt_ti pt2"):
         check_exports.main(["gfnet_ti", "tnt_ti", *out])
