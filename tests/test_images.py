@@ -3,19 +3,23 @@
 import logging
 import os
 import struct
+import sys
+import warnings
 import zlib
 from importlib.machinery import PathFinder
 
 import numpy as np
 import pytest
 import tifffile
+import torch
 from mmengine.logging import MMLogger
 from PIL import Image
 from scipy import io as scipy_io
 
-from spectral_backbones.engine import UserError, images, numbers
+from spectral_backbones.engine import UserError, checkpoint, images, numbers
 from spectral_backbones.engine.images import find_images, read_bands, read_image, read_upright
 from spectral_backbones.engine.listing import list_images
+from spectral_backbones.pretraining.datasets import _check_sizes
 
 from .classification_fixtures import ROOT
 
@@ -489,6 +493,31 @@ def test_a_reader_of_another_ending_is_added(tmp_path, monkeypatch):
 
 
 # Folders
+
+
+def test_what_reads_a_file_closes_it(tmp_path, monkeypatch):
+    values = np.zeros((4, 6, 3), np.uint8)
+    for ending in ("png", "jpg", "gif", "webp"):
+        Image.fromarray(values).save(tmp_path / f"picture.{ending}")
+    tifffile.imwrite(tmp_path / "picture.tif", values, photometric="rgb")
+    np.save(tmp_path / "picture.npy", values)
+    scipy_io.savemat(tmp_path / "picture.mat", {"cube": values})
+    write_envi(tmp_path / "envi.hdr", values)
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "weights.pth")
+    left = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda told: left.append(str(told.exc_value)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ResourceWarning)
+        for path in sorted(tmp_path.glob("picture.*")):
+            read_bands(path)
+            if path.suffix not in (".npy", ".mat"):
+                read_image(path)
+                read_upright(path)
+        read_bands(tmp_path / "envi.hdr")
+        _check_sizes([str(tmp_path / "picture.png"), str(tmp_path / "picture.jpg")])
+        assert checkpoint.is_whole(tmp_path / "weights.pth") and checkpoint.read(tmp_path / "weights.pth")
+        checkpoint.replace(tmp_path / "weights.pth", tmp_path / "best.pth")
+    assert not [said for said in left if str(tmp_path) in said]
 
 
 def test_a_listing_has_each_picture_once_and_nothing_hidden(tmp_path):
