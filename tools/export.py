@@ -17,7 +17,7 @@ import io
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import timm
 from mmengine.config import Config
@@ -65,27 +65,29 @@ def main(arguments: Optional[List[str]] = None) -> Path:
     cfg, checkpoint, name = _sources(args)
     if args.data_root and cfg is None:
         raise UserError("--data-root is the folder of a config's test set: name the config instead of the model alone")
-    suffix = deploy.SUFFIXES[args.format]
-    settings = deploy.Settings(
-        kind=args.format,
-        out=Path(args.out or f"{_stem(args)}{suffix}"),
-        size=args.size,
-        dynamic=args.dynamic,
-        batch=_batch(args.batch),
-        dtype=args.dtype,
-        opset=args.opset,
-        photos=args.photos,
-        calibration=args.int8,
-        judge=_judge(cfg, args.data_root) if args.int8 and cfg is not None else None,
-        most_lost=args.max_drop,
-    )
-    settings.check()
-    task = task_of(cfg) if cfg is not None else trained_for(checkpoint or name)
-    if task not in _EXPORTED:
-        raise UserError(f"a model of {task} cannot be exported; those of {', '.join(_EXPORTED)} can")
-    predictor = _predictor(task, cfg, checkpoint, name)
-    subject = import_of(task, "deploy").subject(predictor, args.size)
-    deploy.export(subject, settings)
+    judging = _judging(cfg, args.data_root) if args.int8 and cfg is not None else contextlib.nullcontext()
+    with judging as judge:
+        suffix = deploy.SUFFIXES[args.format]
+        settings = deploy.Settings(
+            kind=args.format,
+            out=Path(args.out or f"{_stem(args)}{suffix}"),
+            size=args.size,
+            dynamic=args.dynamic,
+            batch=_batch(args.batch),
+            dtype=args.dtype,
+            opset=args.opset,
+            photos=args.photos,
+            calibration=args.int8,
+            judge=judge,
+            most_lost=args.max_drop,
+        )
+        settings.check()
+        task = task_of(cfg) if cfg is not None else trained_for(checkpoint or name)
+        if task not in _EXPORTED:
+            raise UserError(f"a model of {task} cannot be exported; those of {', '.join(_EXPORTED)} can")
+        predictor = _predictor(task, cfg, checkpoint, name)
+        subject = import_of(task, "deploy").subject(predictor, args.size)
+        deploy.export(subject, settings)
     return settings.out
 
 
@@ -128,20 +130,21 @@ def _predictor(task: str, cfg: Optional[Config], checkpoint: Optional[str], name
     return predictor.load(checkpoint or name, name if checkpoint else None)
 
 
-def _judge(cfg: Config, data_root: Optional[str]) -> Callable[[Path], Dict[str, Any]]:
-    """Gives what evaluates a file on the test set of a config."""
+@contextlib.contextmanager
+def _judging(cfg: Config, data_root: Optional[str]) -> Iterator[Callable[[Path], Dict[str, Any]]]:
+    """Gives what evaluates a file on the test set of a config, for the time of the context."""
     from spectral_backbones.tools import test
 
-    work_dir = tempfile.TemporaryDirectory()  # for all evaluations: mmengine's visualizer goes on in its first folder
+    with tempfile.TemporaryDirectory() as work_dir:  # of all evaluations: mmengine's visualizer goes on in its first
 
-    def judge(path: Path) -> Dict[str, Any]:
-        root = ["--data-root", data_root] if data_root else []
-        # mmengine warns that the visualizer of the first evaluation serves the second, too.
-        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".* instance named of visualizer", UserWarning)
-            return test.main([cfg.filename, str(path), "--work-dir", work_dir.name, *root])
+        def judge(path: Path) -> Dict[str, Any]:
+            root = ["--data-root", data_root] if data_root else []
+            # mmengine warns that the visualizer of the first evaluation serves the second, too.
+            with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", ".* instance named of visualizer", UserWarning)
+                return test.main([cfg.filename, str(path), "--work-dir", work_dir, *root])
 
-    return judge
+        yield judge
 
 
 if __name__ == "__main__":
