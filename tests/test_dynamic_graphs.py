@@ -164,6 +164,9 @@ def test_gates_of_one_grid_share_its_matrices():
     assert_close(program.module()(x), layers(x))
     again = exported(layers, torch.randn(2, 14, 16, 8), (1, 2))  # a graph of its own
     assert_close(again.module()(x), layers(x))
+    dynamic = ({dim: Dim.DYNAMIC for dim in (0, 1, 2)},)
+    strict = torch.export.export(layers, (torch.randn(2, 14, 16, 8),), dynamic_shapes=dynamic, strict=True)
+    assert_close(strict.module()(x), layers(x))
 
 
 @functools.lru_cache(maxsize=1)

@@ -92,7 +92,7 @@ def once_a_graph(function: Callable[..., Value], sizes: List[int], *arguments: H
     """`function(*sizes, *arguments)`, which an exporter records once in a graph: for tables that depend on sizes alone,
     which all layers on a grid then share.
     """
-    if not torch.compiler.is_exporting():
+    if not torch.compiler.is_exporting() or torch.compiler.is_dynamo_compiling():  # which would trace what follows
         return function(*sizes, *arguments)
     from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
