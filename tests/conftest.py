@@ -18,7 +18,7 @@ torch.set_num_threads(1)
 
 @pytest.fixture(autouse=True)
 def _seed():
-    torch.default_generator.manual_seed(0)  # torch.manual_seed asks each kind of accelerator too, in a millisecond
+    torch.manual_seed(0)
 
 
 def pytest_collection_modifyitems(items):
@@ -27,7 +27,7 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    """Spare the runs of the tests what takes half of their time and depends on nothing that they do."""
+    """Spare the runs of the tests what takes a good part of their time and depends on nothing that they do."""
     gc.collect()
     gc.freeze()  # what was imported until here stays
     gc.set_threshold(20_000, 20, 20)  # graphs and configs are many small objects, few of them garbage
@@ -36,8 +36,8 @@ def pytest_collection_finish():
 
 
 def _spare_mmengine():
-    """Leave out what mmengine does with each data set, log, checkpoint and `mmdet::`, a good part of a short
-    run's time. Runs in processes of their own do it.
+    """Leave out what mmengine does with each data set, log, checkpoint and `mmdet::`, a tenth of a short run and more.
+    Runs in processes of their own do it.
     """
     from mmengine.config import utils
     from mmengine.dataset import base_dataset
