@@ -82,9 +82,13 @@ def takes_constants(x: torch.Tensor, sizes: List[int]) -> bool:
     """
     if is_eager(x):
         return True
-    # The exporter runs this Python and makes a constant of each tensor that it meets, Dynamo would trace into it.
-    exporting = torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling()
-    return exporting and all(isinstance(size, int) for size in sizes)  # and not a symbol for any grid
+    # The exporter makes a constant of each tensor that it meets.
+    return _is_run_by_exporter() and all(isinstance(size, int) for size in sizes)  # and not a symbol for any grid
+
+
+def _is_run_by_exporter() -> bool:
+    """Whether an exporter runs this Python; Dynamo, which a strict export begins with, would trace into it."""
+    return torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling()
 
 
 @torch.jit.unused
@@ -92,7 +96,7 @@ def once_a_graph(function: Callable[..., Value], sizes: List[int], *arguments: H
     """`function(*sizes, *arguments)`, which an exporter records once in a graph: for tables that depend on sizes alone,
     which all layers on a grid then share.
     """
-    if not torch.compiler.is_exporting() or torch.compiler.is_dynamo_compiling():  # which would trace what follows
+    if not _is_run_by_exporter():
         return function(*sizes, *arguments)
     from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
