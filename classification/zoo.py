@@ -2,7 +2,7 @@
 
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Union
+from typing import Any, Dict, Iterator, List, Optional, Union
 
 import timm
 import torch
@@ -76,7 +76,7 @@ def create_model(
                 model = _built(name, img_size, arguments, pretrained, kwargs)
             except UserError:
                 if keep_head and cfg is not None:
-                    _check_channels(name, cfg.first_conv, in_chans, overlay["state_dict"], pretrained)
+                    _check_channels(name, in_chans, overlay["state_dict"], pretrained)
                 raise
         _check_taken(model, name, loads, pretrained)
         return model
@@ -189,16 +189,11 @@ def count_classes(name: str, weights: Dict[str, Tensor], source: Union[str, Path
     return len(weights[key])
 
 
-def _check_channels(
-    name: str,
-    first_conv: Union[str, Sequence[str], None],
-    in_chans: int,
-    weights: Dict[str, Tensor],
-    source: Union[str, Path],
-) -> None:
+def _check_channels(name: str, in_chans: int, weights: Dict[str, Tensor], source: Union[str, Path]) -> None:
     """Raises UserError where weights alone are of pictures with other channels: their normalisation is not known."""
+    first = timm.get_pretrained_cfg(name).first_conv or ()
     own = timm.create_model(name, in_chans=in_chans, device="meta").state_dict()
-    for key in [f"{conv}.weight" for conv in ((first_conv,) if isinstance(first_conv, str) else first_conv or ())]:
+    for key in [f"{conv}.weight" for conv in ((first,) if isinstance(first, str) else first)]:
         if key in weights and key in own and weights[key].shape[1:2] != own[key].shape[1:2]:
             channels = weights[key].shape[1] * in_chans // own[key].shape[1]  # a stem may take several pixels at once
             raise UserError(
